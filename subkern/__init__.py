@@ -1,0 +1,79 @@
+"""Exact empirical neural tangent kernels of language models and of fine-tuning subspaces.
+
+The public names below are loaded on first use (PEP 562): ``import subkern`` takes milliseconds and
+does not import torch, and ``from subkern import compute_kernel`` works as usual.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Batch": "models",
+    "EncodedExample": "prompts",
+    "Example": "data",
+    "Kernel": "kernel",
+    "LogitModel": "models",
+    "LoraSweep": "compute",
+    "Prompt": "prompts",
+    "TASKS": "tasks",
+    "Task": "tasks",
+    "UserError": "errors",
+    "compute_kernel": "compute",
+    "export_lmk": "lmk",
+    "get_task": "tasks",
+    "import_lmk": "lmk",
+    "load_examples": "data",
+    "load_model": "models",
+    "sweep_lora": "compute",
+}
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "EncodedExample",
+    "Example",
+    "Kernel",
+    "LogitModel",
+    "LoraSweep",
+    "Prompt",
+    "Task",
+    "UserError",
+    "__version__",
+    "compute_kernel",
+    "export_lmk",
+    "get_task",
+    "import_lmk",
+    "load_examples",
+    "load_model",
+    "sweep_lora",
+]
+
+if TYPE_CHECKING:
+    from subkern.compute import LoraSweep, compute_kernel, sweep_lora
+    from subkern.data import Example, load_examples
+    from subkern.errors import UserError
+    from subkern.kernel import Kernel
+    from subkern.lmk import export_lmk, import_lmk
+    from subkern.models import Batch, LogitModel, load_model
+    from subkern.prompts import EncodedExample, Prompt
+    from subkern.tasks import TASKS, Task, get_task
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines the public name ``name`` and keep the object here."""
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module 'subkern' has no attribute {name!r}") from None
+    value = getattr(import_module(f"subkern.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,14 @@
+"""The one exception that means "the user can put this right"."""
+
+from __future__ import annotations
+
+__all__ = ["UserError"]
+
+
+class UserError(ValueError):
+    """A mistake in what the user asked for: input, option, file or environment.
+
+    The message is one line that says what is wrong, shows the value and says how to put it right.
+    The command line prints that line on stderr and exits with status 2; library callers may catch
+    it as a plain ``ValueError``.
+    """
