@@ -1,0 +1,80 @@
+"""PEFT adapters on a `LogitModel`, without touching the model they are put on."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import peft
+import torch
+from torch import nn
+
+from subkern.errors import UserError
+from subkern.models import LogitModel
+
+
+def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitModel:
+    """`model` with the adapter of `config`, on a copy that shares every weight.
+
+    The copy is in evaluation mode (adapter dropout off). The adapter is initialised by PEFT from
+    `seed`; only its parameters, and the linear readout if there is one, require gradients.
+
+    Raises:
+        UserError: PEFT refuses the configuration (no module matches the targets, say).
+    """
+    module = _share(model.module)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            wrapped = peft.get_peft_model(module, copy.deepcopy(config))
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(_explain(model, config, error)) from error
+    wrapped = wrapped.to(model.dtype)
+    return model.with_module(wrapped.base_model.model)
+
+
+def targeted_modules(wrapped: nn.Module) -> list[str]:
+    """Names of the modules that carry an adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [n for n, m in wrapped.named_modules() if isinstance(m, BaseTunerLayer)]
+
+
+def linear_modules(module: nn.Module) -> list[str]:
+    """Names of the linear layers of a model (GPT-2's `Conv1D` too), its decoder left out."""
+    from transformers.pytorch_utils import Conv1D
+
+    decoder = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    return [
+        n
+        for n, m in module.named_modules()
+        if isinstance(m, nn.Linear | Conv1D) and m is not decoder
+    ]
+
+
+def describe(config: peft.PeftConfig) -> dict[str, Any]:
+    """The configuration as JSON-able values, without what PEFT adds for bookkeeping."""
+    values = json.loads(json.dumps(config.to_dict(), default=_plain, sort_keys=True))
+    for key in ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping"):
+        values.pop(key, None)
+    return {k: v for k, v in values.items() if v not in (None, {}, [], False)}
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def _share(module: nn.Module) -> nn.Module:
+    """A copy of the modules around the same parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(t): t for t in tensors})
+
+
+def _explain(model: LogitModel, config: peft.PeftConfig, error: Exception) -> str:
+    targets = getattr(config, "target_modules", None)
+    suffixes = sorted({n.rsplit(".", 1)[-1] for n in linear_modules(model.module)})
+    if "not found" in str(error) or "target" in str(error).lower():
+        shown = targets if isinstance(targets, str) else ", ".join(sorted(targets or []))
+        return f"no module matches the targets '{shown}': there are {', '.join(suffixes)}"
+    return f"PEFT refuses this configuration: {str(error).splitlines()[0]}"

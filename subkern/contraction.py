@@ -1,0 +1,215 @@
+"""Contract gradient factors into kernel blocks, in the cheapest exact way per parameter.
+
+For a linear layer with factors a ``[t, d_in]`` and g ``[t, c, d_out]`` of an example, the block is
+
+    Σ_t Σ_s (a_t·a'_s)(g_t·g'_s)     (factored)   =   ⟨Σ_t g_t a_tᵀ, Σ_s g'_s a'_sᵀ⟩     (explicit)
+
+Both are counted in FLOPs and the cheaper one runs. Explicit gradients are formed a few rows of the
+weight at a time, so that they stay in cache and no example's gradient ever exists whole. Products
+are float32 over at most `BLOCK` terms and their sums float64 (float64 models: float64 throughout).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from subkern.capture import Captured
+from subkern.factors import Dense, Factor, Outer, Rows
+
+BLOCK = 1024  # terms of one float32 dot product
+TILE_BYTES = 24 * 2**20  # explicit gradients formed at a time, both sides together
+_POINTWISE = 16  # cost of one element of Hadamard and segment sum, in FLOPs: memory-bound
+
+Pair = tuple[Sequence[Factor], Sequence[Factor]]
+F = TypeVar("F", bound=Factor)
+
+
+def contract(
+    left: Captured, right: Captured, shapes: dict[str, torch.Size], num_logits: int
+) -> Tensor:
+    """Kernel block ⟨∇f_k(x_i), ∇f_l(x'_j)⟩ summed over all parameters.
+
+    Args:
+        left: factors of n examples.
+        right: factors of m examples.
+        shapes: parameter name → shape; what the kernel is over.
+        num_logits: c.
+
+    Returns:
+        ``[n, c, m, c]``, float64.
+    """
+    device = left.logits.device
+    out = torch.zeros(
+        len(left), num_logits, len(right), num_logits, dtype=torch.float64, device=device
+    )
+    for name, shape in shapes.items():
+        if name in left.factors and name in right.factors:
+            out += parameter_block(left.factors[name], right.factors[name], shape)
+    return out
+
+
+def parameter_block(
+    left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size
+) -> Tensor:
+    """One parameter's contribution to a kernel block, ``[n, c, m, c]``, float64."""
+    if outers := _all(Outer, left, right):
+        cost = outer_flops(*outers)
+        return factored(*outers) if cost["factored"] < cost["explicit"] else explicit(*outers)
+    if rows := _all(Rows, left, right):
+        return matched_rows(*rows)
+    return dense(left, right, shape)
+
+
+def _all(
+    kind: type[F], left: Sequence[Factor], right: Sequence[Factor]
+) -> tuple[list[F], list[F]] | None:
+    mine = [f for f in left if isinstance(f, kind)], [f for f in right if isinstance(f, kind)]
+    return mine if len(mine[0]) == len(left) and len(mine[1]) == len(right) else None
+
+
+def outer_flops(left: Sequence[Outer], right: Sequence[Outer]) -> dict[str, float]:
+    """FLOPs of the two forms for one parameter: ``{"explicit": …, "factored": …}``."""
+    c, d_out = left[0].cotangents.shape[1:]
+    d_in = left[0].inputs.shape[1]
+    t, s = (sum(len(f.inputs) for f in side) for side in (left, right))
+    size = d_in * d_out
+    return {
+        "explicit": 2.0 * size * c * (t + s) + 2.0 * size * len(left) * len(right) * c * c,
+        "factored": t * s * (2.0 * d_in + c * c * (2.0 * d_out + _POINTWISE)),
+    }
+
+
+def work_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type of the products: float64 for float64 factors, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def blocked_gram(left: Tensor, right: Tensor, block: int = BLOCK) -> Tensor:
+    """left @ right.T ``[M, M']`` of ``[M, P]`` and ``[M', P]``, summed in float64 by blocks."""
+    size = left.shape[1]
+    if left.dtype == torch.float64 or size <= block:
+        return (left @ right.T).double()
+    whole = size - size % block
+    out = _block_products(left[:, :whole], right[:, :whole], block)
+    return out + (left[:, whole:] @ right[:, whole:].T).double() if whole < size else out
+
+
+def _block_products(left: Tensor, right: Tensor, block: int) -> Tensor:
+    """As `blocked_gram` where `block` divides P."""
+    lefts = left.unflatten(1, (-1, block)).transpose(0, 1)
+    rights = right.unflatten(1, (-1, block)).transpose(0, 1)
+    return torch.bmm(lefts, rights.mT).sum(0, dtype=torch.float64)
+
+
+def explicit(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
+    """Block from gradients formed a few output rows at a time, ``[n, c, m, c]``."""
+    c, d_out = left[0].cotangents.shape[1:]
+    d_in = left[0].inputs.shape[1]
+    dtype = work_dtype(left[0].inputs.dtype)
+    n, m = len(left), len(right)
+    width = 8 if dtype == torch.float64 else 4
+    per_row = (n + m) * c * d_in * width
+    block, group = _row_block(d_in)
+    step = max(group, TILE_BYTES // per_row // group * group)
+    step = min(step, d_out)
+    tiles = [
+        torch.empty(k, c, step * d_in, dtype=dtype, device=left[0].inputs.device) for k in (n, m)
+    ]
+    out = torch.zeros(n * c, m * c, dtype=torch.float64, device=left[0].inputs.device)
+    for start in range(0, d_out, step):
+        rows = min(step, d_out - start)
+        grams = []
+        for side, tile in zip((left, right), tiles, strict=True):
+            view = tile.view(-1)[: tile.shape[0] * c * rows * d_in]
+            formed = view.view(tile.shape[0], c, rows * d_in)
+            for factor, grad in zip(side, formed, strict=True):
+                _form(factor, start, rows, grad.view(c * rows, d_in))
+            grams.append(formed.flatten(0, 1))
+        out += blocked_gram(*grams, block if rows % group == 0 else d_in)
+    return out.view(n, c, m, c)
+
+
+def _row_block(d_in: int) -> tuple[int, int]:
+    """Terms of a block and the rows of a weight it spans, for rows of `d_in` terms."""
+    if d_in <= BLOCK:
+        group = BLOCK // d_in
+        return group * d_in, group
+    parts = next(k for k in range(2, d_in + 1) if d_in % k == 0 and d_in // k <= BLOCK)
+    return (d_in // parts, 1) if d_in // parts >= BLOCK // 8 else (BLOCK, 1)
+
+
+def _form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
+    """Write Σ_t g_t a_tᵀ of output rows [start, start + rows) to `out` ``[c·rows, d_in]``."""
+    g = factor.cotangents[:, :, start : start + rows].flatten(1)
+    torch.mm(g.to(out.dtype).T, factor.inputs.to(out.dtype), out=out)
+
+
+def factored(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
+    """Block from products of inputs and of cotangents, ``[n, c, m, c]``."""
+    c = left[0].cotangents.shape[1]
+    dtype = work_dtype(left[0].inputs.dtype)
+    a = [torch.cat([f.inputs for f in side]).to(dtype) for side in (left, right)]
+    g = [torch.cat([f.cotangents for f in side]).to(dtype) for side in (left, right)]
+    owner = [_owners(side) for side in (left, right)]
+    inputs = blocked_gram(*a)
+    out = inputs.new_zeros(len(left), c, len(right), c)
+    for k in range(c):
+        for l in range(c):
+            terms = inputs * blocked_gram(g[0][:, k], g[1][:, l])
+            half = terms.new_zeros(len(left), terms.shape[1]).index_add_(0, owner[0], terms)
+            out[:, k, :, l] = half.new_zeros(len(left), len(right)).index_add_(1, owner[1], half)
+    return out
+
+
+def _owners(side: Sequence[Outer]) -> Tensor:
+    counts = torch.tensor([len(f.inputs) for f in side])
+    return torch.repeat_interleave(torch.arange(len(side)), counts).to(side[0].inputs.device)
+
+
+def matched_rows(left: Sequence[Rows], right: Sequence[Rows]) -> Tensor:
+    """Block of an embedding: rows meet where their ids match, ``[n, c, m, c]``."""
+    c = left[0].rows.shape[1]
+    sides = [_stack_rows(left), _stack_rows(right)]
+    out = torch.zeros(
+        len(left), len(right), c, c, dtype=torch.float64, device=left[0].rows.device
+    )
+    (ids, _, _), (other, _, _) = sides
+    shared = torch.unique(ids)[torch.isin(torch.unique(ids), other)]
+    bounds = [(torch.searchsorted(s[0], shared).tolist(),
+               torch.searchsorted(s[0], shared, right=True).tolist()) for s in sides]
+    (_, owner_l, rows_l), (_, owner_r, rows_r) = sides
+    for i in range(len(shared)):
+        a = slice(bounds[0][0][i], bounds[0][1][i])
+        b = slice(bounds[1][0][i], bounds[1][1][i])
+        block = blocked_gram(rows_l[a].flatten(0, 1), rows_r[b].flatten(0, 1))
+        block = block.view(a.stop - a.start, c, b.stop - b.start, c).permute(0, 2, 1, 3)
+        out[owner_l[a][:, None], owner_r[b][None]] += block
+    return out.permute(0, 2, 1, 3)
+
+
+def _stack_rows(side: Sequence[Rows]) -> tuple[Tensor, Tensor, Tensor]:
+    """All rows of a side sorted by id: ids, the example each belongs to, rows ``[k, c, d]``."""
+    ids = torch.cat([f.ids for f in side])
+    counts = torch.tensor([len(f.ids) for f in side])
+    owner = torch.repeat_interleave(torch.arange(len(side)), counts).to(ids.device)
+    rows = torch.cat([f.rows for f in side])
+    order = torch.argsort(ids, stable=True)
+    return ids[order], owner[order], rows[order].to(work_dtype(rows.dtype))
+
+
+def dense(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) -> Tensor:
+    """Block from whole gradients (vectors, and what has no cheaper form), ``[n, c, m, c]``."""
+    grads = [[f.dense(shape).flatten(1) for f in side] for side in (left, right)]
+    stacked = [torch.stack(g).to(work_dtype(g[0].dtype)) for g in grads]
+    out = blocked_gram(*(s.flatten(0, 1) for s in stacked))
+    return out.view(*stacked[0].shape[:2], *stacked[1].shape[:2])
+
+
+def gram_flops(shape: torch.Size, entries: int) -> float:
+    """FLOPs of `entries` explicit inner products of a parameter of `shape`."""
+    return 2.0 * prod(shape) * entries

@@ -1,0 +1,194 @@
+"""Per-example gradient factors: what is kept of ∇_W f(x) instead of the gradient itself.
+
+A factor is the gradient of one example with respect to one parameter, for all c logits, in the
+cheapest exact form:
+
+* `Outer`: Σ_t g_t a_tᵀ, kept as a ``[t, d_in]`` and g ``[t, c, d_out]``;
+* `Rows`: a few rows of a table, kept as ids ``[k]`` and rows ``[k, c, d]``;
+* `Dense`: the gradient, ``[c, …shape of the parameter]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from subkern.recording import Kind, Use
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Gradient Σ_t g_t a_tᵀ of a ``[d_out, d_in]`` weight (``[d_in, d_out]`` if transposed)."""
+
+    inputs: Tensor  # a [t, d_in]
+    cotangents: Tensor  # g [t, c, d_out]
+    transposed: bool
+
+    def dense(self, shape: torch.Size) -> Tensor:
+        """The gradient, ``[c, *shape]``."""
+        g = self.cotangents.flatten(1)  # [t, c·d_out]
+        grad = (g.T @ self.inputs).unflatten(0, self.cotangents.shape[1:])
+        return grad.mT if self.transposed else grad
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Gradient that is zero but for the rows `ids`, which are unique and sorted."""
+
+    ids: Tensor  # [k]
+    rows: Tensor  # [k, c, d]
+
+    def dense(self, shape: torch.Size) -> Tensor:
+        """The gradient, ``[c, *shape]``."""
+        grad = self.rows.new_zeros(self.rows.shape[1], *shape)
+        grad[:, self.ids] = self.rows.transpose(0, 1)
+        return grad
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The gradient itself."""
+
+    grad: Tensor  # [c, *shape]
+
+    def dense(self, shape: torch.Size) -> Tensor:
+        """The gradient, ``[c, *shape]``."""
+        return self.grad
+
+
+Factor = Outer | Rows | Dense
+
+
+def nbytes(factor: Factor) -> int:
+    """Bytes the factor's tensors hold (inputs shared between factors count each time)."""
+    tensors = [v for v in vars(factor).values() if isinstance(v, Tensor)]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class FactorBuilder:
+    """Turns the recorded uses of one batch and their cotangents into factors, example by example.
+
+    Args:
+        batch: number of examples b.
+        num_logits: c.
+    """
+
+    def __init__(self, batch: int, num_logits: int) -> None:
+        self.batch = batch
+        self.num_logits = num_logits
+        # Query, key and value weights read the same input: keep one copy of what they keep of it.
+        self._kept: dict[tuple[object, ...], Tensor] = {}
+
+    def build(self, uses: Sequence[tuple[Use, Tensor]]) -> list[Factor]:
+        """Factors ``[b]`` of one parameter from its uses and their cotangents ``[c, *output]``."""
+        parts = [self._use(use, g) for use, g in uses]
+        shape = uses[0][0].shape
+        return [merge([part[i] for part in parts], shape) for i in range(self.batch)]
+
+    def _use(self, use: Use, g: Tensor) -> Sequence[Factor]:
+        if use.kind is Kind.OUTER:
+            return self._outer(use, g)
+        if use.kind is Kind.ROWS:
+            return self._rows(use, g)
+        return self._summed(use, g)
+
+    def _outer(self, use: Use, g: Tensor) -> list[Factor]:
+        assert use.input is not None
+        a = use.input.detach()
+        if a.shape[0] == 1:
+            a = a.expand(self.batch, *a.shape[1:])
+        a = a.reshape(self.batch, -1, a.shape[-1])
+        shared = a.data_ptr() == use.input.data_ptr()  # alive as long as the recording is
+        g = g.reshape(self.num_logits, self.batch, -1, g.shape[-1])
+        live = (g != 0).any(-1).any(0)  # [b, t]; a zero cotangent adds nothing
+        factors: list[Factor] = []
+        for i in range(self.batch):
+            keep = live[i].nonzero()[:, 0]
+            inputs = self._keep(a, i, keep) if shared else a[i, keep]
+            kept = g[:, i, keep].transpose(0, 1).contiguous()
+            factors.append(Outer(inputs, kept, use.transposed))
+        return factors
+
+    def _keep(self, a: Tensor, i: int, keep: Tensor) -> Tensor:
+        key = (a.data_ptr(), a.shape, a.stride(), i, keep.cpu().numpy().tobytes())
+        if key not in self._kept:
+            self._kept[key] = a[i, keep]
+        return self._kept[key]
+
+    def _rows(self, use: Use, g: Tensor) -> list[Factor]:
+        assert use.input is not None
+        ids = use.input.expand(self.batch, *use.input.shape[1:]) if self.batch > 1 else use.input
+        ids = ids.reshape(self.batch, -1)
+        g = g.reshape(self.num_logits, self.batch, -1, g.shape[-1])
+        factors: list[Factor] = []
+        for i in range(self.batch):
+            live = (g[:, i] != 0).any(-1).any(0) & (ids[i] >= 0)
+            factors.append(sum_rows(ids[i, live], g[:, i, live].transpose(0, 1)))
+        return factors
+
+    def _summed(self, use: Use, g: Tensor) -> list[Factor]:
+        out = g.shape[1:]
+        if use.kind is Kind.PRODUCT:
+            assert use.input is not None
+            g = g * use.input.detach()
+        if self.batch == 1:
+            g = g[:, None]
+        elif use.call.layout == "flat":
+            g = g.reshape(self.num_logits, self.batch, -1, *out[1:])
+        lead = g.shape[:2]
+        body = g.shape[2:]
+        padded = (1,) * (len(body) - len(use.shape)) + tuple(use.shape)
+        summed = g.sum_to_size(*lead, *padded).reshape(*lead, *use.shape)
+        return [Dense(summed[:, i].contiguous()) for i in range(self.batch)]
+
+
+def sum_rows(ids: Tensor, rows: Tensor) -> Rows:
+    """Rows of equal id added up: ids ``[k]``, rows ``[k, c, d]``."""
+    unique, inverse = torch.unique(ids, return_inverse=True)
+    summed = rows.new_zeros(len(unique), *rows.shape[1:])
+    return Rows(unique, summed.index_add_(0, inverse, rows))
+
+
+def merge(parts: Sequence[Factor], shape: torch.Size) -> Factor:
+    """The factor of a parameter used several times: gradients add **before** any product.
+
+    Positions of a shared linear layer concatenate; an embedding tied to a decoder adds rows,
+    because a prompted decoder's cotangent is zero but for the label words.
+    """
+    table = any(isinstance(p, Rows) for p in parts)
+    parts = [
+        _as_rows(p) if isinstance(p, Outer) and _is_few_rows(p, table) else p for p in parts
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(p, Rows) for p in parts):
+        return sum_rows(
+            torch.cat([p.ids for p in parts if isinstance(p, Rows)]),
+            torch.cat([p.rows for p in parts if isinstance(p, Rows)]),
+        )
+    outers = [p for p in parts if isinstance(p, Outer)]
+    if len(outers) == len(parts) and len({p.transposed for p in outers}) == 1:
+        return Outer(
+            torch.cat([p.inputs for p in outers]),
+            torch.cat([p.cotangents for p in outers]),
+            outers[0].transposed,
+        )
+    return Dense(torch.stack([p.dense(shape) for p in parts]).sum(0))
+
+
+def _is_few_rows(part: Outer, tied_to_table: bool) -> bool:
+    """Whether few rows of the weight are touched: true of a prompted decoder."""
+    d_out, d_in = part.cotangents.shape[-1], part.inputs.shape[-1]
+    if part.transposed or not (tied_to_table or d_out > 8 * d_in):
+        return False
+    touched = int((part.cotangents != 0).any(0).any(0).sum())
+    return tied_to_table or 8 * touched <= d_out
+
+
+def _as_rows(part: Outer) -> Rows:
+    ids = (part.cotangents != 0).any(0).any(0).nonzero()[:, 0]
+    rows = torch.einsum("tck,td->kcd", part.cotangents[..., ids], part.inputs)
+    return Rows(ids, rows)

@@ -1,0 +1,187 @@
+"""Load a `LogitModel`: a hub id, a local directory, or one of the demo models.
+
+Nothing random is ever left in a language model in silence: a checkpoint without a decoder weight
+is refused. Remote code is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from subkern.demo_models import DEMO_MODELS, demo_path
+from subkern.errors import UserError
+from subkern.models import LinearReadout, LogitModel, Readout, WordReadout, named_parameters, untie
+from subkern.prompts import Prompt
+from subkern.tasks import Task
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+HEADS = ("prompt", "linear")
+TIES = ("model", "untied")
+
+
+def load_model(
+    spec: str | Path,
+    *,
+    task: Task,
+    head: str = "prompt",
+    tie: str = "model",
+    logits: str = "all",
+    dtype: str = "float32",
+    device: str = "cpu",
+    seed: int = 0,
+    revision: str | None = None,
+    pooling: str = "read",
+) -> LogitModel:
+    """The model of `spec` as a function from examples of `task` to class logits.
+
+    Args:
+        spec: hub id, local directory, ``"demo:smollm2"`` or ``"demo:minilm"``.
+        task: gives the prompt, the label words and the number of classes.
+        head: ``"prompt"`` reads label words at the mask (masked LM) or after the prompt (causal
+            LM); ``"linear"`` puts a linear layer on the encoder.
+        tie: ``"model"`` keeps the model's own tying of decoder and embedding; ``"untied"`` gives
+            the decoder a copy, as the paper's code does.
+        logits: ``"all"`` (c label logits), ``"binary"`` (the one logit f₁ − f₀), or ``"auto"``
+            (binary for two classes).
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``.
+        device: torch device.
+        seed: seed of a linear head's weights.
+        revision: hub revision (branch, tag or commit).
+        pooling: what a linear head reads: ``"read"`` ([CLS], or the last token) or ``"mean"``.
+
+    Raises:
+        UserError: unknown choice, model not found, weights missing, or a prompt that does not fit.
+    """
+    for what, value, known in (
+        ("head", head, HEADS),
+        ("tie", tie, TIES),
+        ("dtype", dtype, tuple(DTYPES)),
+        ("logits", logits, ("all", "binary", "auto")),
+    ):
+        if value not in known:
+            raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
+    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
+    where = {"revision": revision} if revision else {}
+    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
+    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    module = _module(spec, place, kind, DTYPES[dtype], **where)
+    if tie == "untied" and kind != "plain":
+        untie(module)
+    prompt = Prompt.for_task(task, tokenizer, kind)
+    readout = _readout(module, prompt, len(task.labels), pooling, seed)
+    model = LogitModel(
+        module,
+        readout,
+        binary=logits == "binary" or (logits == "auto" and len(task.labels) == 2),
+        tokenizer=tokenizer,
+        prompt=prompt,
+    )
+    model = model.to(device=_device(device), dtype=DTYPES[dtype]).eval()
+    model.description = {
+        "name": str(spec),
+        "revision": getattr(module.config, "_commit_hash", None) or revision,
+        "class": type(module).__name__,
+        "weights": weights_digest(model),
+        "head": head,
+        "tie": tie,
+        "prompt": prompt.description,
+        **({"pooling": pooling, "head_seed": seed} if kind == "plain" else {}),
+    }
+    return model
+
+
+def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
+    """``"masked"`` or ``"causal"``: what kind of language model a checkpoint is."""
+    import transformers.models.auto.modeling_auto as auto
+
+    config = _pretrained("AutoConfig", spec, place, **where)
+    name = (getattr(config, "architectures", None) or [""])[0]
+    if name.endswith(("ForMaskedLM", "ForPreTraining")):
+        return "masked"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal"
+    masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if masked and tokenizer.mask_token_id is not None:
+        return "masked"
+    if config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "causal"
+    raise UserError(f"'{spec}' ({config.model_type}) is no language model: use --head linear")
+
+
+def weights_digest(model: LogitModel) -> str:
+    """Hash of every parameter's name, shape, sums and a sample of its values.
+
+    A change of any weight changes a sum; hashing all bytes of a large model would take minutes.
+    """
+    digest = hashlib.sha256()
+    for name, p in named_parameters(model).items():
+        flat = p.detach().flatten()
+        step = max(1, len(flat) // 1024)
+        values = torch.stack([flat.double().sum(), flat.double().abs().sum()])
+        sample = torch.cat([values.cpu(), flat[::step].double().cpu()])
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        digest.update(np.ascontiguousarray(sample.numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _module(
+    spec: str | Path, place: str | Path, kind: str, dtype: torch.dtype, **where: Any
+) -> nn.Module:
+    auto = {
+        "masked": "AutoModelForMaskedLM",
+        "causal": "AutoModelForCausalLM",
+        "plain": "AutoModel",
+    }[kind]
+    module, info = _pretrained(
+        auto, spec, place, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
+    )
+    missing = [k for k in sorted(info["missing_keys"]) if "pooler" not in k]
+    if missing:
+        advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"
+        raise UserError(
+            f"'{spec}' has no weights for {', '.join(missing[:3])}"
+            f"{' …' if len(missing) > 3 else ''} of {type(module).__name__}: {advice}"
+        )
+    return module
+
+
+def _pretrained(auto: str, spec: str | Path, place: str | Path, **options: Any) -> Any:
+    """``transformers.<auto>.from_pretrained`` with its errors in one line."""
+    import transformers
+
+    try:
+        return getattr(transformers, auto).from_pretrained(place, **options)
+    except (OSError, ValueError) as error:
+        if isinstance(place, Path) or Path(str(place)).is_dir():
+            reason = f"directory '{spec}' does not load as {auto}"
+        else:
+            demos = ", ".join(DEMO_MODELS)
+            reason = f"model '{spec}' is no directory and not on the hub (or the hub is offline)"
+            raise UserError(f"{reason}: use a local directory or {demos}") from error
+        raise UserError(f"{reason}: {str(error).strip().splitlines()[0][:160]}") from error
+
+
+def _readout(
+    module: nn.Module, prompt: Prompt, num_labels: int, pooling: str, seed: int
+) -> Readout:
+    if prompt.label_ids:
+        return WordReadout(prompt.label_ids)
+    width = getattr(module.config, "hidden_size", None)
+    if width is None:
+        raise UserError(f"{type(module).__name__} names no hidden_size: use --head prompt")
+    return LinearReadout(width, num_labels, pooling, seed)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{name}' is not available here: use cpu") from error
+    return device

@@ -1,0 +1,237 @@
+"""Run a left × right job tile by tile: capture, contract, keep, assemble."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subkern.capture import Captured, capture
+from subkern.checks import Plan
+from subkern.errors import UserError
+from subkern.factors import Dense, Factor, Outer, Rows
+from subkern.models import LogitModel
+from subkern.tiles import Progress, Tiling, TileStore, choose_tiling
+
+if TYPE_CHECKING:
+    from subkern.prompts import EncodedExample
+
+Block = Callable[[Captured, Captured], Tensor]
+"""A kernel block ``[…, n, c, m, c]`` from the factors of n and of m examples."""
+
+_FACTOR_SHARE = 0.6  # of the memory budget; the rest is the graph of a batch and workspace
+_BATCH_TOKENS = 384  # tokens of one batch: enough for full-speed products
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compute for every pair of examples.
+
+    Attributes:
+        model: f.
+        parameters: name → parameter.
+        plan: how to capture them.
+        block: factors × factors → symmetric kernel blocks ``[…, n, c, m, c]``.
+        memory: bytes that may be used beyond the model.
+    """
+
+    model: LogitModel
+    parameters: Mapping[str, Tensor]
+    plan: Plan
+    block: Block
+    memory: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Kernels and initial logits of a job.
+
+    Attributes:
+        values: ``[…, n, c, m, c]``, float64.
+        left_logits: f₀ ``[n, c]``.
+        right_logits: f₀ ``[m, c]``.
+    """
+
+    values: np.ndarray
+    left_logits: np.ndarray
+    right_logits: np.ndarray
+
+
+def run(
+    job: Job,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    store: TileStore,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Compute `job` for all pairs; finished tiles of `store` are not computed again."""
+    places = {e.id: i for i, e in enumerate(left)}
+    both = [e for e in right if e.id in places]
+    mirror = len(both) == len(left)
+    extra = [e for e in right if not (mirror and e.id in places)]
+    tiling = store.tiling(lambda: _tiling(job, left, extra))
+    total = len(left) * (len(extra) + (len(left) if mirror else 0))
+    done = 0
+    tiles: dict[str, dict[str, np.ndarray]] = {}
+    source = _Source(job, tiling, left, extra)
+    for side, i, k in tiling.tasks(mirror):
+        key = f"{side}-{i}-{k}"
+        tile = store.get(key)
+        if tile is None:
+            with _naming_memory():
+                tile = source.tile(side, i, k)
+            store.put(key, tile)
+        tiles[key] = tile
+        twice = 2 if side == "left" and i != k else 1
+        done += twice * len(tile["left"]) * len(tile["right"])
+        if progress is not None:
+            progress(done, total)
+    return _assemble(tiles, tiling, mirror, [places.get(e.id, -1) for e in right])
+
+
+class _Source:
+    """Captures chunks of examples, holding at most one left and one right chunk."""
+
+    def __init__(
+        self,
+        job: Job,
+        tiling: Tiling,
+        left: Sequence[EncodedExample],
+        right: Sequence[EncodedExample],
+    ) -> None:
+        self.job = job
+        self.chunks = {
+            "left": [left[s] for s in tiling.left],
+            "right": [right[s] for s in tiling.right],
+        }
+        self.row: tuple[int, Captured] | None = None
+
+    def tile(self, side: str, i: int, k: int) -> dict[str, np.ndarray]:
+        """One tile: kernel block and the logits of its examples."""
+        if self.row is None or self.row[0] != i:
+            self.row = None  # let go of the old chunk before the new one is captured
+            self.row = i, capture_all(self.job, self.chunks["left"][i])
+        mine = self.row[1]
+        other = mine if (side, k) == ("left", i) else capture_all(self.job, self.chunks[side][k])
+        block = self.job.block(mine, other)
+        arrays = {"values": block, "left": mine.logits, "right": other.logits}
+        return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
+    """Factors of `examples`, captured in batches of similar length and put back in order."""
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+    parts = [
+        capture(job.model, job.parameters, [examples[i] for i in picks], list(job.plan.uncovered))
+        for picks in _batches(order, examples, job.plan.batch_size)
+    ]
+    back = np.argsort(order).tolist()
+    shapes = {n: p.shape for n, p in job.parameters.items()}
+    factors = {}
+    for name in dict.fromkeys(n for part in parts for n in part.factors):
+        known = next(part.factors[name][0] for part in parts if name in part.factors)
+        empty = _zero_like(known, shapes[name])
+        listed = [f for part in parts for f in part.factors.get(name, [empty] * len(part))]
+        factors[name] = [listed[i] for i in back]
+    return Captured(factors, torch.cat([part.logits for part in parts])[back])
+
+
+def _batches(
+    order: Sequence[int], examples: Sequence[EncodedExample], most: int
+) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for i in order:
+        tokens = (len(batch) + 1) * len(examples[i].input_ids)  # padded: i is the longest
+        if batch and (len(batch) == most or tokens > _BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _zero_like(factor: Factor, shape: torch.Size) -> Factor:
+    """The factor of a zero gradient, of the kind of `factor`."""
+    if isinstance(factor, Outer):
+        return Outer(factor.inputs[:0], factor.cotangents[:0], factor.transposed)
+    if isinstance(factor, Rows):
+        return Rows(factor.ids[:0], factor.rows[:0])
+    return Dense(torch.zeros_like(factor.grad))
+
+
+def _tiling(
+    job: Job, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]
+) -> Tiling:
+    rate = max(job.plan.bytes_per_token, 1.0)
+    sizes = [[rate * len(e.input_ids) for e in side] for side in (left, extra)]
+    return choose_tiling(sizes[0], sizes[1], _FACTOR_SHARE * job.memory)
+
+
+@contextmanager
+def _naming_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and "memory" not in text.lower():
+            raise
+        raise UserError(
+            f"out of memory ({text.splitlines()[0][:80]}): lower --memory or --batch-size"
+        ) from error
+
+
+def _assemble(
+    tiles: dict[str, dict[str, np.ndarray]], tiling: Tiling, mirror: bool, places: Sequence[int]
+) -> Outcome:
+    """Put the tiles together, and the columns in the order of the right examples."""
+    rows = len(tiling.left)
+    pieces: list[np.ndarray] = []
+    left_logits = np.concatenate([_row_logits(tiles, i) for i in range(rows)])
+    right_logits: list[np.ndarray] = []
+    if mirror:
+        pieces.append(_mirrored(tiles, rows))
+        right_logits.append(left_logits)
+    for k in range(len(tiling.right)):
+        column = [tiles[f"right-{i}-{k}"] for i in range(rows)]
+        pieces.append(np.concatenate([t["values"] for t in column], axis=-4))
+        right_logits.append(column[0]["right"])
+    values = np.concatenate(pieces, axis=-2)
+    logits = np.concatenate(right_logits)
+    if mirror:
+        others = iter(range(len(left_logits), values.shape[-2]))
+        order = [p if p >= 0 else next(others) for p in places]
+        values, logits = values[..., order, :], logits[order]
+    return Outcome(values, left_logits, logits)
+
+
+def _row_logits(tiles: dict[str, dict[str, np.ndarray]], i: int) -> np.ndarray:
+    return next(t["left"] for key, t in tiles.items() if key.split("-")[1] == str(i))
+
+
+def _mirrored(tiles: dict[str, dict[str, np.ndarray]], rows: int) -> np.ndarray:
+    """The symmetric left × left part from its tiles on and above the diagonal."""
+
+    def block(i: int, k: int) -> np.ndarray:
+        if i <= k:
+            return tiles[f"left-{i}-{k}"]["values"]
+        return np.moveaxis(tiles[f"left-{k}-{i}"]["values"], (-2, -1), (-4, -3))
+
+    bands = [
+        np.concatenate([block(i, k) for k in range(rows)], axis=-2) for i in range(rows)
+    ]
+    whole = np.concatenate(bands, axis=-4)
+    return (whole + np.moveaxis(whole, (-2, -1), (-4, -3))) / 2  # to the last bit
+
+
+def fingerprint_examples(examples: Sequence[EncodedExample]) -> str:
+    """Hash of what the model sees of `examples`, in order."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(repr((e.id, e.label, tuple(e.input_ids), e.read)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,41 @@
+"""Keep float64 models in float64.
+
+Many transformers upcast to float32 inside (RMS norms, rotary tables, softmax): written for half
+precision, the same line *down*casts a float64 model and rounds its gradients to 1e-7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_LOW = (torch.float32,)
+
+
+class KeepDouble(TorchFunctionMode):
+    """Inside, a cast of a float64 tensor to float32 is a cast to float64.
+
+    Covers ``x.float()``, ``x.to(torch.float32)``, ``x.type(...)`` and ``dtype=torch.float32`` of
+    functions such as ``softmax``. Tensors of other types are left alone.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        first = args[0] if args else None
+        if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
+            if func is torch.Tensor.float:
+                return first
+            if any(a in _LOW for a in args[1:] if isinstance(a, torch.dtype)):
+                args = tuple(torch.float64 if a in _LOW else a for a in args)
+            if kwargs.get("dtype") in _LOW:
+                kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)

@@ -1,0 +1,67 @@
+"""The slow, independent engine: explicit Jacobians by `torch.func`, one example at a time.
+
+No recording, no factors, no batches, no padding: whole gradients and their inner products in
+float64. It is what the fast engine is tested against, and what to try when in doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subkern.capture import jacobian
+from subkern.errors import UserError
+from subkern.subspaces import Coordinates
+from subkern.tiles import Progress
+
+if TYPE_CHECKING:
+    from subkern.prompts import EncodedExample
+
+_ROWS_BYTES = 2**30  # Jacobian rows of left examples held at a time
+
+
+def reference_kernel(
+    coordinates: Coordinates,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel ``[n, c, m, c]`` and initial logits ``[n, c]``, ``[m, c]``, all float64.
+
+    Raises:
+        UserError: the model holds a custom autograd function that `torch.func` refuses.
+    """
+    c = coordinates.model.num_logits
+    values = np.zeros((len(left), c, len(right), c))
+    logits = np.zeros((len(left), c)), np.zeros((len(right), c))
+    chunk = max(1, _ROWS_BYTES // (8 * c * max(1, coordinates.size)))
+    for start in range(0, len(left), chunk):
+        held = [_rows(coordinates, e) for e in left[start : start + chunk]]
+        rows = torch.stack([r for r, _ in held])
+        logits[0][start : start + chunk] = [f for _, f in held]
+        for j, example in enumerate(right):
+            other, logits[1][j] = _rows(coordinates, example)
+            block = torch.einsum("icp,dp->icd", rows, other)
+            values[start : start + chunk, :, j] = block.cpu().numpy()
+            if progress is not None:
+                progress(start * len(right) + (j + 1) * len(held), len(left) * len(right))
+    return values, *logits
+
+
+def _rows(coordinates: Coordinates, example: EncodedExample) -> tuple[Tensor, np.ndarray]:
+    """Jacobian rows ``[c, P]`` and logits ``[c]`` of one example, float64."""
+    try:
+        grads, logits = jacobian(coordinates.model, coordinates.parameters, example)
+    except RuntimeError as error:
+        if "setup_context" in str(error):
+            raise UserError(
+                "torch.func cannot differentiate a custom autograd function of this model:"
+                " use --engine factors"
+            ) from error
+        raise
+    rows = torch.cat([grads[n].flatten(1).double() for n in coordinates.parameters], dim=1)
+    return rows, logits.double().cpu().numpy()

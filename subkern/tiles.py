@@ -1,0 +1,184 @@
+"""Cut a left × right kernel into tiles that fit in memory, and keep the finished ones.
+
+Every example is captured as rarely as the memory budget allows; examples that stand on both sides
+are captured once and their tile of the kernel is computed once, by symmetry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from subkern.errors import UserError
+
+Progress = Callable[[int, int], None]
+"""Called with the number of kernel entries done and the number in all."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the left and the right examples are cut: bounds of consecutive chunks.
+
+    Attributes:
+        left: positions among the left examples.
+        right: positions among the right examples that are not on the left too.
+    """
+
+    left: tuple[slice, ...]
+    right: tuple[slice, ...]
+
+    def tasks(self, symmetric: bool) -> Iterator[tuple[str, int, int]]:
+        """Tiles in the order that captures least: ``("left" | "right", i, k)``.
+
+        With `symmetric` the left × left tiles on and above the diagonal come too.
+        """
+        for i in range(len(self.left)):
+            if symmetric:
+                yield from (("left", i, k) for k in range(i, len(self.left)))
+            yield from (("right", i, k) for k in range(len(self.right)))
+
+
+def choose_tiling(left_bytes: Sequence[float], right_bytes: Sequence[float], budget: float) -> Tiling:
+    """The tiling that captures and forms least within `budget` bytes of factors.
+
+    Args:
+        left_bytes: factor bytes of every left example.
+        right_bytes: of every right example that is not on the left too.
+        budget: bytes that a left and a right chunk may hold together.
+
+    Raises:
+        UserError: not even two single examples fit.
+    """
+    need = max(left_bytes) + max([*right_bytes, 0.0])
+    if need > budget:
+        raise UserError(
+            f"--memory of {budget / 2**20:.0f} MiB for gradient factors is less than the"
+            f" {need / 2**20:.0f} MiB of two examples: raise --memory or shorten the examples"
+        )
+    best: tuple[float, Tiling] | None = None
+    for share in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9):
+        mine = max(budget * share, max(left_bytes))
+        rest = budget - mine
+        if right_bytes and rest < max(right_bytes):
+            continue
+        # Left × left tiles hold two left chunks: halve them unless one chunk takes all.
+        whole = sum(left_bytes) <= mine
+        tiling = Tiling(
+            _chunks(left_bytes, mine if whole else min(mine, budget / 2)),
+            _chunks(right_bytes, rest),
+        )
+        rows, columns = len(tiling.left), max(1, len(tiling.right))
+        # Capturing costs about twice what forming explicit gradients does.
+        cost = 3.0 * rows * len(right_bytes) + 1.0 * columns * len(left_bytes)
+        cost += 1.5 * (rows - 1) * len(left_bytes)
+        if best is None or cost < best[0]:
+            best = cost, tiling
+    assert best is not None
+    return best[1]
+
+
+def _chunks(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
+    bounds, held = [0], 0.0
+    for i, size in enumerate(sizes):
+        if held + size > budget and i > bounds[-1]:
+            bounds.append(i)
+            held = 0.0
+        held += size
+    if sizes:
+        bounds.append(len(sizes))
+    return tuple(slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+def parse_memory(memory: str | float | None) -> float:
+    """Bytes from a number or a text like ``3GiB``; None takes half of what is free, at most 4 GiB."""
+    if memory is None:
+        return min(4.0 * 2**30, psutil.virtual_memory().available / 2)
+    units = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    text = str(memory).strip()
+    number = text.rstrip("KMGTiBbkmgt ")
+    unit = text[len(number) :].strip().upper().removesuffix("B").removesuffix("I")
+    try:
+        value = float(number) * units[unit]
+    except (ValueError, KeyError):
+        raise UserError(f"memory '{memory}' is not a size: write it like 3GiB or 800MiB") from None
+    if value <= 0:
+        raise UserError(f"memory '{memory}' is not positive: write it like 3GiB or 800MiB")
+    return value
+
+
+class TileStore:
+    """Finished tiles, kept in a folder so that a killed run goes on where it was.
+
+    Args:
+        folder: where; None keeps nothing.
+        fingerprint: of everything that decides the numbers; tiles of another are refused.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+
+    def tiling(self, choose: Callable[[], Tiling]) -> Tiling:
+        """The tiling the folder was begun with, else a new one from `choose`.
+
+        Raises:
+            UserError: the folder holds tiles of other settings.
+        """
+        if self.folder is None:
+            return choose()
+        record = self.folder / "tiling.json"
+        if record.exists():
+            saved = json.loads(record.read_text())
+            if saved["fingerprint"] != self.fingerprint:
+                raise UserError(
+                    f"'{self.folder}' holds unfinished tiles of other settings:"
+                    " remove it or pass --overwrite"
+                )
+            return Tiling(*(tuple(slice(*s) for s in saved[side]) for side in ("left", "right")))
+        tiling = choose()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        bounds = {
+            side: [[s.start, s.stop] for s in getattr(tiling, side)] for side in ("left", "right")
+        }
+        text = json.dumps({"fingerprint": self.fingerprint, **bounds})
+        with _replacing(record) as path:
+            path.write_text(text)
+        return tiling
+
+    def get(self, key: str) -> dict[str, np.ndarray] | None:
+        """The arrays saved under `key`, or None."""
+        if self.folder is None or not (path := self.folder / f"{key}.npz").exists():
+            return None
+        with np.load(path, allow_pickle=False) as saved:
+            return {name: saved[name] for name in saved.files}
+
+    def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
+        """Save `arrays` under `key`, whole or not at all."""
+        if self.folder is None:
+            return
+        with _replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        """Remove the folder: the kernel is safe elsewhere."""
+        if self.folder is not None and self.folder.exists():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
