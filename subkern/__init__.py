@@ -17,7 +17,9 @@ _HOME = {
     "Example": "data",
     "Kernel": "kernel",
     "LogitModel": "models",
+    "LoraGrid": "compute",
     "LoraSweep": "compute",
+    "Running": "compute",
     "Prompt": "prompts",
     "TASKS": "tasks",
     "Task": "tasks",
@@ -27,7 +29,7 @@ _HOME = {
     "get_task": "tasks",
     "import_lmk": "lmk",
     "load_examples": "data",
-    "load_model": "models",
+    "load_model": "loading",
     "sweep_lora": "compute",
 }
 
@@ -38,8 +40,10 @@ __all__ = [
     "Example",
     "Kernel",
     "LogitModel",
+    "LoraGrid",
     "LoraSweep",
     "Prompt",
+    "Running",
     "Task",
     "UserError",
     "__version__",
@@ -53,12 +57,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from subkern.compute import LoraSweep, compute_kernel, sweep_lora
+    from subkern.compute import LoraGrid, LoraSweep, Running, compute_kernel, sweep_lora
     from subkern.data import Example, load_examples
     from subkern.errors import UserError
     from subkern.kernel import Kernel
     from subkern.lmk import export_lmk, import_lmk
-    from subkern.models import Batch, LogitModel, load_model
+    from subkern.loading import load_model
+    from subkern.models import Batch, LogitModel
     from subkern.prompts import EncodedExample, Prompt
     from subkern.tasks import TASKS, Task, get_task
 

@@ -31,7 +31,9 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     except (ValueError, NotImplementedError) as error:
         raise UserError(_explain(model, config, error)) from error
     wrapped = wrapped.to(model.dtype)
-    return model.with_module(wrapped.base_model.model)
+    inner = wrapped.base_model.model
+    assert isinstance(inner, nn.Module)
+    return model.with_module(inner)
 
 
 def targeted_modules(wrapped: nn.Module) -> list[str]:
@@ -45,7 +47,8 @@ def linear_modules(module: nn.Module) -> list[str]:
     """Names of the linear layers of a model (GPT-2's `Conv1D` too), its decoder left out."""
     from transformers.pytorch_utils import Conv1D
 
-    decoder = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    getter = getattr(module, "get_output_embeddings", None)
+    decoder = getter() if getter is not None else None
     return [
         n
         for n, m in module.named_modules()

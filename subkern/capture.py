@@ -40,7 +40,7 @@ class Captured:
         return sum(nbytes(f) for factors in self.factors.values() for f in factors)
 
 
-class NotCovered(Exception):
+class NotCovered(Exception):  # noqa: N818  (a finding that steers the plan, not a fault)
     """A recording met what it cannot turn into per-example factors.
 
     Attributes:
@@ -137,9 +137,7 @@ def _backward(
         return {}, {}
     c = logits.shape[1]
     by_logit = [
-        torch.autograd.grad(
-            logits[:, k].sum(), wanted, retain_graph=k < c - 1, allow_unused=True
-        )
+        torch.autograd.grad(logits[:, k].sum(), wanted, retain_graph=k < c - 1, allow_unused=True)
         for k in range(c)
     ]
     stacked = [_stack(column) for column in zip(*by_logit, strict=True)]

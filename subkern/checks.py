@@ -52,6 +52,7 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
             change with its batch or padding.
     """
     few = _spread(examples)
+    _check_length(model, few[-1])
     tolerance = TOLERANCE.get(model.dtype, 1e-3)
     with torch.no_grad():
         together = model(model.collate(few)).double()
@@ -73,6 +74,15 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
         raise UserError(
             f"logits of example '{few[i].id}' change by {float(worst[i]):.2g} with its batch or"
             " padding: the model mixes examples (batch norm?) or ignores the attention mask"
+        )
+
+
+def _check_length(model: LogitModel, longest: EncodedExample) -> None:
+    most = getattr(getattr(model.module, "config", None), "max_position_embeddings", None)
+    if most is not None and most > 0 and len(longest.input_ids) > most:
+        raise UserError(
+            f"example '{longest.id}' has {len(longest.input_ids)} tokens and the model takes"
+            f" {most}: lower the task's max_length"
         )
 
 

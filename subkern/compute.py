@@ -59,6 +59,11 @@ class Running:
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"batch size {self.batch_size} is not positive: use 1 or more")
 
+    def clear(self) -> None:
+        """Remove the checkpoint: its kernel is saved."""
+        if self.checkpoint is not None:
+            TileStore(Path(self.checkpoint), "").clear()
+
 
 def compute_kernel(
     model: LogitModel,
@@ -94,11 +99,7 @@ def compute_kernel(
     _check_choice("engine", engine, ENGINES)
     _check_examples(left, right)
     coordinates = as_subspace(subspace).attach(model)
-    provenance = _provenance(model, left, right) | {
-        "rule": rule,
-        "subspace": as_subspace(subspace).describe(),
-        "engine": engine,
-    }
+    provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
@@ -115,6 +116,23 @@ def compute_kernel(
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)
+
+
+def kernel_identity(
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    *,
+    rule: str = "sgd",
+    subspace: Subspace | str = "full",
+    engine: str = "factors",
+) -> dict[str, Any]:
+    """Everything that decides the numbers of a kernel: the provenance it will carry."""
+    return _provenance(model, left, right) | {
+        "rule": rule,
+        "subspace": as_subspace(subspace).describe(),
+        "engine": engine,
+    }
 
 
 @dataclass(frozen=True)
@@ -335,5 +353,3 @@ def _peak_bytes() -> float:
     """Peak resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)
-
-

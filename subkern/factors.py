@@ -159,9 +159,7 @@ def merge(parts: Sequence[Factor], shape: torch.Size) -> Factor:
     because a prompted decoder's cotangent is zero but for the label words.
     """
     table = any(isinstance(p, Rows) for p in parts)
-    parts = [
-        _as_rows(p) if isinstance(p, Outer) and _is_few_rows(p, table) else p for p in parts
-    ]
+    parts = [_as_rows(p) if isinstance(p, Outer) and _is_few_rows(p, table) else p for p in parts]
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(p, Rows) for p in parts):

@@ -96,6 +96,14 @@ def load_model(
     return model
 
 
+def load_prompt(spec: str | Path, *, task: Task, head: str = "prompt") -> Prompt:
+    """The prompt that `load_model` would use, without loading any weight."""
+    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
+    tokenizer = _pretrained("AutoTokenizer", spec, place)
+    kind = model_kind(spec, place, tokenizer) if head == "prompt" else "plain"
+    return Prompt.for_task(task, tokenizer, kind)
+
+
 def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
     """``"masked"`` or ``"causal"``: what kind of language model a checkpoint is."""
     import transformers.models.auto.modeling_auto as auto

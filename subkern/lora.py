@@ -71,7 +71,10 @@ class Lora:
         """The equivalent PEFT configuration."""
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         return peft.LoraConfig(
-            r=self.r, lora_alpha=self.alpha, target_modules=targets, use_rslora=self.rslora
+            r=self.r,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            target_modules=targets,
+            use_rslora=self.rslora,
         )
 
     def attach(self, model: LogitModel) -> Coordinates:
@@ -182,7 +185,7 @@ def sweep_block(
 
 
 def _project(side: Sequence[Any], rows: Tensor, c: int) -> Tensor:
-    """u = Σ_t g_t (A_ρ·a_t) of every example, ``[s·R, n·c, d_out]``."""
+    """U = Σ_t g_t (A_ρ·a_t) of every example, ``[s·R, n·c, d_out]``."""
     if not all(isinstance(f, Outer) for f in side):
         raise UserError("a target is used as more than a linear layer: use --subspace lora:r=…")
     d_out = side[0].cotangents.shape[-1]

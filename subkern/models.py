@@ -171,8 +171,8 @@ class LogitModel(nn.Module):
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.description = dict(description or {})
-        if hasattr(module, "config"):
-            module.config.use_cache = False  # keys and values are never reused here
+        if (config := getattr(module, "config", None)) is not None:
+            config.use_cache = False  # keys and values are never reused here
 
     @property
     def num_logits(self) -> int:
@@ -241,10 +241,11 @@ def parameter_path(name: str) -> str:
 
 def untie(module: nn.Module) -> None:
     """Give the decoder a weight of its own, as the paper's code does (``tie="untied"``)."""
-    decoder, embedding = module.get_output_embeddings(), module.get_input_embeddings()
-    if decoder is not None and decoder.weight is embedding.weight:
-        decoder.weight = nn.Parameter(embedding.weight.detach().clone())
-        module.config.tie_word_embeddings = False
+    decoder = _decoder(module)
+    embedding = module.get_input_embeddings()  # type: ignore[operator]
+    if isinstance(decoder, nn.Linear) and decoder.weight is embedding.weight:
+        decoder.weight = nn.Parameter(decoder.weight.detach().clone())
+        module.config.tie_word_embeddings = False  # type: ignore[union-attr]
 
 
 def _decoder(module: nn.Module) -> nn.Module | None:

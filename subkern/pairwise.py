@@ -17,7 +17,7 @@ from subkern.checks import Plan
 from subkern.errors import UserError
 from subkern.factors import Dense, Factor, Outer, Rows
 from subkern.models import LogitModel
-from subkern.tiles import Progress, Tiling, TileStore, choose_tiling
+from subkern.tiles import Progress, TileStore, Tiling, choose_tiling
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -165,9 +165,7 @@ def _zero_like(factor: Factor, shape: torch.Size) -> Factor:
     return Dense(torch.zeros_like(factor.grad))
 
 
-def _tiling(
-    job: Job, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]
-) -> Tiling:
+def _tiling(job: Job, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]) -> Tiling:
     rate = max(job.plan.bytes_per_token, 1.0)
     sizes = [[rate * len(e.input_ids) for e in side] for side in (left, extra)]
     return choose_tiling(sizes[0], sizes[1], _FACTOR_SHARE * job.memory)
@@ -222,9 +220,7 @@ def _mirrored(tiles: dict[str, dict[str, np.ndarray]], rows: int) -> np.ndarray:
             return tiles[f"left-{i}-{k}"]["values"]
         return np.moveaxis(tiles[f"left-{k}-{i}"]["values"], (-2, -1), (-4, -3))
 
-    bands = [
-        np.concatenate([block(i, k) for k in range(rows)], axis=-2) for i in range(rows)
-    ]
+    bands = [np.concatenate([block(i, k) for k in range(rows)], axis=-2) for i in range(rows)]
     whole = np.concatenate(bands, axis=-4)
     return (whole + np.moveaxis(whole, (-2, -1), (-4, -3))) / 2  # to the last bit
 

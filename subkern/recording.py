@@ -269,9 +269,9 @@ def _add(rec: Recorder, args: Any, kwargs: Any, out: Tensor) -> list[_Entry] | N
 
 
 _T = torch.Tensor
-ADDITIONS = {torch.add, _T.add, _T.__add__, _T.__radd__}
+ADDITIONS: set[Callable[..., Any]] = {torch.add, _T.add, _T.__add__, _T.__radd__}
 CASTS = {_T.to, _T.float, _T.double, _T.type_as, _T.type, _T.contiguous}
-TRANSPOSES = {_T.t, torch.t, _T.T.__get__, _T.mT.__get__}
+TRANSPOSES = {_T.t, torch.t, _T.T.__get__, _T.mT.__get__}  # type: ignore[attr-defined]
 RULES: dict[Callable[..., Any], Rule] = {
     F.linear: _linear,
     torch.addmm: _addmm,

@@ -95,7 +95,7 @@ def parse_subspace(text: str) -> Subspace:
     """A subspace from one line: ``full``, ``bias``, ``params:REGEX`` or ``lora:r=8,…``.
 
     ``lora`` takes ``r``, ``alpha``, ``seed``, ``targets`` (``all-linear``, names or suffixes joined
-    by ``+``, or a regular expression) and ``rslora``, e.g. ``lora:r=8,targets=q_proj+v_proj,seed=1``.
+    by ``+``, or a regular expression) and ``rslora``, e.g. ``lora:r=8,targets=q_proj+v_proj``.
 
     Raises:
         UserError: unknown kind or option, or a value of the wrong type.

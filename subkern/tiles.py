@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ class Tiling:
             yield from (("right", i, k) for k in range(len(self.right)))
 
 
-def choose_tiling(left_bytes: Sequence[float], right_bytes: Sequence[float], budget: float) -> Tiling:
+def choose_tiling(
+    left_bytes: Sequence[float], right_bytes: Sequence[float], budget: float
+) -> Tiling:
     """The tiling that captures and forms least within `budget` bytes of factors.
 
     Args:
@@ -93,11 +96,11 @@ def _chunks(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
         held += size
     if sizes:
         bounds.append(len(sizes))
-    return tuple(slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(slice(a, b) for a, b in pairwise(bounds))
 
 
 def parse_memory(memory: str | float | None) -> float:
-    """Bytes from a number or a text like ``3GiB``; None takes half of what is free, at most 4 GiB."""
+    """Bytes of a number or text like ``3GiB``; None: half of what is free, at most 4 GiB."""
     if memory is None:
         return min(4.0 * 2**30, psutil.virtual_memory().available / 2)
     units = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -179,6 +182,6 @@ def _replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield part
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)

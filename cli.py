@@ -1,0 +1,386 @@
+"""The command line: ``subkern tasks | kernel | solve | agree | analyze``.
+
+Exit status: 0 done, 2 the user's mistake (one line on stderr), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from analyses.options import (
+    AS_JSON,
+    DATA,
+    HEAD,
+    MODEL,
+    OVERWRITE,
+    PATH,
+    READING,
+    RUNNING,
+    SPLITS,
+    Numbers,
+)
+from subkern import __version__
+from subkern.errors import UserError
+
+if TYPE_CHECKING:
+    from subkern.kernel import Kernel
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="subkern")
+@click.option("--debug", is_flag=True, envvar="SUBKERN_DEBUG", help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Will LoRA of this rank learn my task like full fine-tuning?
+
+    subkern answers from the kernels of the pretrained model, before any training.
+    """
+
+
+@cli.group(invoke_without_command=True)
+@AS_JSON
+@click.pass_context
+def tasks(ctx: click.Context, as_json: bool) -> None:
+    """List the tasks, or show how an example of one looks to a model."""
+    if ctx.invoked_subcommand is not None:
+        return
+    import pandas as pd
+
+    from analyses.terminal import show
+    from subkern.tasks import TASKS
+
+    rows = [
+        {
+            "task": t.name,
+            "classes": len(t.labels),
+            "texts": t.num_texts,
+            "metric": t.metric,
+            "label words": ", ".join(t.label_words),
+        }
+        for t in TASKS.values()
+    ]
+    show(pd.DataFrame(rows), as_json)
+
+
+@tasks.command("show")
+@click.argument("task")
+@MODEL
+@HEAD
+@DATA
+@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@click.option("--split", default="train", type=SPLITS, show_default=True)
+@click.option("--index", default=0, show_default=True, help="Which example of the split.")
+def tasks_show(
+    task: str, model: str, head: str, data: str, shots: int, seed: int, split: str, index: int
+) -> None:
+    """Render one example of TASK as text and as tokens, read position marked.
+
+    Without --data the texts are placeholders.
+    """
+    from subkern.data import Example, load_examples
+    from subkern.loading import load_prompt
+    from subkern.tasks import get_task
+
+    spec = get_task(task)
+    prompt = load_prompt(model, task=spec, head=head)
+    given = click.get_current_context().get_parameter_source("data")
+    if given is click.core.ParameterSource.DEFAULT:
+        texts = ("This is the first text.", "And this is the second.")[: spec.num_texts]
+        example = Example("placeholder", texts, 0)
+    else:
+        examples = load_examples(spec, data, split=split, shots=shots, seed=seed)
+        if not 0 <= index < len(examples):
+            raise UserError(f"--index {index} is outside the {len(examples)} examples of {split}")
+        example = examples[index]
+    click.echo(prompt.render(example))
+
+
+@cli.command()
+@MODEL
+@click.option("--task", required=True, help="Task name, or path of a task file.")
+@DATA
+@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@click.option("--left", default="train", type=SPLITS, show_default=True, help="Rows.")
+@click.option("--right", default="train", type=SPLITS, show_default=True, help="Columns.")
+@click.option("--left-limit", type=int, help="At most so many rows' examples.")
+@click.option("--right-limit", type=int, help="At most so many columns' examples.")
+@click.option("--rule", default="sgd", show_default=True, help="Update rule of the kernel.")
+@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@click.option(
+    "--subspace",
+    default="full",
+    show_default=True,
+    help="full | bias | params:REGEX | lora:r=8,targets=all-linear,seed=0.",
+)
+@click.option("--engine", default="factors", show_default=True, help="factors | reference.")
+@HEAD
+@click.option("--head-seed", default=0, show_default=True, help="Seed of a linear head.")
+@READING
+@RUNNING
+@click.option("--out", required=True, type=PATH, help="Kernel file to write (Zarr).")
+@click.option("--export-lmk", type=PATH, help="Also write LM-Kernel-FT's format (.pt).")
+@OVERWRITE
+def kernel(**asked: Any) -> None:
+    """Compute one kernel and save it.
+
+    The same command again continues an interrupted run, or says "up to date".
+    """
+    from analyses.terminal import ProgressBar
+    from subkern.compute import Running, as_subspace, compute_kernel, kernel_identity
+    from subkern.lmk import export_lmk
+    from subkern.loading import load_model
+    from subkern.tasks import get_task
+
+    out, task = asked["out"], get_task(asked["task"])
+    as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
+    left, right = (_examples(task, asked, side) for side in ("left", "right"))
+    model = load_model(
+        asked["model"],
+        task=task,
+        seed=asked["head_seed"],
+        **{k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")},
+    )
+    assert model.prompt is not None
+    sides = model.prompt.encode_all(left), model.prompt.encode_all(right)
+    method = {k: asked[k] for k in ("rule", "subspace", "engine")}
+    identity = kernel_identity(model, *sides, **method)
+    if found := _finished(out, identity, asked["overwrite"]):
+        click.echo(f"{out} is up to date: {found!r}")
+    else:
+        with ProgressBar("kernel entries") as report:
+            running = Running(
+                asked["batch_size"], asked["memory"], report, out.with_name(f".{out.name}.tiles")
+            )
+            found = compute_kernel(model, *sides, running=running, **method)
+        found.save(out, overwrite=asked["overwrite"])
+        running.clear()
+        click.echo(f"wrote {out}: {found!r}")
+    if asked["export_lmk"] is not None:
+        click.echo(f"wrote {export_lmk(found, asked['export_lmk'], overwrite=asked['overwrite'])}")
+
+
+def _examples(task: Any, asked: dict[str, Any], side: str) -> Any:
+    from subkern.data import load_examples
+
+    return load_examples(
+        task,
+        asked["data"],
+        split=asked[side],
+        shots=asked["shots"],
+        seed=asked["seed"],
+        limit=asked[f"{side}_limit"],
+    )
+
+
+def _finished(out: Path, identity: dict[str, Any], overwrite: bool) -> Kernel | None:
+    """The kernel already at `out` if it has this identity; UserError if it has another."""
+    from subkern.kernel import Kernel
+
+    if overwrite or not out.exists():
+        return None
+    try:
+        return Kernel.load(out, expect=identity)
+    except UserError as error:
+        raise UserError(f"{error} (--overwrite replaces it)") from error
+
+
+@cli.command()
+@click.argument("train", type=PATH)
+@click.argument("evaluation", metavar="EVAL", type=PATH)
+@click.option("--solver", default="ridge", show_default=True, help="ridge|lstsq|logistic|svc.")
+@click.option("--dev", type=PATH, help="Kernel train x dev on which the f0 scale is chosen.")
+@click.option("--f0-scales", help="Scales of the initial logits to choose from, like none,1,10.")
+@click.option("--metric", default="accuracy", show_default=True, help="accuracy | f1.")
+@AS_JSON
+def solve(
+    train: Path,
+    evaluation: Path,
+    solver: str,
+    dev: Path | None,
+    f0_scales: str | None,
+    metric: str,
+    as_json: bool,
+) -> None:
+    """Solve a classifier on TRAIN (train x train), score it on EVAL (train x eval)."""
+    import pandas as pd
+
+    from analyses.terminal import show
+    from subkern.kernel import Kernel
+    from subkern.solvers import evaluate
+
+    kernels = [Kernel.load(p) for p in (train, evaluation, *([dev] if dev else []))]
+    scales = _scales(f0_scales)
+    found = evaluate(solver, *kernels, f0_scales=scales, metric=metric)  # type: ignore[arg-type]
+    show(pd.DataFrame([found]), as_json)
+
+
+def _scales(text: str | None) -> tuple[float | None, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(None if part == "none" else float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--f0-scales '{text}' is not numbers or none, with commas") from None
+
+
+@cli.command()
+@click.argument("reference", type=PATH)
+@click.argument("other", type=PATH)
+@click.option("--metrics", help="Names of metrics, with commas.  [default: all that apply]")
+@click.option("--resamples", default=200, show_default=True, help="Bootstrap resamples.")
+@click.option("--confidence", default=0.95, show_default=True, help="Of the intervals.")
+@AS_JSON
+def agree(
+    reference: Path,
+    other: Path,
+    metrics: str | None,
+    resamples: int,
+    confidence: float,
+    as_json: bool,
+) -> None:
+    """Agreement metrics of kernel OTHER with REFERENCE, with intervals."""
+    from analyses.terminal import show
+    from subkern.agreement import agreement_table
+    from subkern.kernel import Kernel
+
+    table = agreement_table(
+        Kernel.load(reference),
+        Kernel.load(other),
+        metrics=metrics.split(",") if metrics else None,
+        n_resamples=resamples,
+        confidence=confidence,
+    )
+    columns = ["metric", "value", "low", "high", "reference", "better"]
+    show(table if as_json else table[columns], as_json)
+
+
+@cli.group()
+def analyze() -> None:
+    """Studies: one question each, answered with tables, figures and a report."""
+
+
+@analyze.command("lora")
+@click.option("--config", type=PATH, help="YAML of settings; options given here win.")
+@click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm.")
+@click.option("--task", help="Task name, or path of a task file.")
+@DATA
+@click.option(
+    "--seed",
+    "data_seeds",
+    type=Numbers(),
+    default="13",
+    show_default=True,
+    help="Seed(s) of the k-shot splits, with commas.",
+)
+@click.option("--ranks", type=Numbers(), default="1,2,4,8,16,32", show_default=True)
+@click.option("--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A.")
+@click.option(
+    "--targets",
+    default="all-linear",
+    show_default=True,
+    help="all-linear, names or suffixes with commas, or a regular expression.",
+)
+@click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha (scale only).")
+@click.option("--rslora", is_flag=True, help="Rank-stabilised scaling (scale only).")
+@click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
+@HEAD
+@click.option("--template", help="Prompt in LM-BFF's notation instead of the task's.")
+@click.option("--label-words", help="Label words instead of the task's, with commas.")
+@READING
+@RUNNING
+@click.option("--train-limit", type=int)
+@click.option("--dev-limit", type=int)
+@click.option("--test-limit", type=int, help="At most so many examples of a split.")
+@click.option("--max-drop", default=0.02, show_default=True, help="Score a rank may lose.")
+@click.option(
+    "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions it needs."
+)
+@click.option("--out", type=PATH, required=True, help="Run directory.")
+@OVERWRITE
+def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
+    """Which LoRA rank preserves the kernel of full fine-tuning?
+
+    Writes tables, figures and report.html to the run directory. The same command again continues
+    an interrupted run, or says "up to date".
+    """
+    from rich.console import Console
+
+    from analyses import lora
+    from analyses.terminal import WIDTH, ProgressBar
+    from subkern.subspaces import parse_targets
+
+    if asked["label_words"] is not None:
+        asked["label_words"] = tuple(asked["label_words"].split(","))
+    asked["targets"] = parse_targets(asked["targets"])
+    settings = _settings(config, asked)
+    command = shlex.join(["subkern", *sys.argv[1:]])
+    with ProgressBar("kernel entries") as report:
+        found = lora.analyze(settings, out, overwrite=overwrite, progress=report, command=command)
+    console = Console(width=min(WIDTH, Console().width), highlight=False)
+    console.print(lora.summary(found.results))
+    if found.up_to_date:
+        click.echo("up to date: nothing was computed")
+    click.echo(f"report: {found.report}")
+
+
+def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
+    """The study's settings: the file's, and over them the options given on the command line."""
+    from analyses.lora import Config
+
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    given = {k for k in asked if context.get_parameter_source(k) is not default}
+    values = {k: v for k, v in asked.items() if v is not None}
+    if config is not None:
+        stored = Config.from_file(config).as_dict()
+        values = stored | {k: v for k, v in values.items() if k in given}
+    missing = [f"--{k}" for k in ("model", "task") if k not in values]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
+    return Config.from_dict(values)
+
+
+def main() -> None:
+    """Run the command line; every error is one line."""
+    _quieten()
+    debug = "--debug" in sys.argv or bool(os.environ.get("SUBKERN_DEBUG"))
+    try:
+        sys.exit(cli.main(standalone_mode=False, prog_name="subkern") or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "subkern"  # type: ignore[attr-defined]
+        _fail(f"{error.format_message().rstrip('.')} (see {where} --help)", 2)
+    except UserError as error:
+        _fail(str(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted: the same command continues from the finished tiles", 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug says more)", 1)
+
+
+def _quieten() -> None:
+    """Keep other libraries' notes and progress bars off the screen, unless asked for."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"subkern: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

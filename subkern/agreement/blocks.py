@@ -1,0 +1,153 @@
+"""From whatever holds a kernel to plain float64 blocks ``[n, c, m, c]``, checked once and in one
+place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subkern.errors import UserError
+
+__all__ = [
+    "Array",
+    "KernelLike",
+    "UndefinedError",
+    "as_blocks",
+    "as_matrix",
+    "as_pair",
+    "asymmetry",
+    "centre",
+    "is_symmetric",
+    "require_symmetric",
+]
+
+Array: TypeAlias = NDArray[np.float64]
+KernelLike: TypeAlias = Any
+"""A `subkern.kernel.Kernel`, a NumPy array or a torch tensor of shape ``[n, m]`` or ``[n, c, m,
+c]``."""
+
+# A centred kernel smaller than this share of the kernel itself is rounding noise around a constant.
+NOISE = 1e-12
+
+# Kernels captured in float32 are symmetric to about this share of their largest entry.
+SYMMETRY = 1e-5
+
+
+class UndefinedError(UserError):
+    """The input is sound but the metric has no value on it, for instance CKA of a constant
+    kernel.
+    """
+
+
+def _plain(kernel: KernelLike, name: str) -> Array:
+    """Return the values of ``kernel`` as float64, without copying where that is possible."""
+    if hasattr(kernel, "detach"):  # torch first: its tensors have a method called `values`
+        kernel = kernel.detach().cpu().double().numpy()
+    values = getattr(kernel, "values", kernel)
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{name} is a {type(kernel).__name__}, not numbers: "
+            "give a Kernel, a NumPy array or a torch tensor"
+        ) from None
+
+
+def as_blocks(kernel: KernelLike, name: str = "kernel") -> Array:
+    """Return ``kernel`` as float64 blocks ``[n, c, m, c]``; a matrix ``[n, m]`` gets ``c = 1``.
+
+    Raises `UserError` if it is not such an array, is empty, or holds a value that is not finite.
+    """
+    values = _plain(kernel, name)
+    if values.ndim == 2:
+        values = values[:, None, :, None]
+    if values.ndim != 4 or values.shape[1] != values.shape[3]:
+        raise UserError(f"{name} has shape {list(values.shape)}: expected [n, m] or [n, c, m, c]")
+    if values.size == 0:
+        raise UserError(
+            f"{name} has shape {list(values.shape)}: it needs at least one example on each side"
+        )
+    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise UserError(f"{name} holds {bad} NaN or infinite of {values.size} values: recompute it")
+    return values
+
+
+def as_matrix(blocks: Array) -> Array:
+    """Reshape blocks ``[n, c, m, c]`` to the matrix ``[n*c, m*c]``."""
+    n, c, m, _ = blocks.shape
+    return blocks.reshape(n * c, m * c)
+
+
+def as_pair(reference: KernelLike, other: KernelLike) -> tuple[Array, Array]:
+    """Return two kernels over the same examples and logits as blocks.
+
+    Raises `UserError` if the shapes differ, or if both carry example ids and those differ or are in
+    another order.
+    """
+    left, right = as_blocks(reference, "reference kernel"), as_blocks(other, "other kernel")
+    if left.shape != right.shape:
+        raise UserError(
+            f"kernels differ in shape: reference {list(left.shape)}, other {list(right.shape)}; "
+            "compare kernels of the same examples and logits"
+        )
+    for side in ("left_ids", "right_ids"):
+        _same_ids(getattr(reference, side, None), getattr(other, side, None), side)
+    return left, right
+
+
+def _same_ids(reference: Any, other: Any, side: str) -> None:
+    """Raise `UserError` at the first position where two lists of example ids differ."""
+    if reference is None or other is None:
+        return
+    for position, (mine, theirs) in enumerate(zip(reference, other, strict=True)):
+        if mine != theirs:
+            raise UserError(
+                f"kernels are of different examples: {side} at {position} is {str(mine)!r} in the "
+                f"reference and {str(theirs)!r} in the other; select the same ones in one order"
+            )
+
+
+def centre(blocks: Array) -> Array:
+    """Centre over examples, separately for every pair of logits: ``H_n K[:, a, :, b] H_m``, ``H = I
+    - 11'/n``.
+
+    Rows and columns are both centred, so a rectangular kernel ``[n, c, m, c]`` is centred as well.
+    This removes what a constant shift of the gradients adds; it never mixes logits. Positive
+    semi-definite stays so.
+    """
+    blocks = blocks - blocks.mean(axis=0, keepdims=True)
+    return blocks - blocks.mean(axis=2, keepdims=True)
+
+
+def asymmetry(blocks: Array) -> float:
+    """Return ``max|K - K'| / max|K|`` of a square kernel, infinity if it is not square."""
+    n, _, m, _ = blocks.shape
+    if n != m:
+        return float("inf")
+    largest = float(np.abs(blocks).max())
+    return float(np.abs(blocks - blocks.transpose(2, 3, 0, 1)).max()) / largest if largest else 0.0
+
+
+def is_symmetric(blocks: Array, rtol: float = SYMMETRY) -> bool:
+    """Say whether rows and columns are the same examples, as far as the numbers tell."""
+    return asymmetry(blocks) <= rtol
+
+
+def require_symmetric(blocks: Array, what: str, rtol: float = SYMMETRY) -> None:
+    """Raise `UserError` unless the kernel is square and equals its transpose to ``rtol``."""
+    n, _, m, _ = blocks.shape
+    if n != m:
+        raise UserError(
+            f"{what} needs a square kernel and this one is {n} x {m} examples: "
+            "give train against train"
+        )
+    found = asymmetry(blocks)
+    if found > rtol:
+        raise UserError(
+            f"{what} needs a symmetric kernel and this one differs from its transpose by "
+            f"{found:.1e} of its largest entry: give a kernel of one rule on both sides"
+        )

@@ -1,0 +1,212 @@
+"""What all solvers share: orientation, labels, initial logits, and the scikit-learn surface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from subkern.agreement.blocks import Array, KernelLike, as_blocks, asymmetry
+from subkern.agreement.predictions import Score, score_predictions
+from subkern.errors import UserError
+
+__all__ = ["KernelSolver", "Problem", "encode_targets", "labels_from_scores"]
+
+Labels = NDArray[np.int64]
+
+# Rounding leaves float32 kernels this far from symmetric; asymmetric rules are off by 0.1 and more.
+ASYMMETRY = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A checked training problem: everything `KernelSolver._solve` may look at."""
+
+    kernel: Array
+    """``[n, c, n, c]``, train on both sides."""
+    labels: Labels
+    """``[n]``, 0 to c-1 (0 or 1 where c = 1)."""
+    targets: Array
+    """``[n, c]``, one-hot, or +1 and -1 where c = 1."""
+    offset: Array
+    """``[n, c]``, ``f0 / f0_scale``, zeros where there is no f0."""
+
+
+def labels_from_scores(scores: ArrayLike) -> Labels:
+    """Return labels from scores ``[m, c]``: the largest, or for c = 1 the sign (above 0 is class
+    1).
+
+    Ties go to the smaller label. On initial logits f0 this is the zero-shot classifier.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 2:
+        raise UserError(
+            f"scores have shape {list(array.shape)}: expected [m, c], one row per example"
+        )
+    if array.shape[1] == 1:
+        return (array[:, 0] > 0).astype(np.int64)
+    return array.argmax(axis=1).astype(np.int64)
+
+
+def encode_targets(labels: Labels, logits: int) -> Array:
+    """Return targets ``[n, c]``: one-hot rows, or +1 for class 1 and -1 for class 0 where c = 1."""
+    if logits == 1:
+        return np.where(labels[:, None] == 1, 1.0, -1.0)
+    targets: Array = np.zeros((len(labels), logits))
+    targets[np.arange(len(labels)), labels] = 1.0
+    return targets
+
+
+def _check_labels(y: ArrayLike | None, count: int, logits: int, name: str) -> Labels:
+    """Return labels as integers ``[count]`` in 0..c-1, or raise `UserError`."""
+    if y is None:
+        raise UserError(
+            f"{name} is missing and the kernel brings none: give one label per example ({count})"
+        )
+    array = np.asarray(y)
+    if array.shape != (count,):
+        raise UserError(
+            f"{name} has shape {list(array.shape)}: expected [{count}], one label per example"
+        )
+    most = max(logits, 2)
+    if array.dtype.kind not in "biuf" or not np.isin(array, np.arange(most)).all():
+        found = sorted({str(label) for label in array.tolist()})[:8]
+        raise UserError(f"{name} holds {', '.join(found)}: expected label indices 0 to {most - 1}")
+    return array.astype(np.int64)
+
+
+class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
+    """Base of all classifiers on precomputed kernels.
+
+    The training kernel is ``[n, c, n, c]``, or ``[n, n]`` for a single logit: the difference of
+    two, whose sign picks class 0 or 1. The evaluation kernel is ``[n, c, m, c]``: *training
+    examples on the left*, as kernel files have them (scikit-learn's own precomputed kernels are the
+    other way round). Labels are indices in logit order. A `subkern.kernel.Kernel` may stand for any
+    of these; it brings labels where ``y`` is None, never f0.
+
+    Initial logits f0 ``[n, c]`` enter as ``f0 / f0_scale``: the solver learns what is to be added
+    to them, and adds them back when it predicts. ``f0_scale=None`` ignores f0. What is given to
+    `fit` must be given to prediction.
+
+    A new solver implements `_solve`, which sets ``coef_`` ``[n, c]``, and `_scores` if its scores
+    are not ``offset + sum_ia coef[i, a] K[i, a, j, b]``.
+    """
+
+    requires_symmetric: ClassVar[bool] = True
+
+    f0_scale: float | None
+    coef_: Array
+    classes_: Labels
+
+    @abstractmethod
+    def _solve(self, problem: Problem) -> None:
+        """Learn from a checked problem."""
+
+    def _scores(self, kernel: Array, offset: Array) -> Array:
+        """Return scores ``[m, c]`` on a checked evaluation kernel ``[n, c, m, c]``."""
+        return offset + np.tensordot(self.coef_, kernel, axes=([0, 1], [0, 1]))
+
+    def fit(self, K: KernelLike, y: ArrayLike | None = None, f0: ArrayLike | None = None) -> Self:
+        """Learn from a training kernel ``[n, c, n, c]`` or ``[n, n]``, labels ``[n]`` and initial
+        logits ``[n, c]``.
+
+        Raises `UserError` if shapes, labels or the symmetry of the kernel are not as described
+        above.
+        """
+        kernel = as_blocks(K, "training kernel")
+        n, c, m, _ = kernel.shape
+        if n != m:
+            raise UserError(
+                f"training kernel is {n} x {m} examples: give the kernel of train against train"
+            )
+        self._check_symmetry(kernel)
+        labels = _check_labels(getattr(K, "left_labels", None) if y is None else y, n, c, "y")
+        self.n_train_, self.num_logits_ = n, c
+        self.classes_ = np.arange(max(c, 2))
+        self.uses_f0_ = f0 is not None and self.f0_scale is not None
+        self._solve(Problem(kernel, labels, encode_targets(labels, c), self._offset(f0, n)))
+        return self
+
+    def decision_function(self, K: KernelLike, f0: ArrayLike | None = None) -> Array:
+        """Return scores ``[m, c]`` from an evaluation kernel ``[n, c, m, c]`` (train on the left)
+        and f0 ``[m, c]``.
+
+        Raises `UserError` if the kernel is not of these training examples, or f0 is missing or
+        unexpected.
+        """
+        check_is_fitted(self, "classes_")
+        kernel = as_blocks(K, "evaluation kernel")
+        n, c, m, _ = kernel.shape
+        if (n, c) != (self.n_train_, self.num_logits_):
+            raise UserError(
+                f"evaluation kernel has {n} examples with {c} logits on its left, the solver was "
+                f"fitted on {self.n_train_} with {self.num_logits_}: train goes on the left"
+            )
+        if self.f0_scale is not None and (f0 is not None) != self.uses_f0_:
+            fitted = "with" if self.uses_f0_ else "without"
+            raise UserError(
+                f"the solver was fitted {fitted} initial logits f0: predict {fitted} them too"
+            )
+        return self._scores(kernel, self._offset(f0, m))
+
+    def predict(self, K: KernelLike, f0: ArrayLike | None = None) -> Labels:
+        """Return labels ``[m]``: the largest score, or its sign for a single logit."""
+        return labels_from_scores(self.decision_function(K, f0))
+
+    def score(
+        self,
+        K: KernelLike,
+        y: ArrayLike | None = None,
+        f0: ArrayLike | None = None,
+        metric: Score = "accuracy",
+    ) -> float:
+        """Return accuracy, or F1 of class 1, against labels ``[m]`` (the kernel's right labels if
+        None).
+        """
+        predicted = self.predict(K, f0)
+        given = getattr(K, "right_labels", None) if y is None else y
+        return score_predictions(
+            _check_labels(given, len(predicted), self.num_logits_, "y"), predicted, metric
+        )
+
+    def _check_symmetry(self, kernel: Array) -> None:
+        """Refuse an asymmetric training kernel where the solver cannot use one."""
+        found = asymmetry(kernel) if self.requires_symmetric else 0.0
+        if found > ASYMMETRY:
+            raise UserError(
+                f"{type(self).__name__} needs a symmetric training kernel, this one differs from "
+                f"its transpose by {found:.1e} of its largest entry: it learns functions of one "
+                "feature map, an asymmetric rule has two; use a kernel of rule sgd or signgd"
+            )
+
+    def _offset(self, f0: ArrayLike | None, count: int) -> Array:
+        """Return ``f0 / f0_scale`` as ``[count, c]``, zeros without f0."""
+        scale = self.f0_scale
+        if scale is not None and not (np.isfinite(scale) and scale > 0):
+            raise UserError(
+                f"f0_scale={scale!r} is not above 0: give a positive number, or None to ignore f0"
+            )
+        if f0 is None or scale is None:
+            return np.zeros((count, self.num_logits_))
+        array = _numbers(f0)
+        if array.ndim == 1 and self.num_logits_ == 1:
+            array = array[:, None]
+        if array.shape != (count, self.num_logits_):
+            raise UserError(
+                f"f0 has shape {list(array.shape)}: expected [{count}, {self.num_logits_}]"
+            )
+        if not np.isfinite(array).all():
+            raise UserError("f0 holds NaN or infinite values: recompute the initial logits")
+        return array / scale
+
+
+def _numbers(f0: Any) -> Array:
+    """Return initial logits, NumPy or torch, as float64."""
+    if hasattr(f0, "detach"):
+        f0 = f0.detach().cpu().double().numpy()
+    return np.asarray(f0, dtype=np.float64)

@@ -1,0 +1,125 @@
+"""Every command as a real process on the real demo model, and what a killed one leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subkern.kernel import Kernel
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(*args: object) -> list[str]:
+    """`subkern` of this checkout, whatever is installed."""
+    return [sys.executable, str(ROOT / "cli.py"), *(str(a) for a in args)]
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    """Run to the end and return what it printed."""
+    return subprocess.run(command(*args), capture_output=True, text=True, cwd=ROOT, timeout=600)
+
+
+def test_mistake_is_one_line_and_status_2() -> None:
+    for args in (["kernel"], ["bogus"], ["tasks", "show", "nope", "--model", "x"]):
+        done = run(*args)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert done.stdout == ""
+
+
+def test_every_command_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_path: Path) -> None:
+    shown = run("tasks", "show", "mr", "--model", smollm2, "--data", "demo")
+    assert shown.returncode == 0, shown.stderr
+    assert ">>:<<" in shown.stdout
+    common = ["--model", smollm2, "--task", "mr", "--data", "demo", "--logits", "auto"]
+    few = ["--left-limit", 18, "--right-limit", 18]
+    outs = [tmp_path / name for name in ("full.zarr", "lora.zarr")]
+    for out, extra in zip(outs, ([], ["--subspace", "lora:r=4"]), strict=True):
+        done = run("kernel", *common, *few, *extra, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""  # quiet where stderr is no terminal
+    agreed = json.loads(run("agree", *outs, "--json").stdout)
+    cka = next(row["value"] for row in agreed if row["metric"] == "cka")
+    assert 0.5 < cka < 1
+    solved = json.loads(run("solve", outs[0], outs[0], "--json").stdout)[0]
+    assert solved["train accuracy"] >= solved["zero-shot accuracy"]
+
+
+def test_analyze_lora_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    args = [
+        "analyze", "lora", "--model", smollm2, "--task", "mr", "--data", "demo", "--shots", 3,
+        "--ranks", "1,4", "--adapter-seeds", 2, "--test-limit", 10, "--out", out,
+    ]  # fmt: skip
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert "report: " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= max(80, len(f"report: {out}/report.html"))
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert {"report.html", "config.yaml", "environment.json"} <= names
+    assert any(n.endswith(".parquet") for n in names)
+    assert {Path(n).suffix for n in names if n.startswith("figures/")} == {".png", ".pdf"}
+    before = (out / "report.html").read_bytes()
+    again = run(*args)
+    assert "up to date" in again.stdout
+    assert (out / "report.html").read_bytes() == before
+    other = run(*args, "--shots", 4)
+    assert other.returncode == 2
+    assert "shots" in other.stderr
+
+
+def test_killed_kernel_continues_with_the_same_numbers(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    def kernel(out: Path) -> list[object]:
+        return [
+            "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data, "--right",
+            "test", "--left-limit", 8, "--right-limit", 60, "--memory", "24MiB", "--out", out,
+        ]  # fmt: skip
+
+    whole, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    assert run(*kernel(whole)).returncode == 0
+    process = subprocess.Popen(
+        command(*kernel(killed)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    tiles = tmp_path / ".killed.zarr.tiles"
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(list(tiles.glob("right-*.npz"))) >= 2:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL
+    assert not killed.exists()
+    finished = {p.name: p.stat().st_mtime_ns for p in tiles.glob("right-*.npz")}
+    assert len(finished) >= 2
+    done = run(*kernel(killed))
+    assert done.returncode == 0, done.stderr
+    assert not tiles.exists()
+    assert np.array_equal(Kernel.load(killed).values, Kernel.load(whole).values)
+
+
+@pytest.mark.parametrize("status", [1])
+def test_interrupt_says_how_to_go_on(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path, status: int
+) -> None:
+    args = [
+        "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data,
+        "--right", "test", "--memory", "24MiB", "--out", tmp_path / "K.zarr",
+    ]  # fmt: skip
+    process = subprocess.Popen(command(*args), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob(".K.zarr.tiles/right-*.npz")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert stderr.strip().splitlines()[-1].startswith("subkern: interrupted")
