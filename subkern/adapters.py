@@ -21,14 +21,17 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     `seed`; only its parameters, and the linear readout if there is one, require gradients.
 
     Raises:
-        UserError: PEFT refuses the configuration (no module matches the targets, say).
+        UserError: PEFT refuses the configuration (no module matches the targets, say), or the
+            method adds virtual tokens and is no map of the model's own parameters.
     """
+    if config.is_prompt_learning:
+        raise UserError(f"{config.peft_type.value} adds virtual tokens: use an adapter method")
     module = _share(model.module)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             wrapped = peft.get_peft_model(module, copy.deepcopy(config))
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(_explain(model, config, error)) from error
     wrapped = wrapped.to(model.dtype)
     inner = wrapped.base_model.model
@@ -69,9 +72,15 @@ def _plain(value: Any) -> Any:
 
 
 def _share(module: nn.Module) -> nn.Module:
-    """A copy of the modules around the same parameters and buffers."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(t): t for t in tensors})
+    """A copy of the modules around the same values.
+
+    Its parameters are objects of their own, so that PEFT may freeze them without freezing ours.
+    """
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), p.requires_grad) for p in module.parameters()
+    }
+    memo |= {id(b): b for b in module.buffers()}
+    return copy.deepcopy(module, memo)
 
 
 def _explain(model: LogitModel, config: peft.PeftConfig, error: Exception) -> str:

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_LOW = (torch.float32,)
-
 
 class KeepDouble(TorchFunctionMode):
     """Inside, a cast of a float64 tensor to float32 is a cast to float64.
@@ -34,8 +32,11 @@ class KeepDouble(TorchFunctionMode):
         if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
             if func is torch.Tensor.float:
                 return first
-            if any(a in _LOW for a in args[1:] if isinstance(a, torch.dtype)):
-                args = tuple(torch.float64 if a in _LOW else a for a in args)
-            if kwargs.get("dtype") in _LOW:
+            args = tuple(torch.float64 if _is_low(a) else a for a in args)
+            if _is_low(kwargs.get("dtype")):
                 kwargs = {**kwargs, "dtype": torch.float64}
         return func(*args, **kwargs)
+
+
+def _is_low(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value == torch.float32

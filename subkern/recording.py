@@ -74,7 +74,7 @@ class _Entry:
 Rule = Callable[["Recorder", tuple[Any, ...], dict[str, Any], Tensor], "list[_Entry] | None"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Recorder(TorchFunctionMode):
     """Record how `parameters` enter the operations run inside.
 

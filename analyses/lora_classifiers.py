@@ -1,0 +1,79 @@
+"""Classifiers solved on the kernels of a study: chosen on dev, asked about test.
+
+Solvers measure regularisation in units of the kernel's mean eigenvalue, so all kernels are on one
+scale whatever LoRA's α, and the same settings mean the same for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from subkern.agreement.predictions import Score
+from subkern.kernel import Kernel
+from subkern.solvers import DEFAULT_GRID, labels_from_scores, make_solver, select
+
+__all__ = ["GRID", "Split", "initial_predictions", "labels_of", "predict", "tune"]
+
+Integers = npt.NDArray[np.int64]
+
+GRID: Mapping[str, Sequence[float | None]] = {
+    "regularization": DEFAULT_GRID,
+    "f0_scale": (None, 1.0, 10.0),  # None: forget the initial logits
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Ids of the examples of one data seed."""
+
+    train: Sequence[str]
+    dev: Sequence[str]
+    test: Sequence[str]
+
+
+def tune(kernel: Kernel, split: Split, solver: str, metric: Score) -> dict[str, Any]:
+    """Return the point of `GRID` at which ``solver``, fitted on train, does best on dev."""
+    train, dev = _part(kernel, split.train), _part(kernel, split.dev)
+    chosen = select(
+        make_solver(solver),
+        GRID,
+        train,
+        dev,
+        f0=train.left_logits,
+        dev_f0=dev.right_logits,
+        metric=metric,
+    )
+    return chosen.params
+
+
+def predict(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Integers:
+    """Return the labels ``[m]`` that ``solver``, fitted on train, gives the test examples."""
+    train, test = _part(kernel, split.train), _part(kernel, split.test)
+    fitted = make_solver(solver, **settings).fit(train, f0=train.left_logits)
+    return fitted.predict(test, f0=test.right_logits)
+
+
+def initial_predictions(kernel: Kernel, ids: Sequence[str]) -> Integers:
+    """Return the labels ``[m]`` that the initial logits give these examples: zero-shot."""
+    logits = _part(kernel, ids).right_logits
+    if logits is None:
+        raise ValueError("the kernel carries no initial logits")
+    return labels_from_scores(logits)
+
+
+def labels_of(kernel: Kernel, ids: Sequence[str]) -> Integers:
+    """Return the true labels ``[m]`` of these examples."""
+    labels = _part(kernel, ids).right_labels
+    if labels is None:
+        raise ValueError("the kernel carries no labels")
+    return labels
+
+
+def _part(kernel: Kernel, ids: Sequence[str]) -> Kernel:
+    """Return the columns of these examples."""
+    return kernel.select(right=list(ids))

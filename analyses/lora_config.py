@@ -1,0 +1,200 @@
+"""The settings of ``analyze lora``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from subkern.errors import UserError
+
+__all__ = ["SOLVERS", "Config"]
+
+SOLVERS = ("logistic", "ridge", "svc")
+_CHOICES = {
+    "logits": ("auto", "all", "binary"),
+    "head": ("prompt", "linear"),
+    "pooling": ("read", "mean"),
+    "tie": ("model", "untied"),
+    "dtype": ("float32", "float64", "bfloat16"),
+    "tuning": ("full", "each"),
+}
+
+
+def _decides(what: str | None, default: Any) -> Any:
+    """Return a field that decides only the ``answer`` drawn from the numbers, or nothing (None)."""
+    return field(default=default, metadata={"decides": what})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to analyse. Sequences may be given as any iterable; they are kept as tuples.
+
+    Attributes:
+        model: as `subkern.models.load_model` takes it.
+        task: name of a task, or path of a task file.
+        data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
+        shots: training examples a label.
+        data_seeds: seeds of the k-shot splits.
+        targets: what LoRA adapts: ``"all-linear"``, a regular expression, or names or suffixes.
+        ranks: LoRA ranks.
+        adapter_seeds: seeds of LoRA's A.
+        alpha: LoRA's α, which scales its kernels and nothing else.
+        rslora: rank-stabilised scaling, α/√r for α/r: again scale only.
+        logits: ``all``, ``binary`` (f_1 − f_0), or ``auto``: binary for two labels.
+        head, pooling, tie, dtype, revision, seed: as `load_model` takes them.
+        template: prompt to use instead of the task's, in LM-BFF's notation.
+        label_words: label words to use instead of the task's, in label order.
+        train_limit, dev_limit, test_limit: at most so many examples of a split.
+        solvers: classifiers to solve on every kernel; the first one judges.
+        tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
+            them, or for ``each`` kernel by itself.
+        max_drop: a rank may score so much less than the full kernel (share, 0.02 = 2 points).
+        min_agreement: share of test examples that must get the full kernel's prediction.
+        confidence: of all intervals.
+        resamples: bootstrap resamples for intervals over test examples.
+        kernel_resamples: the same for agreement of train kernels (a spectrum each).
+        device, batch_size, memory: how to compute; they do not decide the numbers.
+
+    Raises:
+        UserError: a value is out of range or not among the choices.
+    """
+
+    model: str
+    task: str
+    data: str = "hub"
+    shots: int = 16
+    data_seeds: tuple[int, ...] = (13,)
+    targets: str | tuple[str, ...] = "all-linear"
+    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    adapter_seeds: tuple[int, ...] = (0, 1, 2)
+    alpha: float = 8.0
+    rslora: bool = False
+    logits: str = "auto"
+    head: str = "prompt"
+    pooling: str = "read"
+    tie: str = "model"
+    dtype: str = "float32"
+    revision: str | None = None
+    seed: int = 0
+    template: str | None = None
+    label_words: tuple[str, ...] | None = None
+    train_limit: int | None = None
+    dev_limit: int | None = None
+    test_limit: int | None = None
+    solvers: tuple[str, ...] = SOLVERS
+    tuning: str = "full"
+    max_drop: float = _decides("answer", 0.02)
+    min_agreement: float = _decides("answer", 0.95)
+    confidence: float = 0.95
+    resamples: int = 500
+    kernel_resamples: int = 100
+    device: str = _decides(None, "cpu")
+    batch_size: int | None = _decides(None, None)
+    memory: str | int | None = _decides(None, None)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.targets, str):
+            self._keep("targets", tuple(self.targets))
+        if self.label_words is not None:
+            self._keep("label_words", tuple(self.label_words))
+        self._keep("model", str(self.model))
+        self._keep("task", str(self.task))
+        self._keep("data", str(self.data))
+        self._keep("ranks", tuple(sorted(_distinct("ranks", self.ranks))))
+        for name in ("data_seeds", "adapter_seeds", "solvers"):
+            self._keep(name, _distinct(name, getattr(self, name)))
+        self._check()
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Set a field of this frozen object while it is made."""
+        object.__setattr__(self, name, value)
+
+    def _check(self) -> None:
+        """Raise `UserError` on the first value that is out of range."""
+        for name, choices in _CHOICES.items():
+            _one_of(name, getattr(self, name), choices)
+        for solver in self.solvers:
+            _one_of("solvers", solver, SOLVERS)
+        for name in ("ranks", "shots", "resamples", "train_limit", "dev_limit", "test_limit"):
+            value = getattr(self, name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if each is not None and each < 1:
+                    raise UserError(f"{name} holds {each}: give whole numbers from 1")
+        if self.kernel_resamples < 0:
+            raise UserError(f"kernel_resamples is {self.kernel_resamples}: give 0 (none) or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
+        for name in ("max_drop", "min_agreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}: give a share from 0 to 1")
+        if self.alpha <= 0:
+            raise UserError(f"alpha is {self.alpha}: give a number above 0")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values; `from_dict` reads them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def decisive(self, what: str = "numbers") -> dict[str, Any]:
+        """Return the settings that decide the ``numbers``, or only the ``answer`` they give."""
+        values = self.as_dict()
+        chosen = [f.name for f in fields(self) if f.metadata.get("decides", "numbers") == what]
+        return {name: values[name] for name in chosen}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Return the config with these settings; a number of adapter seeds n stands for 0 .. n-1.
+
+        Raises:
+            UserError: a setting is unknown (names the closest) or missing.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                close = get_close_matches(str(name), known, n=3)
+                hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
+                raise UserError(f"unknown setting '{name}': {hint}")
+        for name in ("model", "task"):
+            if name not in values:
+                raise UserError(f"the settings name no {name}: add '{name}: ...'")
+        seeds = values.get("adapter_seeds")
+        if isinstance(seeds, int):
+            values = {**values, "adapter_seeds": tuple(range(seeds))}
+        return cls(**values)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Config:
+        """Read settings from YAML (or JSON); a run's own ``config.yaml`` does.
+
+        Raises:
+            UserError: the file cannot be read, or its settings are wrong.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot read settings from '{path}': {reason}") from error
+        if isinstance(values, dict) and isinstance(values.get("config"), dict):
+            values = values["config"]
+        if not isinstance(values, dict):
+            raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
+        return cls.from_dict(values)
+
+
+def _distinct(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return values as a non-empty tuple without repetition, in order."""
+    found = tuple(dict.fromkeys([values] if isinstance(values, str | int) else values))
+    if not found:
+        raise UserError(f"{name} is empty: give at least one")
+    return found
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `UserError` unless the value is one of the choices."""
+    if value not in choices:
+        raise UserError(f"{name} '{value}' is unknown: use {', '.join(choices)}")

@@ -1,0 +1,145 @@
+"""What a config of ``analyze lora`` is resolved to: task, examples, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from analyses.lora_config import Config
+from subkern import provenance
+from subkern.data import SPLITS, Example, load_examples
+from subkern.errors import UserError
+from subkern.tasks import Task, get_task
+
+__all__ = ["Inputs", "code_digest", "identity", "load_inputs"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Task and examples of a study.
+
+    Attributes:
+        task: the task, with the config's template and label words.
+        logits: ``all`` or ``binary``.
+        splits: data seed -> split -> examples.
+    """
+
+    task: Task
+    logits: str
+    splits: Mapping[int, Mapping[str, list[Example]]]
+
+    @property
+    def examples(self) -> dict[str, dict[str, Any]]:
+        """Size of every split and a digest of the examples, by data seed."""
+        return {
+            str(seed): {name: len(split) for name, split in splits.items()}
+            | {"digest": _digest(splits)}
+            for seed, splits in self.splits.items()
+        }
+
+
+def load_inputs(config: Config) -> Inputs:
+    """Load the task and every split of every data seed.
+
+    Raises:
+        UserError: as `get_task` and `load_examples` do, or label words that do not fit the task.
+    """
+    task = _task(config)
+    logits = config.logits
+    if logits == "auto":
+        logits = "binary" if len(task.labels) == 2 else "all"
+    limits = {"train": config.train_limit, "dev": config.dev_limit, "test": config.test_limit}
+    splits = {
+        seed: {
+            split: load_examples(
+                task, config.data, split=split, shots=config.shots, seed=seed, limit=limits[split]
+            )
+            for split in SPLITS
+        }
+        for seed in config.data_seeds
+    }
+    for seed, loaded in splits.items():
+        if len({example.label for example in loaded["train"]}) < 2:
+            raise UserError(
+                f"the {len(loaded['train'])} training examples of seed {seed} all have one label:"
+                " raise --train-limit"
+            )
+    return Inputs(task, logits, splits)
+
+
+def identity(config: Config, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
+    """Return all that decides the numbers: settings, task, examples, model files, versions, code.
+
+    ``modules`` are those of the study itself; the library's own code is in the environment.
+    """
+    return {
+        "settings": config.decisive(),
+        "answer": config.decisive("answer"),
+        "task": provenance.normalize(_task_fields(inputs.task)),
+        "examples": inputs.examples,
+        "model_files": _folder_digest(Path(config.model)),
+        "environment": provenance.environment(),
+        "study": code_digest(*modules),
+    }
+
+
+def code_digest(*modules: ModuleType) -> str:
+    """Return the SHA-256 of the modules' sources."""
+    return hashlib.sha256("\0".join(map(inspect.getsource, modules)).encode()).hexdigest()
+
+
+def _task(config: Config) -> Task:
+    """Return the task with the config's template and label words, for either kind of model."""
+    task = get_task(config.task)
+    changes: dict[str, Any] = {}
+    if config.template is not None:
+        kind = "template" if "*mask*" in config.template else "causal_template"
+        changes[kind] = config.template
+    if config.label_words is not None:
+        if len(config.label_words) != len(task.labels):
+            raise UserError(
+                f"{len(config.label_words)} label words ({', '.join(config.label_words)}) for the"
+                f" {len(task.labels)} labels of {task.name}: give one a label"
+            )
+        changes |= {"label_words": config.label_words, "causal_label_words": config.label_words}
+    return replace(task, **changes) if changes else task
+
+
+def _task_fields(task: Task) -> dict[str, Any]:
+    """Return the fields of a task that decide labels and prompts (where its files lie does not)."""
+    names = (
+        "name",
+        "labels",
+        "label_words",
+        "template",
+        "causal_template",
+        "causal_label_words",
+        "metric",
+        "max_length",
+        "first_sent_limit",
+        "other_sent_limit",
+    )
+    return {name: getattr(task, name) for name in names}
+
+
+def _digest(splits: Mapping[str, list[Example]]) -> str:
+    """Return the SHA-256 of every example of a data seed: ids, texts and labels."""
+    rows = [[e.id, list(e.texts), e.label] for split in splits.values() for e in split]
+    return hashlib.sha256(provenance.canonical_json(rows).encode()).hexdigest()
+
+
+def _folder_digest(folder: Path) -> str | None:
+    """Return the SHA-256 of a model folder's names and contents; None if the model is no folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,167 @@
+"""The rows of the long table: what one data seed's kernels agree on and what they can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analyses.lora_classifiers import Split, initial_predictions, labels_of, predict, tune
+from analyses.lora_config import Config
+from analyses.lora_table import row
+from subkern.agreement import (
+    agreement_table,
+    prediction_agreement,
+    prediction_interval,
+)
+from subkern.agreement.predictions import Score
+from subkern.compute import LoraSweep
+from subkern.kernel import Kernel
+
+__all__ = ["measure"]
+
+Row = dict[str, Any]
+Cell = Mapping[str, Any]
+Integers = npt.NDArray[np.int64]
+
+# Larger kernels [n·c, n·c] get intervals over seeds only: a bootstrap of their spectra takes hours.
+_MOST_RESAMPLED = 192
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One kernel of a sweep, train × (train, dev, test), and the columns that name it."""
+
+    kernel: Kernel
+    cell: Cell
+
+
+def measure(
+    sweep: LoraSweep, split: Split, metric: Score, config: Config, data_seed: int
+) -> list[Row]:
+    """Return all rows of one data seed: agreement, scores, predictions, sizes and costs.
+
+    Args:
+        sweep: its kernels, train × (train, dev, test).
+        split: which ids are which.
+        metric: the task's, ``accuracy`` or ``f1``.
+        config: solvers, tuning and intervals.
+        data_seed: for the column.
+    """
+    members = [
+        _Member(sweep.full, {"kernel": "full"}),
+        _Member(sweep.targets_full, {"kernel": "targets"}),
+    ]
+    for (seed, rank), kernel in sweep.kernels.items():
+        members.append(_Member(kernel, {"kernel": "lora", "rank": rank, "adapter_seed": seed}))
+    rows = [
+        *_agreement(members, split, config),
+        *_scores(members, split, metric, config),
+        *_sizes(sweep),
+    ]
+    return [{**each, "data_seed": data_seed} for each in rows]
+
+
+def _agreement(members: Sequence[_Member], split: Split, config: Config) -> Iterator[Row]:
+    """Yield every agreement metric of every train kernel with the two full ones."""
+    train = [member.kernel.select(right=list(split.train)) for member in members]
+    n, c, _, _ = train[0].shape
+    for reference in (0, 1):
+        for member, kernel in zip(members[reference:], train[reference:], strict=True):
+            # Against the adapted weights, and of a kernel with itself, the value is what is read.
+            resampled = reference == 0 and kernel is not train[0] and n * c <= _MOST_RESAMPLED
+            table = agreement_table(
+                train[reference],
+                kernel,
+                confidence=config.confidence,
+                n_resamples=config.kernel_resamples if resampled else 0,
+            )
+            about = {**member.cell, "reference": members[reference].cell["kernel"]}
+            for found in table.itertuples():
+                reach = (found.low, found.high)
+                yield row(found.value, reach, **about, split="train", metric=found.metric)
+
+
+def _scores(
+    members: Sequence[_Member], split: Split, metric: Score, config: Config
+) -> Iterator[Row]:
+    """Yield the test scores of every solver on every kernel, and how they compare with full's."""
+    full = members[0].kernel
+    zero_shot = initial_predictions(full, split.test)
+    labels = labels_of(full, split.test)
+    judge = _Judge(labels, metric, config)
+    yield judge.score(zero_shot, {"kernel": "zero-shot"})
+    for solver in config.solvers:
+        shared = tune(full, split, solver, metric)
+        reference = predict(full, split, solver, shared)
+        for member in members:
+            settings = shared
+            if config.tuning == "each" and member.kernel is not full:
+                settings = tune(member.kernel, split, solver, metric)
+            found = predict(member.kernel, split, solver, settings)
+            about = {**member.cell, "solver": solver}
+            yield judge.score(found, about)
+            if member.kernel is not full:
+                yield from judge.against(reference, found, {**about, "reference": "full"})
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Scores predictions on the test split, each with its bootstrap interval over examples."""
+
+    labels: Integers
+    metric: Score
+    config: Config
+
+    def score(self, predictions: Integers, cell: Cell) -> Row:
+        """Return the row of the task's metric."""
+        return self._row(self.metric, cell, SCORES[self.metric], self.labels, predictions)
+
+    def against(self, reference: Integers, predictions: Integers, cell: Cell) -> Iterator[Row]:
+        """Yield how much lower than the reference it scores, and how often it says the same."""
+        score = SCORES[self.metric]
+
+        def drop(labels: Integers, one: Integers, other: Integers) -> float:
+            return score(labels, one) - score(labels, other)
+
+        yield self._row("drop", cell, drop, self.labels, reference, predictions)
+        yield self._row("prediction_agreement", cell, prediction_agreement, reference, predictions)
+
+    def _row(
+        self, metric: str, cell: Cell, function: Callable[..., float], *arrays: Integers
+    ) -> Row:
+        found = prediction_interval(
+            function,
+            *arrays,
+            confidence=self.config.confidence,
+            n_resamples=self.config.resamples,
+        )
+        return row(found.value, (found.low, found.high), **cell, split="test", metric=metric)
+
+
+def _accuracy(labels: Integers, predictions: Integers) -> float:
+    """Return the share of right predictions."""
+    return float(np.mean(labels == predictions))
+
+
+def _f1(labels: Integers, predictions: Integers) -> float:
+    """Return F1 of class 1, 0 where neither labels nor predictions hold a 1."""
+    either = int(np.sum(labels)) + int(np.sum(predictions))
+    return 2.0 * int(np.sum(labels & predictions)) / either if either else 0.0
+
+
+# As `subkern.agreement.score_predictions`, without scikit-learn's checks at every resample.
+SCORES: Mapping[Score, Callable[[Integers, Integers], float]] = {"accuracy": _accuracy, "f1": _f1}
+
+
+def _sizes(sweep: LoraSweep) -> Iterator[Row]:
+    """Yield numbers of trained parameters, and what the sweep cost."""
+    name = "trainable_parameters"
+    yield row(sweep.trainable_full, kernel="full", metric=name)
+    for rank, count in sweep.trainable.items():
+        yield row(count, kernel="lora", rank=rank, metric=name)
+    for what, value in sweep.cost.items():
+        yield row(value, metric=f"cost.{what}")

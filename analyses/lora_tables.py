@@ -1,0 +1,178 @@
+"""The tables of the ``analyze lora`` report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from analyses import formatting as fmt
+from analyses.lora_numbers import (
+    adapted_only,
+    cost,
+    full_score,
+    kernel_agreement,
+    own_value,
+    same_predictions,
+    score_name,
+    scores,
+    trained,
+    zero_shot,
+)
+from analyses.lora_verdict import Recommendation
+from analyses.pooling import Pooled
+from analyses.report import Table
+from analyses.results import Results
+from subkern.agreement import METRICS, Metric
+
+__all__ = ["agreement_table", "cost_table", "solver_table", "trained_table", "verdict_table"]
+
+_NONE = "–"
+_FIRST = (
+    "cka",
+    "relative_frobenius_centred_scaled",
+    "eigenspace_overlap_centred",
+    "pearson",
+    "spearman",
+    "kernel_target_alignment",
+    "effective_rank_centred",
+)
+_FULL = {"full": "full kernel", "targets": "full, adapted weights"}
+
+
+def verdict_table(results: Results, found: Recommendation) -> Table:
+    """Return the table that the recommendation is read from."""
+    score = score_name(results)
+    rows = [
+        [
+            f"rank {verdict.rank}",
+            _share(verdict.score),
+            _points(verdict.drop),
+            _share(verdict.agreement),
+            "yes" if verdict.ok else "no",
+        ]
+        for verdict in found.verdicts
+    ]
+    full, adapted = (_share(full_score(results, found.solver, kernel)) for kernel in _FULL)
+    drop, same = adapted_only(results, found.solver)
+    rows.append([_FULL["full"], full, *[_NONE] * 3])
+    rows.append([_FULL["targets"], adapted, _points(drop), _share(same), _NONE])
+    rows.append(["zero-shot", _share(zero_shot(results)), *[_NONE] * 3])
+    return Table(
+        f"The verdict, by the {found.solver} classifier",
+        f"Test {score}; how many points below the full kernel's it is (negative: above); share of"
+        " test predictions equal to the full kernel's. Intervals in brackets; with one data seed,"
+        " those of the full kernels and zero-shot are over test examples.",
+        ["", f"test {score}", "points below full", "equal predictions", "within tolerance"],
+        rows,
+        marked=[i for i, verdict in enumerate(found.verdicts) if verdict.rank == found.rank],
+    )
+
+
+def solver_table(results: Results) -> Table:
+    """Return every classifier's score on every kernel, and how equal its predictions are."""
+    solvers: Sequence[str] = results.config["solvers"]
+    score = {solver: scores(results, solver) for solver in solvers}
+    same = {solver: same_predictions(results, solver) for solver in solvers}
+    rows = [
+        [
+            f"rank {rank}",
+            *(_share(score[solver][rank]) for solver in solvers),
+            *(fmt.percent(same[solver][rank].mean) for solver in solvers),
+        ]
+        for rank in sorted(results.config["ranks"])
+    ]
+    for kernel, name in _FULL.items():
+        full = [_share(full_score(results, solver, kernel)) for solver in solvers]
+        rows.append([name, *full, *[_NONE] * len(solvers)])
+    header = [f"{solver}, {score_name(results)}" for solver in solvers]
+    header += [f"{solver}, equal predictions" for solver in solvers]
+    return Table("All classifiers", "As above, for every classifier.", ["", *header], rows)
+
+
+def agreement_table(results: Results, reference: str) -> Table:
+    """Return every agreement metric over the ranks, against one of the two full kernels."""
+    ranks = sorted(results.config["ranks"])
+    rows = []
+    for metric in sorted(METRICS.values(), key=_reading_order):
+        values = kernel_agreement(results, metric.name, reference)
+        own = fmt.decimal(own_value(results, metric.name, reference))
+        cells = [_number(values[rank], (metric.low, metric.high)) for rank in ranks]
+        rows.append([metric.title, own, *cells])
+    whole = "full fine-tuning" if reference == "full" else "full fine-tuning of the adapted weights"
+    return Table(
+        f"Agreement of the train kernels with {whole}",
+        "“Same” is the value of full agreement. Differences not at the best scale depend on LoRA's"
+        " α, and what is not centred is mostly the constant part of the kernels: read the first"
+        " rows first.",
+        ["metric", "same", *(f"rank {rank}" for rank in ranks)],
+        rows,
+    )
+
+
+def _reading_order(metric: Metric) -> int:
+    """Return where a metric stands in the table: the most telling ones first, the others after."""
+    return _FIRST.index(metric.name) if metric.name in _FIRST else len(_FIRST)
+
+
+def trained_table(results: Results) -> Table:
+    """Return how many parameters each rank trains."""
+    whole = trained(results)
+    rows = []
+    for rank in sorted(results.config["ranks"]):
+        number = trained(results, rank)
+        rows.append([f"rank {rank}", fmt.count(number), fmt.percent(number / whole, 2)])
+    rows.append(["full", fmt.count(whole), fmt.percent(1.0, 0)])
+    return Table("Trained parameters", "", ["", "parameters", "of full"], rows)
+
+
+def cost_table(results: Results) -> Table:
+    """Return what computing the kernels took, a column a data seed."""
+    by_seed = {int(seed): cost(results, int(seed)) for seed in results.config["data_seeds"]}
+    names = list(dict.fromkeys(name for costs in by_seed.values() for name in costs))
+    rows = [
+        [
+            name.replace("_", " "),
+            *(_cost(name, costs.get(name, math.nan)) for costs in by_seed.values()),
+        ]
+        for name in names
+    ]
+    return Table(
+        "Computing the kernels",
+        "The kernels of all ranks and adapter seeds of a data seed come from one pass.",
+        ["", *(f"data seed {seed}" for seed in by_seed)],
+        rows,
+    )
+
+
+def _share(value: Pooled) -> str:
+    """Return a share in per cent with its interval, cut to what a share can be."""
+    low, high = max(value.low, 0.0), min(value.high, 1.0)
+    reach = "" if math.isnan(value.low) else f" ({fmt.points(low)} to {fmt.points(high)})"
+    return fmt.percent(value.mean) + reach
+
+
+def _points(value: Pooled) -> str:
+    """Return a difference of shares in points with its interval."""
+    reach = (
+        "" if math.isnan(value.low) else f" ({fmt.points(value.low)} to {fmt.points(value.high)})"
+    )
+    return fmt.points(value.mean) + reach
+
+
+def _number(value: Pooled, bounds: tuple[float, float]) -> str:
+    """Return a number with its interval, cut to what it can be."""
+    if math.isnan(value.low):
+        return fmt.decimal(value.mean)
+    low, high = max(value.low, bounds[0]), min(value.high, bounds[1])
+    return f"{fmt.decimal(value.mean)} ({fmt.decimal(low)} to {fmt.decimal(high)})"
+
+
+def _cost(name: str, value: float) -> str:
+    """Return a cost in the unit that its name ends with."""
+    if math.isnan(value):
+        return _NONE
+    if name.endswith("seconds"):
+        return fmt.duration(value)
+    if name.endswith("bytes"):
+        return fmt.size(value)
+    return fmt.count(value) if value < 1e9 else f"{value:.3g}"

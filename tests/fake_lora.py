@@ -1,0 +1,124 @@
+"""A made-up LoRA study on random features: analyses are tested in milliseconds."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from subkern.compute import LoraGrid, LoraSweep, Running
+from subkern.kernel import Kernel
+from subkern.prompts import EncodedExample
+
+FEATURES, ADAPTED = 600, 480  # parameters of the made-up model, and how many of them LoRA adapts
+
+
+def gradients(examples: Sequence[Any], num_logits: int) -> np.ndarray:
+    """Return gradients [n, c, FEATURES]: a constant, a part that the label decides, and noise."""
+    shared = np.random.default_rng(0)
+    constant = shared.normal(size=(num_logits, FEATURES))
+    direction = shared.normal(size=(max(num_logits, 2), num_logits, FEATURES)) * 0.25
+    rows = []
+    for example in examples:
+        rng = np.random.default_rng(zlib.crc32(example.id.encode()))
+        decay = np.linspace(2.0, 0.3, FEATURES)
+        noise = rng.normal(size=(num_logits, FEATURES)) * decay
+        rows.append(constant + direction[example.label] + noise)
+    return np.array(rows)
+
+
+def f0(examples: Sequence[Any], num_logits: int) -> np.ndarray:
+    """Return initial logits [n, c], somewhat right."""
+    rows = []
+    for example in examples:
+        logits = np.random.default_rng(zlib.crc32(b"f0" + example.id.encode())).normal(
+            size=num_logits
+        )
+        if num_logits == 1:
+            logits[0] += 0.8 * (2 * example.label - 1)
+        else:
+            logits[example.label] += 0.8
+        rows.append(logits)
+    return np.array(rows)
+
+
+@dataclass
+class FakeModel:
+    """As much of a LogitModel as an analysis touches."""
+
+    num_logits: int
+    task: Any
+    description: dict[str, Any] = field(default_factory=lambda: {"source": "made up"})
+
+    @property
+    def prompt(self) -> Any:
+        """A prompt that encodes nothing."""
+        description = {"template": "*sent_0*_It_was", "label_words": list(self.task.label_words)}
+        return SimpleNamespace(
+            description=description,
+            label_words=self.task.label_words,
+            encode_all=lambda examples: [
+                EncodedExample(e.id, e.label, (1, 2), 1) for e in examples
+            ],
+        )
+
+
+def load_model(spec: str, *, task: Any, logits: str = "all", **_: Any) -> FakeModel:
+    """Stand in for `subkern.models.load_model`."""
+    return FakeModel(1 if logits == "binary" else len(task.labels), task)
+
+
+def sweep_lora(
+    model: FakeModel,
+    left: Sequence[Any],
+    right: Sequence[Any],
+    *,
+    grid: LoraGrid,
+    running: Running,
+) -> LoraSweep:
+    """Stand in for `sweep_lora`: LoRA kernels are random sketches of ADAPTED features."""
+    if running.progress is not None:
+        running.progress(len(left) * len(right), len(left) * len(right))
+    c = model.num_logits
+    sides = gradients(left, c), gradients(right, c)
+
+    def kernel(maps: np.ndarray, **subspace: Any) -> Kernel:
+        one, other = (side @ maps for side in sides)
+        return Kernel(
+            np.einsum("iap,jbp->iajb", one, other),
+            [e.id for e in left],
+            [e.id for e in right],
+            [e.label for e in left],
+            [e.label for e in right],
+            {"rule": "sgd", **subspace},
+            f0(left, c),
+            f0(right, c),
+        )
+
+    identity = np.eye(FEATURES)
+    kernels = {}
+    for seed in grid.seeds:
+        drawn = np.random.default_rng(seed).normal(size=(ADAPTED, 32 * max(grid.ranks)))
+        for rank in grid.ranks:
+            maps = np.zeros((FEATURES, 32 * rank))
+            maps[:ADAPTED] = drawn[:, : 32 * rank] / rank
+            kernels[seed, rank] = kernel(maps, subspace="lora", rank=rank, seed=seed)
+    return LoraSweep(
+        full=kernel(identity, subspace="full"),
+        targets_full=kernel(identity[:, :ADAPTED], subspace="targets"),
+        kernels=kernels,
+        trainable={rank: 20 * rank for rank in grid.ranks},
+        trainable_full=FEATURES,
+        cost={
+            "capture_seconds": 0.02,
+            "contraction_seconds": 1.5,
+            "total_seconds": 72.0,
+            "entries": float(len(left) * len(right)),
+            "flops": 2.5e12,
+            "peak_bytes": 3e8,
+        },
+    )

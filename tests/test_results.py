@@ -1,0 +1,163 @@
+"""The run directory: complete or as it was, resumable, never mixed with another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from analyses.results import KernelFolder, Results, RunDirectory, replacing
+from subkern.errors import UserError
+from subkern.kernel import Kernel
+
+ASKED = {"settings": {"rank": [1, 2], "task": "mr"}, "answer": {"max_drop": 0.02}}
+TABLE = pd.DataFrame({"metric": ["cka"], "value": [0.5]})
+
+
+def directory(path: Path, **changes: Any) -> RunDirectory:
+    return RunDirectory(path, "lora", {**ASKED, **changes})
+
+
+def claim(run: RunDirectory) -> None:
+    run.claim({"ranks": (1, 2)}, {"task": {"name": "mr"}}, "subkern analyze lora")
+
+
+def kernel(value: float = 1.0) -> Kernel:
+    return Kernel(np.full((1, 1, 1, 1), value), ["a"], ["a"], provenance={"rule": "sgd"})
+
+
+def names(path: Path) -> set[str]:
+    return {each.name for each in path.iterdir()} if path.exists() else set()
+
+
+def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    run = directory(tmp_path / "run")
+    assert run.state() == "new"
+    assert not run.path.exists()
+    claim(run)
+    assert run.state() == "unfinished"
+    run.kernels["13/full"] = kernel(3.0)
+    run.checkpoint.mkdir()
+    written = run.finish(TABLE, {"versions": {"torch": "2"}})
+    read = Results.load(run.path)
+    assert run.state() == "done"
+    assert names(run.path) == {"config.yaml", "environment.json", "results.parquet", "kernels"}
+    for results in (written, read):
+        pd.testing.assert_frame_equal(results.table, TABLE)
+        assert results.config == {"ranks": [1, 2]}
+        assert results.environment == {"versions": {"torch": "2"}}
+        assert results.command == "subkern analyze lora"
+        assert list(results.kernels) == ["13/full"]
+        assert results.kernels["13/full"].values.item() == 3.0
+    record = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert len(record["fingerprint"]) == 64
+
+
+def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
+    claim(directory(tmp_path))
+    other = directory(tmp_path, settings={"rank": [1, 4], "task": "mr"})
+    with pytest.raises(UserError, match=r"rank\[1\]: 4 asked for, 2 stored.*--overwrite") as error:
+        other.state()
+    assert "\n" not in str(error.value)
+    assert other.state(overwrite=True) == "new"
+
+
+def test_overwriting_removes_the_old_run_and_nothing_else(tmp_path: Path) -> None:
+    old = directory(tmp_path)
+    claim(old)
+    old.kernels["13/full"] = kernel()
+    old.finish(TABLE, {})
+    (tmp_path / "notes.txt").write_text("mine")
+    new = directory(tmp_path, settings={})
+    claim(new)
+    assert names(tmp_path) == {"config.yaml", "notes.txt"}
+    new.clear()
+    assert names(tmp_path) == {"notes.txt"}
+
+
+def test_another_answer_needs_overwrite_but_no_new_numbers(tmp_path: Path) -> None:
+    claim(directory(tmp_path))
+    directory(tmp_path).finish(TABLE, {})
+    other = directory(tmp_path, answer={"max_drop": 0.05})
+    with pytest.raises(UserError, match=r"max_drop: 0\.05 asked for, 0\.02 stored"):
+        other.state()
+    assert other.state(overwrite=True) == "done"
+    other.rewrite({"max_drop": 0.05}, "again")
+    assert other.state() == "done"
+    assert (Results.load(tmp_path).config, Results.load(tmp_path).command) == (
+        {"max_drop": 0.05},
+        "again",
+    )
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("config", [None, "model: roberta-base\n"])
+def test_foreign_files_are_never_overwritten(
+    tmp_path: Path, overwrite: bool, config: str | None
+) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(UserError, match="holds no subkern run"):
+        directory(tmp_path).state(overwrite=overwrite)
+
+
+def test_a_damaged_record_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(UserError, match=r"config\.yaml' cannot be read"):
+        directory(tmp_path).state()
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        directory(tmp_path / "file").state()
+
+
+@pytest.mark.parametrize(("claimed", "reason"), [(False, "no subkern run"), (True, "unfinished")])
+def test_loading_needs_a_finished_run(tmp_path: Path, claimed: bool, reason: str) -> None:
+    if claimed:
+        claim(directory(tmp_path))
+    with pytest.raises(UserError, match=reason):
+        Results.load(tmp_path)
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"x.json"}
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    run = directory(tmp_path / "run")
+    claim(run)
+    (run.path / ".results.part.parquet").write_text("half")
+    run.clear()
+    assert not run.path.exists()
+
+
+def test_a_kernel_folder_is_a_mapping(tmp_path: Path) -> None:
+    folder = KernelFolder(tmp_path)
+    folder["13/lora-r1-s0"] = kernel(1.0)
+    folder["13/full"] = kernel(2.0)
+    folder["13/full"] = kernel(3.0)
+    assert list(folder) == ["13/full", "13/lora-r1-s0"]
+    assert folder["13/full"].values.item() == 3.0
+    del folder["13/full"]
+    assert len(folder) == 1
+    assert "13/full" not in folder
+    with pytest.raises(KeyError):
+        folder["21/full"]
