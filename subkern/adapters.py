@@ -25,7 +25,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
             method adds virtual tokens and is no map of the model's own parameters.
     """
     if config.is_prompt_learning:
-        raise UserError(f"{config.peft_type.value} adds virtual tokens: use an adapter method")
+        raise UserError(f"{config.peft_type} adds virtual tokens: use an adapter method")
     module = _share(model.module)
     try:
         with torch.random.fork_rng():

@@ -152,8 +152,8 @@ def _backward(
 
 def _stack(grads: Sequence[Tensor | None]) -> Tensor | None:
     known = next((g for g in grads if g is not None), None)
-    if known is None:
-        return None
+    if known is None or len(grads) == 1:
+        return None if known is None else known[None]  # no copy
     return torch.stack([torch.zeros_like(known) if g is None else g for g in grads])
 
 

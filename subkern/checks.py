@@ -52,7 +52,7 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
             change with its batch or padding.
     """
     few = _spread(examples)
-    _check_length(model, few[-1])
+    _check_length(model, max(examples, key=lambda e: len(e.input_ids)))
     tolerance = TOLERANCE.get(model.dtype, 1e-3)
     with torch.no_grad():
         together = model(model.collate(few)).double()
@@ -106,7 +106,6 @@ def make_plan(
     """
     check_function(model, examples)
     few = _spread(examples)
-    uncovered: dict[str, str] = {}
     one, uncovered = _capture_one(model, parameters, few[-1])
     wrong = _compare_with_autograd(model, parameters, few[-1], one)
     if wrong:
@@ -116,7 +115,7 @@ def make_plan(
             raise UserError(f"gradient of '{still[0]}' cannot be captured: use --engine reference")
     reasons = [f"{name}: {why}" for name, why in uncovered.items()]
     wished = batch_size or (1 if uncovered else 8)
-    if wished > 1 and (why := _why_one_by_one(model, parameters, few, uncovered)):
+    if wished > 1 and (why := _why_one_by_one(model, parameters, few, one, uncovered)):
         reasons.append(f"one example at a time: {why}")
         wished = 1
     tokens = max(1, len(few[-1].input_ids))
@@ -124,9 +123,9 @@ def make_plan(
 
 
 def _spread(examples: Sequence[EncodedExample], count: int = 3) -> list[EncodedExample]:
-    """A few examples of different lengths, the longest last."""
+    """A few examples of different lengths, none longer than the median: enough to see, cheap."""
     ordered = sorted(examples, key=lambda e: len(e.input_ids))
-    last = len(ordered) - 1
+    last = max(len(ordered) // 2, min(count, len(ordered)) - 1)
     picks = sorted({last * i // max(1, count - 1) for i in range(count)})
     return [ordered[i] for i in picks]
 
@@ -185,20 +184,24 @@ def _why_one_by_one(
     model: LogitModel,
     parameters: Mapping[str, Tensor],
     few: Sequence[EncodedExample],
+    last: Captured,
     uncovered: Mapping[str, str],
 ) -> str | None:
-    """Why examples cannot share a batch, or None: factors in a batch must equal those alone."""
-    for size in {2, len(few)} - {1}:
-        batch = list(few[-size:])
+    """Why examples cannot share a batch, or None: factors in a batch must equal those alone.
+
+    Batches of two sizes: a table without an axis of examples may by chance have as many rows as
+    one batch has examples or tokens, not as both have.
+    """
+    alone = [capture(model, parameters, [e], list(uncovered)) for e in few[:-1]] + [last]
+    for size in range(2, len(few) + 1):
         try:
-            together = capture(model, parameters, batch, list(uncovered))
+            together = capture(model, parameters, few[-size:], list(uncovered))
         except NotCovered as found:
             return f"'{min(found.shared | found.uncovered.keys())}' has no axis of examples"
         except RuntimeError as error:  # torch.func refuses some custom autograd functions
             return str(error).splitlines()[0]
-        for i, example in enumerate(batch):
-            alone = capture(model, parameters, [example], list(uncovered))
-            if name := _first_difference(together, i, alone, parameters, model.dtype):
+        for i, single in enumerate(alone[-size:]):
+            if name := _first_difference(together, i, single, parameters, model.dtype):
                 return f"gradient of '{name}' changes with the batch"
     return None
 

@@ -103,17 +103,16 @@ class FactorBuilder:
         a = a.reshape(self.batch, -1, a.shape[-1])
         shared = a.data_ptr() == use.input.data_ptr()  # alive as long as the recording is
         g = g.reshape(self.num_logits, self.batch, -1, g.shape[-1])
-        live = (g != 0).any(-1).any(0)  # [b, t]; a zero cotangent adds nothing
+        live = g.abs().amax(-1).amax(0) != 0  # [b, t]; a zero cotangent adds nothing
         factors: list[Factor] = []
-        for i in range(self.batch):
-            keep = live[i].nonzero()[:, 0]
-            inputs = self._keep(a, i, keep) if shared else a[i, keep]
-            kept = g[:, i, keep].transpose(0, 1).contiguous()
-            factors.append(Outer(inputs, kept, use.transposed))
+        for i, positions in enumerate(live.tolist()):
+            keep = _positions(positions, live.device)
+            inputs = self._keep(a, i, keep, positions) if shared else a[i, keep]
+            factors.append(Outer(inputs, g[:, i, keep].transpose(0, 1), use.transposed))
         return factors
 
-    def _keep(self, a: Tensor, i: int, keep: Tensor) -> Tensor:
-        key = (a.data_ptr(), a.shape, a.stride(), i, keep.cpu().numpy().tobytes())
+    def _keep(self, a: Tensor, i: int, keep: slice | Tensor, positions: Sequence[bool]) -> Tensor:
+        key = (a.data_ptr(), a.shape, a.stride(), i, tuple(positions))
         if key not in self._kept:
             self._kept[key] = a[i, keep]
         return self._kept[key]
@@ -143,6 +142,14 @@ class FactorBuilder:
         padded = (1,) * (len(body) - len(use.shape)) + tuple(use.shape)
         summed = g.sum_to_size(*lead, *padded).reshape(*lead, *use.shape)
         return [Dense(summed[:, i].contiguous()) for i in range(self.batch)]
+
+
+def _positions(live: Sequence[bool], device: torch.device) -> slice | Tensor:
+    """The live positions: a slice, which copies nothing, where they come first (padding last)."""
+    count = sum(live)
+    if all(live[:count]):
+        return slice(0, count)
+    return torch.tensor([t for t, alive in enumerate(live) if alive], device=device)
 
 
 def sum_rows(ids: Tensor, rows: Tensor) -> Rows:
