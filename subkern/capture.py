@@ -36,8 +36,8 @@ class Captured:
         return len(self.logits)
 
     def nbytes(self) -> int:
-        """Bytes held, at most (shared inputs count each time)."""
-        return sum(nbytes(f) for factors in self.factors.values() for f in factors)
+        """Bytes held by the factors."""
+        return nbytes(f for factors in self.factors.values() for f in factors)
 
 
 class NotCovered(Exception):  # noqa: N818  (a finding that steers the plan, not a fault)

@@ -10,7 +10,7 @@ cheapest exact form:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,10 +62,11 @@ class Dense:
 Factor = Outer | Rows | Dense
 
 
-def nbytes(factor: Factor) -> int:
-    """Bytes the factor's tensors hold (inputs shared between factors count each time)."""
-    tensors = [v for v in vars(factor).values() if isinstance(v, Tensor)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+def nbytes(factors: Iterable[Factor]) -> int:
+    """Bytes that the tensors of `factors` hold; what several share counts once."""
+    tensors = [v for f in factors for v in vars(f).values() if isinstance(v, Tensor)]
+    held = {(t.data_ptr(), t.numel()): t.numel() * t.element_size() for t in tensors}
+    return sum(held.values())
 
 
 class FactorBuilder:

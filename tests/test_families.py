@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from families import CASES, FAMILIES, Family, case_id, output_at_read, random_examples
 
 each_case = pytest.mark.parametrize(("family", "tied"), CASES, ids=case_id)

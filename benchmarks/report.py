@@ -1,0 +1,79 @@
+"""The table for people and the JSON for everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+_WIDTHS = (20, 9, 8, 10, 12, 9, 9)
+_HEAD = (
+    ("", "ms per", "times", "GFLOP", "peak MiB", "error", "error"),
+    ("method", "entry", "ours", "an entry", "over model", "raw", "centred"),
+)
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """One case as text, at most 80 columns wide."""
+    left, right = record["left"], record["right"]
+    lines = [
+        record["title"],
+        f"{left['examples']} x {right['examples']} examples,"
+        f" {left['tokens'] / left['examples']:.1f} and"
+        f" {right['tokens'] / right['examples']:.1f} tokens,"
+        f" {record['parameters'] / 1e6:.4g}M parameters, {record['dtype']}",
+        "",
+        *(_line(head) for head in _HEAD),
+        "-" * sum(_WIDTHS),
+    ]
+    lines += [_line(_row(c)) for c in record["contenders"]]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def notes(record: Mapping[str, Any]) -> str:
+    """What one needs to know to read the table."""
+    by_label = {c["label"]: c for c in record["contenders"]}
+    best, rows = by_label["paper, best batches"]["settings"], by_label["Jacobian rows"]["settings"]
+    spread = by_label["paper, best batches"]["ratio_by_round"]
+    text = (
+        f"paper: best at left batch {best['left_batch']}, right batch {best['right_batch']};"
+        f" {min(spread):.1f} to {max(spread):.1f} times ours over {len(spread)} round(s)."
+        f" Jacobian rows: timed on a sample; the whole kernel would hold"
+        f" {rows['full_size_row_bytes'] / 2**30:.1f} GiB of rows."
+    )
+    return textwrap.fill(text, 78) + "\n"
+
+
+def _row(contender: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        contender["label"],
+        _significant(1e3 * contender["seconds_per_entry"]),
+        _significant(contender["ratio"]),
+        _significant(contender["flops_per_entry"] / 1e9),
+        f"{contender['peak_bytes'] / 2**20:.0f}",
+        f"{contender['error_raw']:.0e}",
+        f"{contender['error_centred']:.0e}",
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    first, *rest = zip(cells, _WIDTHS, strict=True)
+    return first[0].ljust(first[1]) + "".join(cell.rjust(width) for cell, width in rest)
+
+
+def _significant(value: float) -> str:
+    """Three significant digits, never in scientific notation."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def write_json(path: Path, results: Mapping[str, Any]) -> None:
+    """Write `results`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,163 @@
+"""Benchmarks: every contender computes the same kernel, and a run writes what it promises.
+
+Nothing here is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import errors
+from benchmarks.cases import tiny_causal, tiny_masked
+from benchmarks.explicit_rows import ExplicitRows
+from benchmarks.ours import Subkern
+from benchmarks.paper import AS_SHIPPED, Batching, PaperAlgorithm
+from benchmarks.problem import Problem, batches, by_length, padded, spread, strata
+from benchmarks.race import OURS
+from benchmarks.report import SCHEMA, notes, table
+from subkern.compute import compute_kernel
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = {"masked": tiny_masked, "causal": tiny_causal}
+CONTENDERS = {
+    "paper-1x1": lambda p: PaperAlgorithm(p, AS_SHIPPED),
+    "paper-2x3": lambda p: PaperAlgorithm(p, Batching(2, 3)),
+    "rows": ExplicitRows,
+    "subkern": Subkern,
+}
+
+
+def problem(case: str, binary: bool = True) -> Problem:
+    made = CASES[case](5, 7)
+    made.model.double()
+    made.model.binary = binary
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_contender_computes_the_kernel(case: str, binary: bool, name: str) -> None:
+    whole = problem(case, binary)
+    exact = compute_kernel(whole.model, whole.left, whole.right, engine="reference").values
+    values = CONTENDERS[name](whole).values(whole)
+    assert values.shape == exact.shape
+    assert np.linalg.norm(exact) > 0
+    assert errors(values, exact)["raw"] < 1e-10
+    assert errors(values, exact)["centred"] < 1e-10
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_a_turn_counts_its_entries_and_flops(name: str) -> None:
+    whole = problem("masked")
+    contender = CONTENDERS[name](whole)
+    sample = contender.sample(turn=1)
+    assert sample.seconds_per_entry > 0
+    assert sample.entries > 0
+    assert sample.wall_seconds > 0
+    # Whatever the way, an entry takes at least an inner product of two linear layers' gradients
+    # or a pass through them.
+    linear = sum(p.numel() for n, p in whole.model.named_parameters() if "layer" in n)
+    assert contender.flops_per_entry() > linear
+
+
+def test_the_paper_costs_what_the_issue_says() -> None:
+    """A row's tangent costs 4PT FLOPs, and the model's own forward 2PT, shared by the rows."""
+    whole = problem("causal")
+    block = whole.model.module.model.layers
+    size = sum(p.numel() for p in block.parameters() if p.dim() == 2)
+    tokens = sum(padded(b) for b in batches(whole.right, 7)) / len(whole.right)
+    alone = PaperAlgorithm(whole, Batching(1, 7)).flops_per_entry()
+    shared = PaperAlgorithm(whole, Batching(5, 7)).flops_per_entry()
+    assert 6 * size * tokens < alone
+    assert 4.4 * size * tokens < shared < alone
+
+
+def test_tuning_settles_on_sizes_that_were_tried() -> None:
+    whole = problem("masked")
+    said: list[str] = []
+    paper = PaperAlgorithm(whole, right_sizes=(1, 4))
+    paper.tune(said.append)
+    assert str(paper.batching) in paper.search
+    assert {"1 x 1", "1 x 4"} <= paper.search.keys()
+    assert len(said) == len(paper.search)
+
+
+def test_batches_hold_neighbours_in_length_and_lose_nobody() -> None:
+    examples = problem("masked").right
+    found = batches(examples, 3)
+    assert [e for b in found for e in b] == by_length(examples)
+    assert padded([examples[0], examples[4]]) == 2 * 9
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_strata_spread_over_the_whole_range(turn: int) -> None:
+    picks = strata(100, 4, turn)
+    assert [p // 25 for p in picks] == [0, 1, 2, 3]
+    assert strata(3, 8, turn) == sorted(set(strata(3, 8, turn)))
+    assert len(spread(problem("masked").right, 3, turn)) == 3
+
+
+def test_errors_see_what_centring_uncovers() -> None:
+    exact = 100.0 + np.arange(12.0).reshape(3, 1, 4, 1) ** 2
+    shifted = exact + 1.0
+    bent = exact.copy()
+    bent[0, 0, 0, 0] += 1.0
+    assert errors(shifted, exact)["centred"] < 1e-12 < errors(shifted, exact)["raw"]
+    assert errors(bent, exact)["centred"] > errors(bent, exact)["raw"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a quick run as a real process writes."""
+    out = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    text = (out / "benchmark.txt").read_text()
+    assert text in done.stdout
+    assert max(map(len, text.splitlines())) <= 80
+    loaded: dict[str, Any] = json.loads((out / "benchmark.json").read_text())
+    return loaded
+
+
+def test_json_names_environment_and_settings(results: dict[str, Any]) -> None:
+    assert results["schema"] == SCHEMA
+    assert results["quick"] is True
+    assert results["environment"]["versions"]["torch"]
+    assert results["environment"]["machine"]["threads"] == 1
+    assert results["settings"]["rounds"] == 1
+    assert [c["case"] for c in results["cases"]] == ["tiny-bert", "tiny-llama"]
+
+
+def test_json_holds_every_sample_of_every_contender(results: dict[str, Any]) -> None:
+    for case in results["cases"]:
+        contenders = {c["label"]: c for c in case["contenders"]}
+        assert list(contenders)[-1] == OURS
+        assert len(contenders) == 4
+        for c in contenders.values():
+            assert len(c["samples"]) == results["settings"]["rounds"]
+            assert c["seconds_per_entry"] == c["samples"][0]["seconds_per_entry"] > 0
+            assert c["flops_per_entry"] > 0
+            assert c["error_raw"] < 1e-3
+        assert contenders[OURS]["ratio"] == 1.0
+        assert contenders[OURS]["samples"][0]["entries"] == case["entries"] == 72
+        assert case["oracle"]["reference_error"] < 1e-10
+
+
+def test_table_shows_the_slowest_and_ours(results: dict[str, Any]) -> None:
+    for case in results["cases"]:
+        text = table(case) + notes(case)
+        for c in case["contenders"]:
+            assert c["label"] in text
+        assert case["title"] in text

@@ -1,0 +1,144 @@
+"""How the two sides are cut to fit in memory, and how finished tiles are kept."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subkern import UserError
+from subkern.tiles import TileStore, Tiling, choose_tiling, parse_memory
+
+sizes = st.lists(st.floats(1, 100), min_size=1, max_size=30)
+
+
+def chunks(cut: tuple[slice, ...], values: list[float]) -> list[list[float]]:
+    return [values[s] for s in cut]
+
+
+@given(left=sizes, right=st.one_of(st.just([]), sizes), roomy=st.floats(1, 40))
+def test_tiling_covers_every_example_once_within_the_budget(
+    left: list[float], right: list[float], roomy: float
+) -> None:
+    budget = roomy * (max(left) + max([*left, *right]))
+    tiling = choose_tiling(left, right, budget)
+    lefts, rights = chunks(tiling.left, left), chunks(tiling.right, right)
+    assert list(chain.from_iterable(lefts)) == left
+    assert list(chain.from_iterable(rights)) == right
+    assert all(lefts)
+    assert all(rights)
+    largest = max(map(sum, lefts))
+    assert largest + max([0.0, *map(sum, rights)]) <= budget * (1 + 1e-9)
+    if len(lefts) > 1:  # then two of them meet
+        assert largest <= max(budget / 2, max(left)) * (1 + 1e-9)
+
+
+def test_all_at_once_if_it_fits() -> None:
+    assert choose_tiling([1.0] * 8, [1.0] * 20, 60.0) == Tiling((slice(0, 8),), (slice(0, 20),))
+
+
+def test_a_budget_below_two_examples_is_refused() -> None:
+    message = r"^--memory of 10 MiB .* less than the 12 MiB of two examples: raise --memory or"
+    with pytest.raises(UserError, match=message):
+        choose_tiling([5 * 2**20], [1.0, 7 * 2**20], 10 * 2**20)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_tasks_visit_every_tile_once_row_by_row(symmetric: bool) -> None:
+    tiling = Tiling(tuple(slice(i, i + 1) for i in range(3)), (slice(0, 2), slice(2, 5)))
+    tasks = list(tiling.tasks(symmetric))
+    wanted = {("right", i, k) for i in range(3) for k in range(2)}
+    if symmetric:
+        wanted |= {("left", i, k) for i in range(3) for k in range(i, 3)}
+    assert set(tasks) == wanted
+    assert len(tasks) == len(wanted)
+    assert [i for _, i, _ in tasks] == sorted(i for _, i, _ in tasks)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3GiB", 3 * 2**30),
+        ("800MiB", 800 * 2**20),
+        ("1.5 G", 1.5 * 2**30),
+        ("2gb", 2 * 2**30),
+        ("64k", 2**16),
+        ("1000", 1000),
+        (4096, 4096),
+        ("7B", 7),
+    ],
+)
+def test_memory_is_read_as_people_write_it(text: str | int, value: float) -> None:
+    assert parse_memory(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "lots", "3 apples", "GiB", "1e", "0", "-2GiB", "nan", "inf"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=rf"^memory '{text}' is not .*: write it like 3GiB"):
+        parse_memory(text)
+
+
+def test_memory_by_default_is_modest() -> None:
+    assert 0 < parse_memory(None) <= 4 * 2**30
+
+
+TILING = Tiling((slice(0, 2), slice(2, 3)), (slice(0, 4),))
+TILE = {"values": np.arange(6.0).reshape(1, 2, 3), "left": np.array([0.1])}
+
+
+def other() -> Tiling:
+    raise AssertionError("a tiling was chosen although there is one")
+
+
+def test_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    store = TileStore(tmp_path / "a" / "tiles", "f")
+    assert store.tiling(lambda: TILING) == TILING
+    assert store.get("left-0-0") is None
+    store.put("left-0-0", TILE)
+    again = TileStore(tmp_path / "a" / "tiles", "f")
+    assert again.tiling(other) == TILING
+    saved = again.get("left-0-0")
+    assert saved is not None
+    assert saved.keys() == TILE.keys()
+    assert all(np.array_equal(saved[k], TILE[k]) for k in TILE)
+    assert sorted(p.name for p in store.folder.iterdir()) == ["left-0-0.npz", "tiling.json"]
+    store.clear()
+    assert not store.folder.exists()
+
+
+def test_store_without_a_folder_keeps_nothing(tmp_path: Path) -> None:
+    store = TileStore(None, "f")
+    assert store.tiling(lambda: TILING) == TILING
+    store.put("left-0-0", TILE)
+    assert store.get("left-0-0") is None
+    store.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_store_refuses_another_fingerprint(tmp_path: Path) -> None:
+    TileStore(tmp_path, "f").tiling(lambda: TILING)
+    with pytest.raises(UserError, match=r"other settings: remove it or pass --overwrite$"):
+        TileStore(tmp_path, "g").tiling(other)
+
+
+def test_a_tile_is_kept_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TileStore(tmp_path, "f")
+    store.tiling(lambda: TILING)
+
+    def broken(file: object, **arrays: np.ndarray) -> None:
+        file.write(b"half a tile")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(OSError, match="disk full"):
+        store.put("left-0-0", TILE)
+    assert store.get("left-0-0") is None
+    assert [p.name for p in tmp_path.iterdir()] == ["tiling.json"]
+    assert json.loads((tmp_path / "tiling.json").read_text())["fingerprint"] == "f"
