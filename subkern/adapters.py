@@ -26,7 +26,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     """
     if config.is_prompt_learning:
         raise UserError(f"{config.peft_type} adds virtual tokens: use an adapter method")
-    module = _share(model.module)
+    module = _copy(model.module, shared=not _rewrites(config))
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -71,13 +71,20 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
-def _share(module: nn.Module) -> nn.Module:
-    """A copy of the modules around the same values.
+def _rewrites(config: peft.PeftConfig) -> bool:
+    """Whether the method may change the base weights in place (PiSSA, OLoRA, …)."""
+    plain = (True, False, "gaussian", "orthogonal")
+    return getattr(config, "init_lora_weights", True) not in plain
+
+
+def _copy(module: nn.Module, *, shared: bool) -> nn.Module:
+    """A copy of the modules, around the same values if `shared`.
 
     Its parameters are objects of their own, so that PEFT may freeze them without freezing ours.
     """
     memo: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), p.requires_grad) for p in module.parameters()
+        id(p): nn.Parameter(p.detach() if shared else p.detach().clone(), p.requires_grad)
+        for p in module.parameters()
     }
     memo |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, memo)

@@ -30,6 +30,7 @@ from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
 from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
 from subkern.tiles import Progress, TileStore, parse_memory
+from subkern.weights import weights_digest
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -220,13 +221,14 @@ def sweep_lora(
         provenance = base | {"subspace": dict(subspace)}
         return _kernel(values, outcome, left, right, provenance, {})
 
+    beside = sum(coordinates.parameters[n].numel() for n in layers.always)
     weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
     cells = zip(_cells(grid), outcome.values[2:], strict=True)
     return LoraSweep(
         full=kernel(outcome.values[0], Full().describe()),
         targets_full=kernel(outcome.values[1], weights),
         kernels={(s, r): kernel(v, grid.at(s, r).describe()) for (s, r), v in cells},
-        trainable={r: layers.trainable(r) for r in grid.ranks},
+        trainable={r: layers.trainable(r) + beside for r in grid.ranks},
         trainable_full=coordinates.size,
         cost=cost,
     )
@@ -303,6 +305,8 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "model": model.description,
+        "weights": weights_digest(model),
+        "readout": model.readout.describe(),
         "logits": "binary" if model.binary else "all",
         "dtype": str(model.dtype).removeprefix("torch."),
         "examples": {"left": fingerprint_examples(left), "right": fingerprint_examples(right)},
@@ -343,9 +347,9 @@ def _check_examples(left: Sequence[EncodedExample], right: Sequence[EncodedExamp
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise UserError(f"example id '{twice}' stands twice on the {side}: ids must be unique")
-    known = {e.id: e.input_ids for e in left}
+    known = {e.id: (e.input_ids, e.read) for e in left}
     for e in right:
-        if e.id in known and known[e.id] != e.input_ids:
+        if e.id in known and known[e.id] != (e.input_ids, e.read):
             raise UserError(f"example id '{e.id}' names different texts left and right: rename one")
 
 

@@ -206,10 +206,14 @@ def _stack_rows(side: Sequence[Rows]) -> tuple[Tensor, Tensor, Tensor]:
 
 def dense(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) -> Tensor:
     """Block from whole gradients (vectors, and what has no cheaper form), ``[n, c, m, c]``."""
-    grads = [[f.dense(shape).flatten(1) for f in side] for side in (left, right)]
+    grads = [[_flat(f.dense(shape)) for f in side] for side in (left, right)]
     stacked = [torch.stack(g).to(work_dtype(g[0].dtype)) for g in grads]
     out = blocked_gram(stacked[0].flatten(0, 1), stacked[1].flatten(0, 1))
     return out.view(*stacked[0].shape[:2], *stacked[1].shape[:2])
+
+
+def _flat(grad: Tensor) -> Tensor:
+    return grad.reshape(grad.shape[0], -1)  # a parameter may be a single number
 
 
 def gram_flops(shape: torch.Size, entries: int) -> float:

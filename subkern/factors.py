@@ -120,7 +120,9 @@ class FactorBuilder:
 
     def _rows(self, use: Use, g: Tensor) -> list[Factor]:
         assert use.input is not None
-        ids = use.input.expand(self.batch, *use.input.shape[1:]) if self.batch > 1 else use.input
+        ids = use.input
+        if ids.shape[0] == 1 and self.batch > 1:
+            ids = ids.expand(self.batch, *ids.shape[1:])
         ids = ids.reshape(self.batch, -1)
         g = g.reshape(self.num_logits, self.batch, -1, g.shape[-1])
         factors: list[Factor] = []
@@ -140,7 +142,9 @@ class FactorBuilder:
             g = g.reshape(self.num_logits, self.batch, -1, *out[1:])
         lead = g.shape[:2]
         body = g.shape[2:]
-        padded = (1,) * (len(body) - len(use.shape)) + tuple(use.shape)
+        # Leading axes of length 1 may reach over the axis of examples.
+        inner = tuple(use.shape)[max(0, len(use.shape) - len(body)) :]
+        padded = (1,) * (len(body) - len(inner)) + inner
         summed = g.sum_to_size(*lead, *padded).reshape(*lead, *use.shape)
         return [Dense(summed[:, i].contiguous()) for i in range(self.batch)]
 

@@ -6,17 +6,15 @@ is refused. Remote code is never run.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from subkern.demo_models import DEMO_MODELS, demo_path
 from subkern.errors import UserError
-from subkern.models import LinearReadout, LogitModel, Readout, WordReadout, named_parameters, untie
+from subkern.models import LinearReadout, LogitModel, Readout, WordReadout, untie
 from subkern.prompts import Prompt
 from subkern.tasks import Task
 
@@ -87,7 +85,6 @@ def load_model(
         "name": str(spec),
         "revision": getattr(module.config, "_commit_hash", None) or revision,
         "class": type(module).__name__,
-        "weights": weights_digest(model),
         "head": head,
         "tie": tie,
         "prompt": prompt.description,
@@ -120,22 +117,6 @@ def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any
     if config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "causal"
     raise UserError(f"'{spec}' ({config.model_type}) is no language model: use --head linear")
-
-
-def weights_digest(model: LogitModel) -> str:
-    """Hash of every parameter's name, shape, sums and a sample of its values.
-
-    A change of any weight changes a sum; hashing all bytes of a large model would take minutes.
-    """
-    digest = hashlib.sha256()
-    for name, p in named_parameters(model).items():
-        flat = p.detach().flatten()
-        step = max(1, len(flat) // 1024)
-        values = torch.stack([flat.double().sum(), flat.double().abs().sum()])
-        sample = torch.cat([values.cpu(), flat[::step].double().cpu()])
-        digest.update(f"{name}{tuple(p.shape)}".encode())
-        digest.update(np.ascontiguousarray(sample.numpy()).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _module(

@@ -86,6 +86,10 @@ class Lora:
         wrapped = wrap(model, self.config, self.seed)
         layers = dict(wrapped.module.named_modules())
         for name in targeted_modules(wrapped.module):
+            if "default" not in layers[name].lora_A:
+                raise UserError(
+                    f"'{name}' is not a linear layer: adapt it with Peft(LoraConfig(…))"
+                )
             weight = layers[name].lora_A["default"].weight
             _check_rank(self.r, name, weight.shape[1], layers[name].lora_B["default"].out_features)
             rows = draw_rows(self.seed, name, self.r, weight.shape[1])
@@ -137,9 +141,15 @@ def sweep_layers(
     wrapped = wrap(model, Lora(r=1, targets=targets).config)
     names = targeted_modules(wrapped.module)
     linear = set(linear_modules(model.module))
-    if other := [n for n in names if n not in linear]:
-        raise UserError(f"'{other[0]}' is not a linear layer: sweep ranks over linear layers only")
     modules = dict(model.module.named_modules())
+    for name in names:
+        if name not in linear:
+            what = (
+                "is the decoder"
+                if isinstance(modules[name], nn.Linear)
+                else "is not a linear layer"
+            )
+            raise UserError(f"'{name}' {what}, which no sweep covers: use --subspace lora:r=8,…")
     by_id = {id(p): n for n, p in named_parameters(model).items()}
     rows, shapes = {}, {}
     for name in names:

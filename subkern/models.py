@@ -74,6 +74,10 @@ class WordReadout(nn.Module):
         """Number of label words, c."""
         return len(self.label_ids)
 
+    def describe(self) -> dict[str, Any]:
+        """What is read, for provenance."""
+        return {"label_ids": list(self.label_ids)}
+
     def forward(self, module: nn.Module, batch: Batch) -> Tensor:
         """Label-word logits ``[b, c]``."""
         rows = torch.arange(len(batch), device=batch.read.device)
@@ -117,6 +121,10 @@ class LinearReadout(nn.Module):
     def num_logits(self) -> int:
         """Number of classes, c."""
         return self.linear.out_features
+
+    def describe(self) -> dict[str, Any]:
+        """What is read, for provenance; the weights have a digest of their own."""
+        return {"pooling": self.pooling, "num_logits": self.num_logits}
 
     def forward(self, module: nn.Module, batch: Batch) -> Tensor:
         """Class logits ``[b, c]``."""

@@ -245,7 +245,8 @@ def _norm(function: Callable[..., Tensor], eps: int) -> Rule:
         entries = []
         if weight:
             with torch.no_grad():
-                options = {"eps": value} if (value := _get(args, kwargs, eps, "eps")) else {}
+                value = _get(args, kwargs, eps, "eps")
+                options = {} if value is None else {"eps": value}
                 entries.append(_Entry(weight.name, Kind.PRODUCT, function(x, shape, **options)))
         return entries + ([_Entry(bias.name, Kind.SUM)] if bias else [])
 

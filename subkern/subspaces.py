@@ -126,7 +126,8 @@ def _parse_lora(text: str) -> Subspace:
         try:
             options[key] = _LORA_OPTIONS[key](value)
         except ValueError as error:
-            raise UserError(f"LoRA option {key}='{value}' is not a number") from error
+            wanted = "true or false" if key == "rslora" else "a number"
+            raise UserError(f"LoRA option {key}='{value}' is not {wanted}") from error
     return Lora(**options)
 
 

@@ -111,8 +111,8 @@ def parse_memory(memory: str | float | None) -> float:
         value = float(number) * units[unit]
     except (ValueError, KeyError):
         raise UserError(f"memory '{memory}' is not a size: write it like 3GiB or 800MiB") from None
-    if value <= 0:
-        raise UserError(f"memory '{memory}' is not positive: write it like 3GiB or 800MiB")
+    if not 0 < value < float("inf"):
+        raise UserError(f"memory '{memory}' is not a size: write it like 3GiB or 800MiB")
     return value
 
 

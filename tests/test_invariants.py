@@ -14,7 +14,7 @@ from families import FAMILIES, VOCAB, Family, case_id, random_examples
 from subkern import UserError, pairwise
 from subkern.checks import make_plan
 from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
-from subkern.models import LogitModel, named_parameters
+from subkern.models import LogitModel, WordReadout, named_parameters
 from subkern.prompts import EncodedExample
 from subkern.subspaces import ParameterSubset
 
@@ -34,10 +34,16 @@ def examples(family: Family, n: int = 7, seed: int = 0) -> list[EncodedExample]:
     return random_examples(n, read=family.read, seed=seed)
 
 
-def least_memory(model: LogitModel, batch: Sequence[EncodedExample], factor: float = 1.0) -> float:
-    """Return `factor` times the smallest budget in which two examples of the longest fit."""
-    plan = make_plan(model, named_parameters(model), batch)
-    longest = max(len(e.input_ids) for e in batch)
+def least_memory(
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    factor: float = 1.0,
+) -> float:
+    """Return `factor` times the smallest budget in which two of the longest examples fit."""
+    both = [*left, *right]
+    plan = make_plan(model, named_parameters(model), both)
+    longest = max(len(e.input_ids) for e in both)
     return factor * 2 * plan.bytes_per_token * longest / pairwise._FACTOR_SHARE * (1 + 1e-9)
 
 
@@ -148,7 +154,7 @@ SIDES: dict[str, list[EncodedExample]] = {
 @pytest.mark.parametrize("right", SIDES.values(), ids=SIDES.keys())
 def test_right_may_hold_any_examples_in_any_order(right: list[EncodedExample], tight: bool) -> None:
     model = oracles.logit_model(GPT2)
-    memory = least_memory(model, [*X, *Y]) if tight else None
+    memory = least_memory(model, X, right) if tight else None
     kernel = compute_kernel(model, X, right, running=Running(memory=memory))
     expected = oracles.kernel(*(oracles.jacobian(model, side) for side in (X, right)))
     assert oracles.error(kernel.values, expected) <= 1e-10
@@ -185,7 +191,7 @@ def test_unchanged_by_tiles(family: Family) -> None:
     whole = compute_kernel(model, left, right, running=Running(memory="1GiB")).values
     tiles = []
     for factor in (1.0, 3.0):
-        memory, (steps, progress) = least_memory(model, right, factor), recorded_progress()
+        memory, (steps, progress) = least_memory(model, left, right, factor), recorded_progress()
         tiled = compute_kernel(
             model, left, right, running=Running(memory=memory, progress=progress)
         )
@@ -203,7 +209,7 @@ def test_sweep_is_unchanged_by_tiles() -> None:
     grid = LoraGrid((1, 3), (0, 1))
     roomy, tight = (
         sweep_lora(model, left, right, grid=grid, running=Running(memory=memory))
-        for memory in (None, least_memory(model, right))
+        for memory in (None, least_memory(model, left, right))
     )
     for key, kernel in roomy.kernels.items():
         assert oracles.error(tight.kernels[key].values, kernel.values) <= 1e-12
@@ -212,7 +218,7 @@ def test_sweep_is_unchanged_by_tiles() -> None:
 def test_too_little_memory_is_one_line() -> None:
     model = oracles.logit_model(GPT2)
     with pytest.raises(UserError, match=r"^--memory of .* less than .* raise --memory"):
-        compute_kernel(model, X, running=Running(memory=least_memory(model, X, 0.4)))
+        compute_kernel(model, X, running=Running(memory=least_memory(model, X, X, 0.4)))
 
 
 # --- resuming ---
@@ -270,7 +276,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     computed: list[tuple[str, int, int]],
 ) -> None:
     model, folder = oracles.logit_model(GPT2), tmp_path / "tiles"
-    memory = least_memory(model, [*X, *Y])
+    memory = least_memory(model, X, SIDES["all and more"])
     whole = values(model, Running(memory=memory))
     every = computed.copy()
     assert len(every) > tiles + 1
@@ -302,6 +308,9 @@ OTHER: dict[str, Callable[[LogitModel, Running], object]] = {
     ),
     "logits": lambda _, running: compute_kernel(
         oracles.logit_model(GPT2, 1), X, Y, running=running
+    ),
+    "words": lambda model, running: compute_kernel(
+        LogitModel(model.module, WordReadout((7, 23))).eval(), X, Y, running=running
     ),
     "dtype": lambda _, running: compute_kernel(
         oracles.logit_model(GPT2, dtype=torch.float32), X, Y, running=running

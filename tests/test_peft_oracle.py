@@ -72,9 +72,11 @@ def lora_oracle(family: Family, lora: Lora, *sides: list) -> np.ndarray:
     return oracle(model, *sides)
 
 
-def target_id(value: object) -> str:
-    """Name a family, or targets: as they are written."""
-    return case_id(value) or (value if isinstance(value, str) else "+".join(value))
+def target_id(value: object) -> str | None:
+    """Name a family, or targets as they are written."""
+    if isinstance(value, tuple):
+        return "+".join(value)
+    return value if isinstance(value, str) else case_id(value)
 
 
 each_target = pytest.mark.parametrize(("family", "targets"), TARGETS, ids=target_id)

@@ -83,7 +83,7 @@ def test_killed_kernel_continues_with_the_same_numbers(
     def kernel(out: Path) -> list[object]:
         return [
             "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data, "--right",
-            "test", "--left-limit", 8, "--right-limit", 60, "--memory", "24MiB", "--out", out,
+            "test", "--left-limit", 8, "--right-limit", 60, "--memory", "64MiB", "--out", out,
         ]  # fmt: skip
 
     whole, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
@@ -114,7 +114,7 @@ def test_interrupt_says_how_to_go_on(
 ) -> None:
     args = [
         "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data,
-        "--right", "test", "--memory", "24MiB", "--out", tmp_path / "K.zarr",
+        "--right", "test", "--memory", "64MiB", "--out", tmp_path / "K.zarr",
     ]  # fmt: skip
     process = subprocess.Popen(command(*args), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob(".K.zarr.tiles/right-*.npz")):
