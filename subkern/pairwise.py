@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Block = Callable[[Captured, Captured], Tensor]
 """A kernel block ``[…, n, c, m, c]`` from the factors of n and of m examples."""
 
-_FACTOR_SHARE = 0.7  # of the memory budget; the rest is the graph of a batch and workspace
-_BATCH_TOKENS = 256  # tokens of one batch: enough for full-speed products, and a small graph
+_FACTOR_SHARE = 0.6  # of the memory budget; the rest is the graph of a batch and workspace
+_BATCH_TOKENS = 192  # tokens of one batch: enough for full-speed products, and a small graph
 
 
 @dataclass(frozen=True)
