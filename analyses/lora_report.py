@@ -113,8 +113,8 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
         " kernel learns. LoRA has a kernel of its own. Where that is the full kernel up to scale,"
         " LoRA learns the same.",
         "At its start, LoRA's kernel is a random sketch of the kernel of full fine-tuning of the"
-        " adapted weights, and proportional to it on average (E[K_LoRA] ∝ K of the adapted"
-        " weights). A constant factor is only a learning rate, so read the comparisons that are"
+        " adapted weights, and layer by layer proportional to it on average (E[K_LoRA] ∝ K of the"
+        " layer). A constant factor is only a learning rate, so read the comparisons that are"
         " free of scale or made at the best scale. LoRA is compared with both: full fine-tuning"
         " of the model, and of the adapted weights only.",
         f"Classifiers are solved on the {sizes['train']} training examples; they measure"

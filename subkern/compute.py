@@ -142,8 +142,8 @@ class LoraSweep:
 
     Attributes:
         full: kernel of full fine-tuning of the whole model.
-        targets_full: the full kernel over the adapted weights alone; E[K_LoRA] is proportional
-            to it.
+        targets_full: the full kernel over the adapted weights (and a linear readout) alone; layer
+            by layer E[K_LoRA] is proportional to it.
         kernels: (adapter seed, rank) → LoRA kernel.
         trainable: rank → number of trained parameters.
         trainable_full: parameters of the model.

@@ -5,8 +5,9 @@
 and because the rows of A are independent, the contributions of rows 1 … R summed up to r give rank
 r. One capture of the base model's factors serves every rank and every seed.
 
-E[K_LoRA] is proportional to the kernel of full fine-tuning *of the adapted weights*: compare after
-the optimal scale.
+E[K_LoRA] = Σ_layers s²·r/(3·d_in)·K_layer: layer by layer proportional to the kernel of full
+fine-tuning *of the adapted weights*. Compare after the optimal scale; what then remains between the
+two expectations is the weighting of layers of different d_in.
 """
 
 from __future__ import annotations

@@ -63,5 +63,6 @@ def _rows(coordinates: Coordinates, example: EncodedExample) -> tuple[Tensor, np
                 " use --engine factors"
             ) from error
         raise
-    rows = torch.cat([grads[n].flatten(1).double() for n in coordinates.parameters], dim=1)
+    c = coordinates.model.num_logits
+    rows = torch.cat([grads[n].reshape(c, -1).double() for n in coordinates.parameters], dim=1)
     return rows, logits.double().cpu().numpy()

@@ -59,7 +59,7 @@ def choose_tiling(
     Raises:
         UserError: not even two single examples fit.
     """
-    need = max(left_bytes) + max([*right_bytes, 0.0])
+    need = max(left_bytes) + max([*right_bytes, *left_bytes])
     if need > budget:
         raise UserError(
             f"--memory of {budget / 2**20:.0f} MiB for gradient factors is less than the"

@@ -1,0 +1,51 @@
+"""The examples in README and docs run, and every command they show exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced code blocks of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_readme_example_runs(minilm_mlm: Path, shared_data: Path) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    code = code.replace("roberta-base", str(minilm_mlm)).replace("path/to/k-shot", str(shared_data))
+    code = code.replace('split="train")', 'split="train")[12:20]')
+    scope: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["full"].shape == (8, 2, 8, 2)  # type: ignore[attr-defined]
+    assert 0 < scope["cka"](scope["full"], scope["lora"]) < 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_examples_compile_and_import(page: Path) -> None:
+    for code in blocks(page, "python"):
+        compile(code, page.name, "exec")
+        for line in code.splitlines():
+            if line.startswith(("from subkern", "from analyses", "import subkern")):
+                exec(line, {})
+
+
+def test_readme_commands_have_these_options() -> None:
+    lines = "\n".join(blocks(ROOT / "README.md", "sh")).splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("subkern")]
+    assert len(commands) >= 6
+    for words in commands:
+        path = [w for w in words[1:3] if w in ("tasks", "show", "kernel", "solve", "agree")]
+        path = ["analyze", "lora"] if words[1] == "analyze" else path
+        shown = CliRunner().invoke(cli.cli, [*path, "--help"]).output
+        for option in (w for w in words if w.startswith("--")):
+            assert option in shown, (words, option)
