@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +26,7 @@ import pandas as pd
 import yaml
 
 from subkern.errors import UserError
+from subkern.files import PART, replacing
 from subkern.kernel import Kernel
 from subkern.provenance import differences, fingerprint, normalize, summary
 
@@ -45,24 +45,7 @@ KERNELS, FIGURE_FOLDER, REPORT, CHECKPOINT = "kernels", "figures", "report.html"
 # In the order they are removed: without its table a run is unfinished, without its config foreign.
 _OURS = (TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, ENVIRONMENT, CONFIG)
 
-_PART = ".part"  # in the names of files that are being written
-
 State = Literal["new", "unfinished", "done"]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; on leaving, move what is there to ``path``.
-
-    After an exception, or a killed process, ``path`` is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}{_PART}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class KernelFolder(MutableMapping[str, Kernel]):
@@ -237,7 +220,7 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove every file of a run, nothing else, and the directory if that leaves it empty."""
-        for path in [*(self.path / name for name in _OURS), *self.path.glob(f".*{_PART}.*")]:
+        for path in [*(self.path / name for name in _OURS), *self.path.glob(f".*{PART}.*")]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -12,7 +12,6 @@ are float32 over at most `BLOCK` terms and their sums float64 (float64 models: f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import TypeVar
 
 import torch
@@ -214,8 +213,3 @@ def dense(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) ->
 
 def _flat(grad: Tensor) -> Tensor:
     return grad.reshape(grad.shape[0], -1)  # a parameter may be a single number
-
-
-def gram_flops(shape: torch.Size, entries: int) -> float:
-    """FLOPs of `entries` explicit inner products of a parameter of `shape`."""
-    return 2.0 * prod(shape) * entries

@@ -6,9 +6,7 @@ are captured once and their tile of the kernel is computed once, by symmetry.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +16,7 @@ import numpy as np
 import psutil
 
 from subkern.errors import UserError
+from subkern.files import replacing
 
 Progress = Callable[[int, int], None]
 """Called with the number of kernel entries done and the number in all."""
@@ -151,7 +150,7 @@ class TileStore:
             side: [[s.start, s.stop] for s in getattr(tiling, side)] for side in ("left", "right")
         }
         text = json.dumps({"fingerprint": self.fingerprint, **bounds})
-        with _replacing(record) as path:
+        with replacing(record) as path:
             path.write_text(text)
         return tiling
 
@@ -166,7 +165,7 @@ class TileStore:
         """Save `arrays` under `key`, whole or not at all."""
         if self.folder is None:
             return
-        with _replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
+        with replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def clear(self) -> None:
@@ -175,13 +174,3 @@ class TileStore:
             for path in self.folder.iterdir():
                 path.unlink()
             self.folder.rmdir()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

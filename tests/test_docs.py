@@ -36,7 +36,9 @@ def test_python_examples_compile_and_import(page: Path) -> None:
     for code in blocks(page, "python"):
         for node in ast.parse(code, page.name).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
-                exec(ast.unparse(node), {})
+                scope: dict[str, object] = {}
+                exec(ast.unparse(node), scope)
+                assert len(scope) > 1  # more than builtins
 
 
 def test_readme_commands_have_these_options() -> None:
