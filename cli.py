@@ -282,10 +282,13 @@ def analyze() -> None:
 @click.option("--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A.")
 @click.option(
     "--targets",
-    default="all-linear",
+    multiple=True,
+    default=["all-linear"],
     show_default=True,
-    help="all-linear, names or suffixes with commas, or a regular expression.",
+    help="qv, attention, mlp, all-linear, all, names or suffixes with commas, or a regular"
+    " expression. Several, or grid for the first five: compare them.",
 )
+@click.option("--rule", default="sgd", show_default=True, help="Update rule of the kernels.")
 @click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha (scale only).")
 @click.option("--rslora", is_flag=True, help="Rank-stabilised scaling (scale only).")
 @click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
@@ -301,10 +304,15 @@ def analyze() -> None:
 @click.option(
     "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions it needs."
 )
+@click.option(
+    "--budget",
+    help="Most parameters to train: 1% of the model's, or a count like 250k."
+    "  [default: the cheapest within tolerance]",
+)
 @click.option("--out", type=PATH, required=True, help="Run directory.")
 @OVERWRITE
 def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
-    """Which LoRA rank preserves the kernel of full fine-tuning?
+    """Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?
 
     Writes tables, figures and report.html to the run directory. The same command again continues
     an interrupted run, or says "up to date".
@@ -312,12 +320,15 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
     from rich.console import Console
 
     from analyses import lora
+    from analyses.lora_targets import from_texts
     from analyses.terminal import WIDTH, ProgressBar
-    from subkern.subspaces import parse_targets
 
     if asked["label_words"] is not None:
         asked["label_words"] = tuple(asked["label_words"].split(","))
-    asked["targets"] = parse_targets(asked["targets"])
+    if _is_given("targets"):
+        asked |= from_texts(asked["targets"])
+    else:
+        del asked["targets"]
     settings = _settings(config, asked)
     command = shlex.join(["subkern", *sys.argv[1:]])
     with ProgressBar("kernel entries") as report:
@@ -333,9 +344,7 @@ def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
     """The study's settings: the file's, and over them the options given on the command line."""
     from analyses.lora import Config
 
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    given = {k for k in asked if context.get_parameter_source(k) is not default}
+    given = {k for k in asked if _is_given(k)}
     values = {k: v for k, v in asked.items() if v is not None}
     if config is not None:
         stored = Config.from_file(config).as_dict()
@@ -344,6 +353,12 @@ def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
     return Config.from_dict(values)
+
+
+def _is_given(option: str) -> bool:
+    """Whether an option stands on the command line; True for what is made of one that does."""
+    default = click.core.ParameterSource.DEFAULT
+    return click.get_current_context().get_parameter_source(option) is not default
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from analyses.lora_verdict import Recommendation, recommend
 from analyses.report import Image, Page
 from analyses.results import Results
 
-__all__ = ["page", "summary"]
+__all__ = ["page", "settings", "summary"]
 
 _TUNING = {
     "full": "for the full kernel, then used for all, so that nothing but the kernel differs",
@@ -81,7 +81,7 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
             tables.agreement_table(results, "targets"),
         ],
         cost=[tables.trained_table(results), tables.cost_table(results)],
-        settings=_settings(results),
+        settings=settings(results),
         command=results.command,
         environment=_flat(results.environment),
     )
@@ -130,7 +130,7 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
     ]
 
 
-def _settings(results: Results) -> dict[str, str]:
+def settings(results: Results) -> dict[str, str]:
     """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
     resolved = _flat(results.inputs, "resolved ")
     flat = {**_flat(results.config), **resolved}
@@ -144,6 +144,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(item, Mapping):
             flat |= _flat(item, f"{prefix}{key}.")
         elif isinstance(item, list | tuple):
+            if not item:
+                continue
             flat[prefix + key] = ", ".join(map(str, item))
         elif item is not None:
             flat[prefix + key] = str(item)
