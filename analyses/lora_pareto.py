@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -31,6 +31,12 @@ from analyses.results import Results
 __all__ = ["caption", "pareto"]
 
 _ROOM = 0.2  # of the width, for the labels of the horizontal lines
+_LEGEND: dict[str, Any] = {
+    "ncols": 3, "frameon": False, "fontsize": 9, "handlelength": 2.6, "columnspacing": 1.2,
+}  # fmt: skip
+_OPEN: dict[str, Any] = {"ls": "", "mfc": "none", "mec": style.INK, "mew": 1.2}
+_RING: dict[str, Any] = {**_OPEN, "marker": "o", "ms": 11}
+_SQUARE: dict[str, Any] = {**_OPEN, "marker": "s", "ms": 16}
 
 
 def pareto(results: Results) -> Figure:
@@ -46,7 +52,7 @@ def pareto(results: Results) -> Figure:
         for axes, measure in zip(grid, MEASURES, strict=True):
             for name, line in lines.items():
                 _draw_line(axes, line, measure, strokes[name])
-            _draw_front(axes, found, measure)
+            _draw_front(axes, found, measure, strokes)
             axes.set_title(_titles(results, found)[measure])
             if measure != "CKA":
                 axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -58,8 +64,7 @@ def pareto(results: Results) -> Figure:
         if found.limit is not None:
             _draw_limit(grid, found.limit, ends)
         grid[-1].set_xlabel("Trained parameters, and their share of full fine-tuning's")
-        figure.legend(handles=_keys(strokes), loc="outside upper left", ncols=3, frameon=False,
-                      fontsize=9, handlelength=2.6, columnspacing=1.2)  # fmt: skip
+        figure.legend(handles=_keys(strokes, found), loc="outside upper left", **_LEGEND)
         style.settle(figure)
         for axes, ends_here in zip(grid, labels, strict=True):
             style.direct_labels(axes, ends_here)
@@ -74,13 +79,30 @@ def caption(results: Results) -> Caption:
     said = [f"by {shown[m]}: {_listed(fronts[m], m)}" for m in MEASURES]
     budget = "" if found.limit is None else " The vertical line is the budget."
     text = (
-        f"Every rank (marker) of every target set (line), by how many parameters it trains."
-        f" Ringed is the Pareto front, what nothing as cheap or cheaper equals — {'; '.join(said)}."
-        f" Lines across: the full kernel, zero-shot, and what is asked for.{budget} The classifier"
-        f" is {found.solver}. Bars are {intervals(results)}."
+        f"Every target set (line) at {_ranks(results)} by how many parameters it trains. Ringed is"
+        f" the Pareto front, what nothing as cheap or cheaper equals — {'; '.join(said)}. The"
+        f" square is {found.best.targets} at rank {found.best.rank}, the {_answer(found)}. Lines"
+        f" across: the full kernel, zero-shot, and what is asked for.{budget} The classifier is"
+        f" {found.solver}. Bars, on the front only, are {intervals(results)}."
     )
     alt = f"Three charts over the number of trained parameters, log scale. Front {'; '.join(said)}."
     return Caption("What a budget of trained parameters buys", text, alt)
+
+
+def _ranks(results: Results) -> str:
+    """Return what the markers of a line are."""
+    ranks = [str(rank) for rank in sorted(results.config["ranks"])]
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {fmt.joined(ranks)}, left to right,"
+
+
+def _answer(found: Found) -> str:
+    """Return what the square is."""
+    return (
+        "recommended configuration"
+        if found.qualifies
+        else "closest"
+        + (" that the budget allows" if found.limit is not None and found.best.affordable else "")
+    )
 
 
 def _listed(line: Sequence[Configuration], measure: str) -> str:
@@ -106,31 +128,25 @@ def _titles(results: Results, found: Found) -> dict[str, str]:
 def _draw_line(
     axes: Axes, line: Sequence[Configuration], measure: str, stroke: style.Stroke
 ) -> None:
-    """Draw one target set over its ranks, with the intervals as thin bars."""
-    x = [each.trained for each in line]
-    values = [each.value(measure) for each in line]
-    low, high = (np.clip([getattr(v, end) for v in values], 0, 1) for end in ("low", "high"))
-    axes.vlines(x, low, high, color=stroke.color, alpha=0.3, lw=1.1, zorder=2)
-    axes.plot(
-        x,
-        [v.mean for v in values],
-        color=stroke.color,
-        marker=stroke.marker,
-        ls=stroke.dash,
-        lw=1.5,
-        zorder=3,
-    )
+    """Draw one target set over its ranks."""
+    means = [each.value(measure).mean for each in line]
+    x, (color, marker, dash) = [each.trained for each in line], stroke
+    axes.plot(x, means, color=color, marker=marker, ls=dash, lw=1.5, zorder=3)
 
 
-def _draw_front(axes: Axes, found: Found, measure: str) -> None:
-    """Ring the configurations of the front and write their ranks; a step line joins them."""
+def _draw_front(
+    axes: Axes, found: Found, measure: str, strokes: Mapping[str, style.Stroke]
+) -> None:
+    """Ring the front, join it by steps, draw its intervals; put the answer into a square."""
     line = front(found.every, measure)
     x, y = [e.trained for e in line], [e.value(measure).mean for e in line]
+    for each in line:
+        low, high = (min(max(getattr(each.value(measure), e), 0), 1) for e in ("low", "high"))
+        color = strokes[each.targets].color
+        axes.vlines(each.trained, low, high, color=color, alpha=0.45, lw=1.2, zorder=2)
     axes.plot(x, y, color=style.INK, drawstyle="steps-post", lw=0.8, alpha=0.55, zorder=2)
-    axes.plot(x, y, ls="", marker="o", ms=11, mfc="none", mec=style.INK, mew=1.2, zorder=4)
-    if found.best in line:
-        place = (found.best.trained, found.best.value(measure).mean)
-        axes.plot(*place, ls="", marker="o", ms=15, mfc="none", mec=style.INK, mew=1.2, zorder=4)
+    axes.plot(x, y, zorder=4, **_RING)
+    axes.plot(found.best.trained, found.best.value(measure).mean, zorder=4, **_SQUARE)
 
 
 def _draw_levels(
@@ -163,10 +179,15 @@ def _size_axis(axes: Axes, sizes: Sequence[float], whole: float) -> tuple[float,
     span = max(high / low, 4.0)
     ends = (low / span**0.06, high * span**0.06)
     axes.set_xscale("log")
+    for each in axes.figure.axes:
+        each.spines.bottom.set_bounds(*ends)
     axes.set_xlim(ends[0], high * span ** (0.06 + _ROOM / (1 - _ROOM)))
     decades = range(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)
-    ticks = [10.0**k for k in decades if ends[0] <= 10.0**k <= ends[1]]
-    ticks = ticks or [low, high]
+    ticks = [low, high]
+    for steps in ((1,), (1, 3), (1, 2, 5)):  # the fewest that are enough to read a place by
+        ticks = [n * 10.0**k for k in decades for n in steps if ends[0] <= n * 10.0**k <= ends[1]]
+        if len(ticks) > 2:
+            break
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda x, _: f"{_short(x)}\n{100 * x / whole:.2g}%")
@@ -181,16 +202,20 @@ def _short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def _keys(strokes: dict[str, style.Stroke]) -> list[Line2D]:
-    """Return the legend's entries: a line a target set, and the ring."""
+def _keys(strokes: Mapping[str, style.Stroke], found: Found) -> list[Line2D]:
+    """Return the legend's entries: a line a target set, and the other marks."""
     lines = [
         Line2D([], [], color=s.color, marker=s.marker, ls=s.dash, lw=1.5, label=_cut(name))
         for name, s in strokes.items()
     ]
-    ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=style.INK, label="front")
-    return [*lines, ring]
+    answer = "recommended" if found.qualifies else "closest"
+    square = Line2D([], [], label=answer, **{**_SQUARE, "ms": 11})
+    limit = Line2D([], [], color=style.MUTED, ls=DOTS, lw=1.3, label="budget")
+    marks = [Line2D([], [], label="front", **_RING), square]
+    return [*lines, *marks, *([limit] if found.limit is not None else [])]
 
 
 def _cut(name: str, most: int = 18) -> str:
-    """Return a name, or its beginning if it is too long for the legend."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    """Return a name, or its beginning if it is too long for the legend; dollars are dollars."""
+    short = name if len(name) <= most else f"{name[: most - 1]}…"
+    return short.replace("$", r"\$")
