@@ -107,16 +107,7 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
     """Return how to read the page."""
     sizes = next(iter(results.inputs["examples"].values()))
     return [
-        "A kernel here is the empirical neural tangent kernel of the pretrained model with its"
-        " prompt: for every two examples, the inner product of the gradients of their logits. While"
-        " fine-tuning stays near the pretrained model, it learns what a linear classifier on this"
-        " kernel learns. LoRA has a kernel of its own. Where that is the full kernel up to scale,"
-        " LoRA learns the same.",
-        "At its start, LoRA's kernel is a random sketch of the kernel of full fine-tuning of the"
-        " adapted weights, and layer by layer proportional to it on average (E[K_LoRA] ∝ K of the"
-        " layer). A constant factor is only a learning rate, so read the comparisons that are"
-        " free of scale or made at the best scale. LoRA is compared with both: full fine-tuning"
-        " of the model, and of the adapted weights only.",
+        *_what_kernels_are(str(results.config["rule"])),
         f"Classifiers are solved on the {sizes['train']} training examples; they measure"
         " regularisation in units of each kernel's mean eigenvalue, so that all kernels are on"
         f" one scale. The {sizes['dev']} dev examples choose it and the scale of the initial"
@@ -127,6 +118,33 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
         " the mean over all seeds. The other classifiers are a cross-check.",
         f"Intervals are {intervals(results)}. Those of single runs, over examples, are in the"
         " Parquet table.",
+    ]
+
+
+def _what_kernels_are(rule: str) -> list[str]:
+    """Return what the kernels of an update rule are and how LoRA's relates to the full one."""
+    kernel = (
+        "A kernel here is the empirical neural tangent kernel of the pretrained model with its"
+        " prompt: for every two examples, the inner product of the gradients of their logits. While"
+        " fine-tuning stays near the pretrained model, it learns what a linear classifier on this"
+        " kernel learns. LoRA has a kernel of its own. Where that is the full kernel up to scale,"
+        " LoRA learns the same."
+    )
+    if rule != "sgd":
+        return [
+            kernel,
+            f"The update rule is {rule}: before the inner product, gradients are replaced by the"
+            " step that the rule makes of them, entry by entry in the coordinates that are trained."
+            " These are LoRA's own for LoRA, so its kernel is no sketch of full fine-tuning's, and"
+            " how near they come is for the numbers to say.",
+        ]
+    return [
+        kernel,
+        "At its start, LoRA's kernel is a random sketch of the kernel of full fine-tuning of the"
+        " adapted weights, and layer by layer proportional to it on average (E[K_LoRA] ∝ K of the"
+        " layer). A constant factor is only a learning rate, so read the comparisons that are"
+        " free of scale or made at the best scale. LoRA is compared with both: full fine-tuning"
+        " of the model, and of the adapted weights only.",
     ]
 
 

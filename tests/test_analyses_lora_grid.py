@@ -17,7 +17,7 @@ import cli
 from analyses import lora, lora_config, lora_inputs, lora_pareto
 from analyses.lora_budget import parse_budget
 from analyses.lora_config import Config, solvers_for
-from analyses.lora_figures import FIGURES
+from analyses.lora_figures import FIGURES, spectrum
 from analyses.lora_grid import MEASURES, configurations, front, recommend_configuration
 from analyses.lora_numbers import kernel_agreement, trained, zero_shot
 from analyses.lora_table import cells, row, tidy
@@ -27,6 +27,7 @@ from analyses.results import Results
 from browser import chromium
 from subkern import load_examples, load_model, solvers, sweep_targets
 from subkern.errors import UserError
+from subkern.kernel import Kernel
 from subkern.lora_sweep import resolve_sets
 from subkern.target_sets import NAMED, resolve
 from test_analyses_lora import _made_up, config, undrawn  # noqa: F401  (fixtures)
@@ -120,6 +121,15 @@ def test_the_judge_of_an_asymmetric_rule_learns_from_its_kernels(
         config(rule="asymmetric_signgd", solvers=("ridge",))
     found = study({("qv", 1): (10, *GOOD)}, rule="asymmetric_signgd", solvers=able[:1])
     assert any("are not symmetric" in text for text in lora.caveats(found))
+
+
+def test_the_spectrum_of_an_asymmetric_kernel_is_of_singular_values() -> None:
+    gradients, ids = np.random.default_rng(0).normal(size=(6, 20)), list("abcdef")
+    values = (np.sign(gradients) @ gradients.T)[:, None, :, None]
+    kernel = Kernel(values, ids, ids, provenance={"rule": "asymmetric_signgd"})
+    centre = np.eye(6) - 1 / 6
+    wanted = np.linalg.svd(centre @ values[:, 0, :, 0] @ centre, compute_uv=False)[:5]
+    np.testing.assert_allclose(spectrum(kernel), wanted / wanted.sum(), rtol=1e-10)
 
 
 # --- one study, seen a target set at a time ----------------------------------------------------
@@ -296,6 +306,7 @@ def test_a_grid_run_directory(finished: lora.Outcome, monkeypatch: pytest.Monkey
         lora.analyze(config(target_sets=SETS[:2], solvers=("ridge",), budget="5%"), out)
 
 
+@pytest.mark.slow
 def test_a_real_run_of_the_grid(minilm_mlm: Path, shared_data: Path, tmp_path: Path) -> None:
     asked = Config(
         model=str(minilm_mlm), task="mr", data=str(shared_data), target_sets=("grid",),
