@@ -172,8 +172,8 @@ def _spectra(results: Results) -> Caption:
     text = (
         f"{spectral(results).capitalize()}s of the centred train kernels over their sum. The"
         f" largest holds {fmt.joined(top)}. As widely spread as so many equal ones (effective"
-        f" rank): {fmt.joined(width)}. Where a spectrum falls faster than full fine-tuning's, directions"
-        " that full fine-tuning tells apart have merged."
+        f" rank): {fmt.joined(width)}. Where a spectrum falls faster than full fine-tuning's,"
+        " directions that full fine-tuning tells apart have merged."
     )
     alt = f"Log-scale line chart of {spectral(results)} shares; effective rank {fmt.joined(width)}."
     return Caption(f"{spectral(results).capitalize()} spectra", text, alt)
