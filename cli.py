@@ -18,12 +18,14 @@ from analyses.options import (
     AS_JSON,
     DATA,
     HEAD,
+    JUDGING,
     MODEL,
     OVERWRITE,
     PATH,
     READING,
     RUNNING,
     SPLITS,
+    TARGETS,
     Numbers,
 )
 from subkern import __version__
@@ -280,15 +282,7 @@ def analyze() -> None:
 )
 @click.option("--ranks", type=Numbers(), default="1,2,4,8,16,32", show_default=True)
 @click.option("--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A.")
-@click.option(
-    "--targets",
-    multiple=True,
-    default=["all-linear"],
-    show_default=True,
-    help="qv, attention, mlp, all-linear, all, names or suffixes with commas, or a regular"
-    " expression. Several, or grid for the first five: compare them.",
-)
-@click.option("--rule", default="sgd", show_default=True, help="Update rule of the kernels.")
+@TARGETS
 @click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha (scale only).")
 @click.option("--rslora", is_flag=True, help="Rank-stabilised scaling (scale only).")
 @click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
@@ -300,15 +294,7 @@ def analyze() -> None:
 @click.option("--train-limit", type=int)
 @click.option("--dev-limit", type=int)
 @click.option("--test-limit", type=int, help="At most so many examples of a split.")
-@click.option("--max-drop", default=0.02, show_default=True, help="Score a rank may lose.")
-@click.option(
-    "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions it needs."
-)
-@click.option(
-    "--budget",
-    help="Most parameters to train: 1% of the model's, or a count like 250k."
-    "  [default: the cheapest within tolerance]",
-)
+@JUDGING
 @click.option("--out", type=PATH, required=True, help="Run directory.")
 @OVERWRITE
 def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
