@@ -104,8 +104,9 @@ def test_kernel_objects_and_tensors_equal_arrays(name: str):
     np.testing.assert_array_equal(tensor.decision_function(p.test, p.test_f0), expected)
 
 
-# Not row-logistic: its penalty is on weights of raw kernel values, as in the paper's code.
-@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"row-logistic"}))
+# Not row-logistic: its penalty is on weights of raw kernel values, as in the paper's code. svr: its
+# own file, to the tolerance of its machine.
+@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"row-logistic", "svr"}))
 def test_a_scale_of_the_kernel_does_not_matter(name: str):
     p = problem(3)
     solvers = [make_solver(name).fit(scale * p.train, p.y) for scale in (1, 1e4)]

@@ -12,9 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from analyses.lora_classifiers import Split, predict, tune
+from analyses.lora_config import Config
 from subkern.errors import UserError
 from subkern.kernel import Kernel
-from subkern.solvers import GRIDS, SOLVERS, default_grid, evaluate, make_solver, parse_grid
+from subkern.solvers import GRIDS, SOLVERS, default_grid, evaluate, make_solver, parse_grid, select
 
 RULE = {"rule": "asymmetric_signgd"}
 
@@ -72,10 +74,24 @@ def test_every_solver_has_a_grid_of_parameters_that_it_has():
 
 @pytest.mark.parametrize("name", ["asym", "asym-ridge", "row-logistic"])
 def test_solvers_of_asymmetric_kernels_solve_with_their_grids(name: str):
-    found = solve(name, kernels(), grid="default")
-    assert 0 <= found["eval accuracy"] <= 1
-    assert found["dev accuracy"] >= found["zero-shot accuracy"] - 0.5
-    assert found["f0 scale"] in (None, 1.0, 10.0)
+    k = kernels()
+    found = solve(name, k, grid="default")
+    chosen = select(
+        make_solver(name),
+        default_grid(name, reverse=True),
+        k["train"],
+        k["dev"],
+        f0=k["train"].right_logits,
+        dev_f0=k["dev"].right_logits,
+    )
+    assert (
+        found["dev accuracy"]
+        == chosen.dev_score
+        == max(point["dev_score"] for point in chosen.candidates)
+    )
+    assert found["f0 scale"] == chosen.params["f0_scale"]
+    f0 = k["test"].right_logits if found["f0 scale"] else None
+    assert found["eval accuracy"] == chosen.solver.score(k["test"], f0=f0)
     if name == "asym":
         assert found["gamma"] in GRIDS["asym"]["gamma"]
         assert found["lam"] in (0.0, 0.5, 1.0)
@@ -177,3 +193,31 @@ def test_the_command_line_takes_grids(tmp_path: Path):
     refused = run("--solver", "asym", "--grid", "gamma=1,2").exception
     assert isinstance(refused, UserError)
     assert "give --dev" in str(refused)
+
+
+@pytest.mark.parametrize("solver", ["asym", "asym-ridge", "svr"])
+def test_analyses_name_these_solvers_too(solver: str):
+    k = kernels(rule="sgd")
+    names = ("train", "dev", "test")
+    values = np.concatenate([k[name].values for name in names], axis=2)
+    ids, labels, logits = (
+        [each for name in names for each in getattr(k[name], field)]
+        for field in ("right_ids", "right_labels", "right_logits")
+    )
+    whole = Kernel(
+        values,
+        k["train"].left_ids,
+        ids,
+        k["train"].left_labels,
+        labels,
+        {"rule": "sgd"},
+        k["train"].left_logits,
+        logits,
+    )
+    split = Split(*(k[name].right_ids for name in names))
+    settings = tune(whole, split, solver, "accuracy")
+    assert set(settings) == set(default_grid(solver))
+    found = solve(solver, k, grid="default")
+    same = float(np.mean(predict(whole, split, solver, settings) == k["test"].right_labels))
+    assert same == found["eval accuracy"]
+    assert Config(model="m", task="mr", solvers=(solver,)).solvers == (solver,)

@@ -45,14 +45,14 @@ def test_joint_svr_equals_scikit_learn_on_the_flattened_kernel(c: int):
     wanted = (p.targets - p.f0 / 8).ravel()
     model = SVR(C=3.0 / unit(gram), epsilon=0.2, kernel="precomputed", tol=1e-6).fit(gram, wanted)
     expected = model.predict(across.T).reshape(15, c) + p.test_f0 / 8
-    solver = SVRSolver(3.0, 0.2, f0_scale=8.0).fit(p.train, p.y, p.f0)
+    solver = SVRSolver(3.0, 0.2, f0_scale=8.0, tol=1e-6).fit(p.train, p.y, p.f0)
     scores = solver.decision_function(p.test, p.test_f0)
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_separate_svr_equals_one_machine_a_logit():
     p = problem(3)
-    solver = SVRSolver(0.5, 0.05, logits="separate").fit(p.train, p.y)
+    solver = SVRSolver(0.5, 0.05, logits="separate", tol=1e-6).fit(p.train, p.y)
     scores = solver.decision_function(p.test)
     assert len(solver.machines_) == 3
     for a in range(3):
@@ -88,17 +88,26 @@ def test_order_of_classes_does_not_matter():
     p = problem(3)
     to = np.array([2, 0, 1])
     back = np.argsort(to)
-    plain = SVRSolver(1.0).fit(p.train, p.y).decision_function(p.test)
-    named = SVRSolver(1.0).fit(p.train[:, back][:, :, :, back], to[p.y])
+    plain = SVRSolver(1.0, tol=1e-6).fit(p.train, p.y).decision_function(p.test)
+    named = SVRSolver(1.0, tol=1e-6).fit(p.train[:, back][:, :, :, back], to[p.y])
     found = named.decision_function(p.test[:, back][:, :, :, back])
     np.testing.assert_allclose(found, plain[:, back], atol=1e-4)
+
+
+def test_a_scale_of_the_kernel_does_not_matter():
+    p = problem(3)
+    scores = [
+        SVRSolver().fit(scale * p.train, p.y).decision_function(scale * p.test)
+        for scale in (1.0, 1e4)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("logits", ["joint", "separate"])
 def test_svr_chooses_c_by_cross_validation(logits: str):
     p = problem(3)
     solver = SVRSolver(grid=(0.001, 1.0, 10.0), logits=logits).fit(p.train, p.y)
-    assert solver.C_ == min(solver.cv_curve_, key=lambda each: solver.cv_curve_[each])
+    assert min(solver.cv_curve_, key=lambda each: solver.cv_curve_[each]) == solver.C_
     assert solver.regularization_ == 1 / solver.C_
     single = SVRSolver(solver.C_, logits=logits).fit(p.train, p.y)
     assert single.cv_curve_ == {}
