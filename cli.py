@@ -225,23 +225,13 @@ def solve(
 
     from analyses.terminal import show
     from subkern.kernel import Kernel
-    from subkern.solvers import evaluate, parse_grid
+    from subkern.solvers import evaluate, parse_grid, parse_scales
 
-    grid = "default" if grids == ("default",) else parse_grid(grids)
     kernels = [Kernel.load(p) for p in (train, evaluation, *([dev] if dev else []))]
-    scales = _scales(f0_scales)
-    chosen: dict[str, Any] = {"grid": grid, "f0_scales": scales, "metric": metric}
+    scales = parse_scales(f0_scales) if f0_scales else None
+    chosen: dict[str, Any] = {"grid": parse_grid(grids), "f0_scales": scales, "metric": metric}
     found = evaluate(solver, *kernels, **chosen)
     show(pd.DataFrame([found]), as_json)
-
-
-def _scales(text: str | None) -> tuple[float | None, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(None if part == "none" else float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--f0-scales '{text}' is not numbers or none, with commas") from None
 
 
 @cli.command()

@@ -15,6 +15,7 @@ from subkern.solvers import (
     AsymmetricRidgeSolver,
     KernelSolver,
     RidgeSolver,
+    default_grid,
     labels_from_scores,
     select,
 )
@@ -325,6 +326,16 @@ def test_select_chooses_gamma_lam_and_scale_together():
         one = AsymmetricLSSVMSolver(**settings).fit(p.train, p.y, p.f0)
         assert one.score(p.test, p.test_y, p.test_f0, reverse=p.reverse) == point["dev_score"]
     assert found.dev_score == max(point["dev_score"] for point in found.candidates)
+
+
+def test_equal_dev_scores_keep_the_function_that_training_moves():
+    p = problem(1)
+    given = {"y": p.y, "dev_y": p.y, "dev_reverse": p.symmetric}
+    grid = default_grid("asym", f0=False, reverse=True)
+    found = select(AsymmetricLSSVMSolver(), grid, p.symmetric, p.symmetric, **given)
+    assert found.params["lam"] == 1.0
+    ties = [each for each in found.candidates if each["dev_score"] == found.dev_score]
+    assert found.params["gamma"] == min(each["gamma"] for each in ties)
 
 
 @pytest.mark.parametrize(

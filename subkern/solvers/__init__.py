@@ -17,7 +17,7 @@ from subkern.solvers.asymmetric import AsymmetricLSSVMSolver
 from subkern.solvers.base import KernelSolver, labels_from_scores
 from subkern.solvers.direct import AsymmetricRidgeSolver
 from subkern.solvers.evaluate import evaluate
-from subkern.solvers.grids import F0_SCALES, GRIDS, default_grid, parse_grid
+from subkern.solvers.grids import F0_SCALES, GRIDS, default_grid, parse_grid, parse_scales
 from subkern.solvers.logistic import LogisticSolver
 from subkern.solvers.paper import LstsqSolver, RowLogisticSolver
 from subkern.solvers.registry import SOLVERS, make_solver
@@ -47,6 +47,7 @@ __all__ = [
     "labels_from_scores",
     "make_solver",
     "parse_grid",
+    "parse_scales",
     "reduce_logits",
     "score_predictions",
     "select",
