@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from subkern.errors import UserError
-from subkern.solvers.registry import SOLVERS as REGISTERED
 
 __all__ = ["SOLVERS", "Config"]
 
@@ -51,8 +50,7 @@ class Config:
         template: prompt to use instead of the task's, in LM-BFF's notation.
         label_words: label words to use instead of the task's, in label order.
         train_limit, dev_limit, test_limit: at most so many examples of a split.
-        solvers: classifiers to solve on every kernel, names of `subkern.solvers.SOLVERS`; the first
-            one judges. Settings are searched over `subkern.solvers.default_grid`.
+        solvers: classifiers to solve on every kernel; the first one judges.
         tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
             them, or for ``each`` kernel by itself.
         max_drop: a rank may score so much less than the full kernel (share, 0.02 = 2 points).
@@ -121,7 +119,7 @@ class Config:
         for name, choices in _CHOICES.items():
             _one_of(name, getattr(self, name), choices)
         for solver in self.solvers:
-            _one_of("solvers", solver, tuple(REGISTERED))
+            _one_of("solvers", solver, SOLVERS)
         for name in ("ranks", "shots", "resamples", "train_limit", "dev_limit", "test_limit"):
             value = getattr(self, name)
             for each in value if isinstance(value, tuple) else (value,):

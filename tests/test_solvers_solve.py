@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 import cli
 from analyses.lora_classifiers import Split, predict, tune
-from analyses.lora_config import Config
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.solvers import (
@@ -161,6 +160,10 @@ def test_symmetric_solvers_refuse_and_name_the_others(c: int):
         (lambda k: solve("asym", k, grid={"C": [1]}), "no parameter 'C': it has f0_scale, gamma"),
         (lambda k: solve("asym", k, dev=None, grid={"C": [1]}), "no parameter 'C'"),
         (lambda k: solve("ridge", k, grid={"regularization": []}), "no values"),
+        (lambda k: solve("asym", k, grid={"gamma": [1, "x"]}), "gamma='x': give numbers"),
+        (lambda k: solve("asym", k, dev=None, grid={"lam": [None]}), "lam=None: give numbers"),
+        (lambda k: solve("svr", k, grid={"cv": [2.5]}), "cv=2.5: give whole numbers"),
+        (lambda k: solve("asym", k, grid={"logits": ["all"]}), "logits='all' is not known"),
         (lambda k: parse_grid(["gamma"]), "'gamma' is not NAME=VALUE"),
         (lambda k: parse_grid(["gamma="]), "is not NAME=VALUE"),
         (lambda k: parse_grid(["default", "lam=0"]), "'default' alone"),
@@ -236,4 +239,3 @@ def test_analyses_name_these_solvers_too(solver: str):
     found = solve(solver, k, grid="default")
     same = float(np.mean(predict(whole, split, solver, settings) == k["test"].right_labels))
     assert same == found["eval accuracy"]
-    assert Config(model="m", task="mr", solvers=(solver,)).solvers == (solver,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -80,7 +81,9 @@ def select(
 
 
 def check_grid(solver: KernelSolver, grid: Mapping[str, Sequence[Any]]) -> None:
-    """Raise `UserError` on a parameter that the solver does not have, or one without values."""
+    """Raise `UserError` on a parameter that the solver does not have, one without values, or a
+    value of a kind that it never takes.
+    """
     unknown = sorted(set(grid) - set(solver.get_params()))
     if unknown:
         known = ", ".join(sorted(solver.get_params()))
@@ -89,6 +92,24 @@ def check_grid(solver: KernelSolver, grid: Mapping[str, Sequence[Any]]) -> None:
     if empty:
         raise UserError(
             f"the grid of {empty[0]!r} has no values: give at least one, or leave it out"
+        )
+    for name, values in grid.items():
+        for value in values:
+            _check_kind(solver, name, value)
+
+
+def _check_kind(solver: KernelSolver, name: str, value: Any) -> None:
+    """Raise `UserError` on a word or None where the parameter is a number, or a part of one where
+    it is whole.
+    """
+    given = solver.get_params()[name]
+    declared = str(signature(type(solver)).parameters[name].annotation)
+    word = isinstance(value, str) and not isinstance(given, str)
+    whole = declared == "int"
+    if word or (value is None and "None" not in declared) or (whole and isinstance(value, float)):
+        raise UserError(
+            f"{type(solver).__name__} takes no {name}={value!r}: give "
+            f"{'whole ' if whole else ''}numbers"
         )
 
 
