@@ -195,8 +195,20 @@ def _finished(out: Path, identity: dict[str, Any], overwrite: bool) -> Kernel | 
 @cli.command()
 @click.argument("train", type=PATH)
 @click.argument("evaluation", metavar="EVAL", type=PATH)
-@click.option("--solver", default="ridge", show_default=True, help="ridge|lstsq|logistic|svc.")
-@click.option("--dev", type=PATH, help="Kernel train x dev on which the f0 scale is chosen.")
+@click.option(
+    "--solver",
+    default="ridge",
+    show_default=True,
+    help="ridge | lstsq | logistic | row-logistic | svc | svr | asym | asym-ridge; the last two and"
+    " row-logistic take asymmetric kernels.",
+)
+@click.option("--dev", type=PATH, help="Kernel train x dev on which settings are chosen.")
+@click.option(
+    "--grid",
+    "grids",
+    multiple=True,
+    help="Solver settings to choose from, like gamma=0.1,1,10 (repeatable), or 'default'.",
+)
 @click.option("--f0-scales", help="Scales of the initial logits to choose from, like none,1,10.")
 @click.option("--metric", default="accuracy", show_default=True, help="accuracy | f1.")
 @AS_JSON
@@ -205,6 +217,7 @@ def solve(
     evaluation: Path,
     solver: str,
     dev: Path | None,
+    grids: tuple[str, ...],
     f0_scales: str | None,
     metric: str,
     as_json: bool,
@@ -214,21 +227,13 @@ def solve(
 
     from analyses.terminal import show
     from subkern.kernel import Kernel
-    from subkern.solvers import evaluate
+    from subkern.solvers import evaluate, parse_grid, parse_scales
 
     kernels = [Kernel.load(p) for p in (train, evaluation, *([dev] if dev else []))]
-    scales = _scales(f0_scales)
-    found = evaluate(solver, *kernels, f0_scales=scales, metric=metric)  # type: ignore[arg-type]
+    scales = parse_scales(f0_scales) if f0_scales else None
+    chosen: dict[str, Any] = {"grid": parse_grid(grids), "f0_scales": scales, "metric": metric}
+    found = evaluate(solver, *kernels, **chosen)
     show(pd.DataFrame([found]), as_json)
-
-
-def _scales(text: str | None) -> tuple[float | None, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(None if part == "none" else float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--f0-scales '{text}' is not numbers or none, with commas") from None
 
 
 @cli.command()

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from subkern.adapters import describe, linear_modules, targeted_modules, wrap
 from subkern.capture import Captured
-from subkern.contraction import BLOCK, work_dtype
+from subkern.contraction import BLOCK
 from subkern.errors import UserError
-from subkern.factors import Outer
+from subkern.factors import Outer, work_dtype
 from subkern.models import LogitModel, named_parameters
 from subkern.subspaces import Coordinates
 from subkern.target_sets import NAMED, Targets, resolve
