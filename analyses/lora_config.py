@@ -32,14 +32,19 @@ _CHOICES = {
 
 
 def solvers_for(rule: str) -> tuple[str, ...]:
-    """Return the classifiers that learn from kernels of a rule, the default judge first.
+    """Return the classifiers that a study solves unless told otherwise, the judge first.
 
     Those for symmetric kernels learn functions of one feature map; an asymmetric rule has two.
     """
-    if not rule.startswith("asymmetric"):
-        return SOLVERS
-    able = [name for name, solver in REGISTERED.items() if not solver.requires_symmetric]
-    return tuple(sorted(able, key=lambda n: (*_ASYMMETRIC, n).index(n)))
+    wanted = _ASYMMETRIC if rule.startswith("asymmetric") else SOLVERS
+    return tuple(name for name in wanted if name in REGISTERED)
+
+
+def _able(rule: str) -> tuple[str, ...]:
+    """Return every classifier that kernels of a rule may be given to, the default ones first."""
+    one_sided = rule.startswith("asymmetric")
+    able = [n for n, s in REGISTERED.items() if not (one_sided and s.requires_symmetric)]
+    return tuple(dict.fromkeys([*solvers_for(rule), *able]))
 
 
 def _decides(what: str | None, default: Any) -> Any:
@@ -71,8 +76,8 @@ class Config:
         template: prompt to use instead of the task's, in LM-BFF's notation.
         label_words: label words to use instead of the task's, in label order.
         train_limit, dev_limit, test_limit: at most so many examples of a split.
-        solvers: classifiers to solve on every kernel; the first one judges. None takes those
-            that learn from the rule's kernels (`solvers_for`).
+        solvers: classifiers to solve on every kernel, names of `subkern.solvers.SOLVERS` that
+            learn from the rule's kernels; the first one judges. None takes `solvers_for` the rule.
         tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
             them, or for ``each`` kernel by itself.
         max_drop: a rank may score so much less than the full kernel (share, 0.02 = 2 points).
@@ -168,7 +173,7 @@ class Config:
         for name, choices in _CHOICES.items():
             _one_of(name, getattr(self, name), choices)
         for solver in self.classifiers:
-            _one_of("solvers", solver, solvers_for(self.rule))
+            _one_of("solvers", solver, _able(self.rule))
         if self.budget is not None:
             parse_budget(self.budget)
         named_sets(self.targets, self.target_sets)

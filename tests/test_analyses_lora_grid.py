@@ -113,7 +113,8 @@ def test_the_judge_of_an_asymmetric_rule_learns_from_its_kernels(
 ) -> None:
     assert solvers_for("sgd") == solvers_for("signgd") == ("logistic", "ridge", "svc")
     able = solvers_for("asymmetric_signgd")
-    assert able
+    assert able[0] == "asym"
+    assert config(solvers=("svr", "lstsq")).solvers == ("svr", "lstsq")
     assert not any(solvers.SOLVERS[name].requires_symmetric for name in able)
     monkeypatch.setattr(lora_config, "RULES", ("sgd", "asymmetric_signgd"))
     assert config(rule="asymmetric_signgd").solvers == able
