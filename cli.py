@@ -18,12 +18,14 @@ from analyses.options import (
     AS_JSON,
     DATA,
     HEAD,
+    JUDGING,
     MODEL,
     OVERWRITE,
     PATH,
     READING,
     RUNNING,
     SPLITS,
+    TARGETS,
     Numbers,
 )
 from subkern import __version__
@@ -285,12 +287,7 @@ def analyze() -> None:
 )
 @click.option("--ranks", type=Numbers(), default="1,2,4,8,16,32", show_default=True)
 @click.option("--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A.")
-@click.option(
-    "--targets",
-    default="all-linear",
-    show_default=True,
-    help="all-linear, names or suffixes with commas, or a regular expression.",
-)
+@TARGETS
 @click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha (scale only).")
 @click.option("--rslora", is_flag=True, help="Rank-stabilised scaling (scale only).")
 @click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
@@ -302,14 +299,11 @@ def analyze() -> None:
 @click.option("--train-limit", type=int)
 @click.option("--dev-limit", type=int)
 @click.option("--test-limit", type=int, help="At most so many examples of a split.")
-@click.option("--max-drop", default=0.02, show_default=True, help="Score a rank may lose.")
-@click.option(
-    "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions it needs."
-)
+@JUDGING
 @click.option("--out", type=PATH, required=True, help="Run directory.")
 @OVERWRITE
 def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
-    """Which LoRA rank preserves the kernel of full fine-tuning?
+    """Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?
 
     Writes tables, figures and report.html to the run directory. The same command again continues
     an interrupted run, or says "up to date".
@@ -317,12 +311,15 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
     from rich.console import Console
 
     from analyses import lora
+    from analyses.lora_targets import from_texts
     from analyses.terminal import WIDTH, ProgressBar
-    from subkern.subspaces import parse_targets
 
     if asked["label_words"] is not None:
         asked["label_words"] = tuple(asked["label_words"].split(","))
-    asked["targets"] = parse_targets(asked["targets"])
+    if _is_given("targets"):
+        asked |= from_texts(asked["targets"])
+    else:
+        del asked["targets"]
     settings = _settings(config, asked)
     command = shlex.join(["subkern", *sys.argv[1:]])
     with ProgressBar("kernel entries") as report:
@@ -338,9 +335,7 @@ def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
     """The study's settings: the file's, and over them the options given on the command line."""
     from analyses.lora import Config
 
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    given = {k for k in asked if context.get_parameter_source(k) is not default}
+    given = {k for k in asked if _is_given(k)}
     values = {k: v for k, v in asked.items() if v is not None}
     if config is not None:
         stored = Config.from_file(config).as_dict()
@@ -349,6 +344,12 @@ def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
     return Config.from_dict(values)
+
+
+def _is_given(option: str) -> bool:
+    """Whether an option stands on the command line; True for what is made of one that does."""
+    default = click.core.ParameterSource.DEFAULT
+    return click.get_current_context().get_parameter_source(option) is not default
 
 
 def main() -> None:

@@ -132,8 +132,10 @@ def _parse_lora(text: str) -> Subspace:
 
 
 def parse_targets(text: str) -> str | tuple[str, ...]:
-    """Adapter targets: ``all-linear``, a regular expression, or names joined by ``+`` or ``,``."""
-    if text == "all-linear" or not re.fullmatch(r"[\w.]+([+,][\w.]+)*", text):
+    """Adapter targets: a named set, a regular expression, or names joined by ``+`` or ``,``."""
+    from subkern.target_sets import NAMED
+
+    if text in NAMED or not re.fullmatch(r"[\w.]+([+,][\w.]+)*", text):
         return text
     return tuple(re.split(r"[+,]", text))
 
