@@ -12,9 +12,12 @@ import torch
 
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
-from subkern import UserError, sign_kernel
+from subkern import UserError, sign_kernel, update_kernel
+from subkern.capture import Captured
 from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.kernel import Kernel
 from subkern.models import LogitModel, named_parameters
+from subkern.pairwise import Job
 from subkern.prompts import EncodedExample
 from subkern.rules import NAMES, UpdateRule, parse_rule
 
@@ -316,3 +319,67 @@ def test_interrupted_signs_go_on_to_the_same_numbers(
     assert recorded[0] == recorded[1] > 0
     running.clear()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_interrupted_updates_go_on_to_the_same_numbers(
+    spilled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, right, folder = oracles.logit_model(GPT2), SIDES["more"], tmp_path / "tiles"
+    memory = least(model) if spilled else None
+    rule = "asymmetric_adam:eps=1e-3"
+    whole = compute_kernel(model, X, right, rule=rule, running=Running(memory=memory))
+    captured: list[int] = []
+    capture_all = update_kernel.capture_all
+
+    def counted(job: Job, group: list[EncodedExample]) -> Captured:
+        captured.append(len(group))
+        return capture_all(job, group)
+
+    monkeypatch.setattr(update_kernel, "capture_all", counted)
+    with pytest.raises(Interrupted):
+        compute_kernel(
+            model, X, right, rule=rule,
+            running=Running(memory=memory, checkpoint=folder, progress=stop_after(4)),
+        )  # fmt: skip
+    assert sum(captured) == 6
+    assert len(list(folder.glob("factors-*"))) == (len(captured) if spilled else 0)
+    running = Running(memory=memory, checkpoint=folder)
+    again = compute_kernel(model, X, right, rule=rule, running=running)
+    assert sum(captured) == (6 if spilled else 12)  # those in files are found again
+    assert again == whole
+    running.clear()
+    assert not folder.exists()
+
+
+# --- kernels of two directions ---
+
+
+def test_both_directions_are_saved_and_selected(tmp_path: Path) -> None:
+    kernel = compute_kernel(oracles.logit_model(GPT2), X, Y, rule="asymmetric_signgd")
+    assert kernel.is_asymmetric
+    assert not kernel.is_symmetric
+    loaded = Kernel.load(kernel.save(tmp_path / "kernel.zarr"))
+    assert loaded == kernel
+    assert loaded.reverse is not None
+    part = loaded.select(left=[X[2].id, X[0].id], right=slice(1, 3))
+    assert part.reverse is not None
+    np.testing.assert_array_equal(part.reverse, loaded.reverse[[2, 0], :, 1:3])
+    other = Kernel(kernel.values, kernel.left_ids, kernel.right_ids, provenance=kernel.provenance)
+    assert not other.is_asymmetric
+    assert other != kernel
+    assert not kernel.allclose(other)
+
+
+def test_directions_must_fit_each_other() -> None:
+    values = np.arange(16.0).reshape(2, 2, 2, 2)
+    ids = ["a", "b"]
+    rule = {"rule": "asymmetric_signgd"}
+    turned = values.transpose(2, 3, 0, 1)
+    assert Kernel(values, ids, ids, provenance=rule, reverse=turned).is_asymmetric
+    with pytest.raises(UserError, match=r"^rows are columns but the kernel is not symmetric"):
+        Kernel(values, ids, ids, provenance=rule, reverse=values)
+    with pytest.raises(UserError, match=r"^the reverse direction has shape \[2, 2, 2, 1\]"):
+        Kernel(values, ids, ids, provenance=rule, reverse=turned[..., :1])
+    with pytest.raises(UserError, match="not finite"):
+        Kernel(values, ids, ids, provenance=rule, reverse=turned + np.inf)
