@@ -55,7 +55,7 @@ def run_updates(
                 store.put(key, done[key])
             if progress is not None:
                 progress(len(left) * len(right) * (k + 1) // len(keys), len(left) * len(right))
-    values = sum(done[key]["values"] for key in keys)
+    values = np.sum([done[key]["values"] for key in keys], axis=0)
     logits = done[keys[0]]["logits"]
     picks = [order[e.id] for e in right]
     zeroed = sum(int(done[key]["zeroed"]) for key in keys)

@@ -92,7 +92,7 @@ def test_options_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ({"budget": "lots"}, "budget 'lots' is no number of parameters"),
         ({"budget": "0"}, "budget '0' is no number"),
         ({"budget": "101%"}, "budget '101%'"),
-        ({"rule": "adamw"}, "rule 'adamw' is unknown: use sgd"),
+        ({"rule": "adamw"}, "unknown rule 'adamw': use sgd"),
     ],
 )
 def test_wrong_settings_get_one_line(changes: dict[str, Any], message: str) -> None:
