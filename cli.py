@@ -313,7 +313,7 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
 
     from analyses import lora
     from analyses.terminal import WIDTH, ProgressBar
-    from subkern.subspaces import parse_targets
+    from subkern.subspace_text import parse_targets
 
     if asked["label_words"] is not None:
         asked["label_words"] = tuple(asked["label_words"].split(","))

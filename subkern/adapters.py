@@ -11,31 +11,40 @@ import torch
 from torch import nn
 
 from subkern.errors import UserError
+from subkern.groups import norm_modules
 from subkern.models import LogitModel
+from subkern.virtual_tokens import add_virtual_tokens
 
 
 def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitModel:
     """`model` with the adapter of `config`, on a copy that shares every weight.
 
     The copy is in evaluation mode (adapter dropout off). The adapter is initialised by PEFT from
-    `seed`; only its parameters, and the linear readout if there is one, require gradients.
+    `seed`; only its parameters, and the linear readout if there is one, require gradients. LN
+    tuning without targets takes every norm of the model.
 
     Raises:
         UserError: PEFT refuses the configuration (no module matches the targets, say), or the
-            method adds virtual tokens and is no map of the model's own parameters.
+            model has no place for the virtual tokens of a prompt method.
     """
-    if config.is_prompt_learning:
-        raise UserError(f"{config.peft_type} adds virtual tokens: use an adapter method")
     module = _copy(model.module, shared=not _rewrites(config))
+    # PEFT decomposes weights (PiSSA, OLoRA) in float32 only.
+    double = _keeps_function(config) and model.dtype == torch.float64
+    config = _with_targets(module, config)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            wrapped = peft.get_peft_model(module, copy.deepcopy(config))
-    except (ValueError, TypeError, NotImplementedError) as error:
+            if config.is_prompt_learning:
+                return model.with_module(add_virtual_tokens(module, config))
+            wrapped = peft.get_peft_model(module.float() if double else module, config)
+    except UserError:
+        raise
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise UserError(_explain(model, config, error)) from error
-    wrapped = wrapped.to(model.dtype)
-    inner = wrapped.base_model.model
+    inner = wrapped.to(model.dtype).base_model.model
     assert isinstance(inner, nn.Module)
+    if double:
+        _restore(model.module, inner)
     return model.with_module(inner)
 
 
@@ -75,6 +84,34 @@ def _rewrites(config: peft.PeftConfig) -> bool:
     """Whether the method may change the base weights in place (PiSSA, OLoRA, …)."""
     plain = (True, False, "gaussian", "orthogonal")
     return getattr(config, "init_lora_weights", True) not in plain
+
+
+def _keeps_function(config: peft.PeftConfig) -> bool:
+    """Whether the method takes its start out of the weight: W = W_rest + s·B·A (PiSSA, OLoRA)."""
+    init = getattr(config, "init_lora_weights", True)
+    return isinstance(init, str) and init.startswith(("pissa", "olora"))
+
+
+def _restore(original: nn.Module, wrapped: nn.Module) -> None:
+    """Put float64 weights back after an initialisation in float32: W_rest = W − s·B·A exactly."""
+    from peft.tuners.lora import LoraLayer
+
+    weights = dict(original.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if (plain := name.replace(".base_layer", "")) in weights:
+                parameter.copy_(weights[plain])
+        for layer in wrapped.modules():
+            if isinstance(layer, LoraLayer):
+                layer.get_base_layer().weight -= layer.get_delta_weight("default")
+
+
+def _with_targets(module: nn.Module, config: peft.PeftConfig) -> peft.PeftConfig:
+    """A copy of `config`, which PEFT may change; LN tuning finds its norms by what they are."""
+    config = copy.deepcopy(config)
+    if config.peft_type == peft.PeftType.LN_TUNING and config.target_modules is None:
+        config.target_modules = set(norm_modules(module))
+    return config
 
 
 def _copy(module: nn.Module, *, shared: bool) -> nn.Module:

@@ -22,13 +22,15 @@ from subkern import lora
 from subkern.capture import Captured
 from subkern.checks import Plan, check_function, make_plan
 from subkern.contraction import contract
+from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
 from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
-from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
+from subkern.subspace_text import parse_subspace
+from subkern.subspaces import Coordinates, Full, Subspace
 from subkern.tiles import Progress, TileStore, parse_memory
 from subkern.weights import weights_digest
 
@@ -99,9 +101,11 @@ def compute_kernel(
     _check_choice("rule", rule, RULES)
     _check_choice("engine", engine, ENGINES)
     _check_examples(left, right)
-    coordinates = as_subspace(subspace).attach(model)
+    subspace = as_subspace(subspace)
+    coordinates = subspace.attach(model)
     provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
+    refuse_dead(coordinates, subspace, [*left, *right])
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
         outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress))

@@ -28,7 +28,7 @@ from subkern.contraction import BLOCK, work_dtype
 from subkern.errors import UserError
 from subkern.factors import Outer
 from subkern.models import LogitModel, named_parameters
-from subkern.subspaces import Coordinates
+from subkern.subspaces import Coordinates, Trainable
 
 Targets = str | tuple[str, ...]
 
@@ -45,7 +45,7 @@ def draw_rows(seed: int, module: str, rank: int, d_in: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(Trainable):
     """LoRA of one rank as a subspace: PEFT's own layers, with A drawn by `draw_rows`.
 
     Args:
@@ -96,8 +96,7 @@ class Lora:
             rows = draw_rows(self.seed, name, self.r, weight.shape[1])
             with torch.no_grad():
                 weight.copy_(torch.from_numpy(rows))
-        chosen = {n: p for n, p in named_parameters(wrapped).items() if p.requires_grad}
-        return Coordinates(wrapped, chosen)
+        return Coordinates.of_adapter(wrapped)
 
     def describe(self) -> dict[str, Any]:
         """Rank, scaling, targets and seed."""
