@@ -105,12 +105,13 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
     ]
     if not outermost:
         return []
-    return list(max(outermost, key=lambda m: sum(p.numel() for p in m.parameters())))
+    sizes = [sum(p.numel() for p in m.parameters()) for m in outermost]
+    return list(outermost[sizes.index(max(sizes))])
 
 
 @dataclass(frozen=True)
 class ParameterGroup(Trainable):
-    """The parameters that are of one kind, and no others: a linear readout is in no-embeddings.
+    """The parameters of one kind, and no others.
 
     Args:
         group: ``norm``, ``attention``, ``mlp``, ``embeddings``, ``head``, ``no-embeddings`` or

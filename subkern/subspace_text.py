@@ -190,10 +190,11 @@ class _Adapter:
         return Peft(config, seed, self.kind)
 
 
-_TARGETS = {"targets": ("target_modules", _peft_targets)}
-_RANKED = {"r": ("r", int), "alpha": ("alpha", float), **_TARGETS}
+_Options = Mapping[str, tuple[str, Read]]
+_TARGETS: _Options = {"targets": ("target_modules", _peft_targets)}
+_RANKED: _Options = {"r": ("r", int), "alpha": ("alpha", float), **_TARGETS}
 _LINEAR = {"target_modules": "all-linear"}
-_VIRTUAL = {"n": ("num_virtual_tokens", int)}
+_VIRTUAL: _Options = {"n": ("num_virtual_tokens", int)}
 _ADAPTERS = (
     _Adapter(
         "ia3",
@@ -213,14 +214,18 @@ _ADAPTERS = (
     _Adapter(
         "boft",
         "BOFTConfig",
-        {"block": ("boft_block_size", int), "factors": ("boft_n_butterfly_factor", int)} | _TARGETS,
+        {
+            "block": ("boft_block_size", int),
+            "factors": ("boft_n_butterfly_factor", int),
+            **_TARGETS,
+        },
         _LINEAR,
     ),
     _Adapter("prompt", "PromptTuningConfig", _VIRTUAL, {"num_virtual_tokens": 10}),
     _Adapter(
         "prefix",
         "PrefixTuningConfig",
-        _VIRTUAL | {"projection": ("prefix_projection", read_flag)},
+        {**_VIRTUAL, "projection": ("prefix_projection", read_flag)},
         {"num_virtual_tokens": 10},
     ),
     _Adapter("ln", "LNTuningConfig", _TARGETS),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -49,6 +49,7 @@ class Coordinates:
         return sum(p.numel() for p in self.parameters.values())
 
 
+@runtime_checkable
 class Subspace(Protocol):
     """A map from coordinates to parameters."""
 
@@ -61,10 +62,10 @@ class Subspace(Protocol):
         ...
 
 
-class Trainable:
-    """What every subspace here can do besides: stand at a point of its training."""
+class Trainable(Subspace):
+    """A subspace that can also stand at a point of its training."""
 
-    def at(self: Subspace, checkpoint: str | Path | Mapping[str, Tensor]) -> At:
+    def at(self, checkpoint: str | Path | Mapping[str, Tensor]) -> At:
         """This subspace with its tensors at `checkpoint` instead of at their start.
 
         Args:

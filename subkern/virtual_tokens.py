@@ -15,10 +15,17 @@ from typing import Any
 
 import peft
 import torch
-from peft import PeftModel, PeftType
+from peft import PeftModel, PeftType, PromptLearningConfig
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from subkern.errors import UserError
+
+
+def method_name(config: peft.PeftConfig) -> str:
+    """PEFT's name of the method of `config`, like ``PREFIX_TUNING``."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
 
 EMBEDDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
 SUPPORTED = (*EMBEDDED, PeftType.PREFIX_TUNING)
@@ -38,15 +45,16 @@ class VirtualTokens(PeftModel):
         UserError: another method, or a model that cannot take its virtual tokens.
     """
 
-    def __init__(self, model: nn.Module, config: peft.PeftConfig) -> None:
+    def __init__(self, model: PreTrainedModel, config: peft.PeftConfig) -> None:
         if config.peft_type not in SUPPORTED:
             kinds = ", ".join(kind.value for kind in SUPPORTED)
-            raise UserError(f"{config.peft_type.value} is not supported: use an adapter or {kinds}")
+            raise UserError(f"{method_name(config)} is not supported: use an adapter or {kinds}")
         config = copy.deepcopy(config)
+        assert isinstance(config, PromptLearningConfig)
         config.inference_mode = False
         if config.peft_type in EMBEDDED:
             # Wide as the word embeddings, which are not always as wide as the layers (ALBERT).
-            width = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+            width = next(model.get_input_embeddings().parameters()).shape[1]
             config.token_dim = config.token_dim or width
             config.num_layers = config.num_attention_heads = 1  # PEFT asks, and never uses them
         super().__init__(model, config)
@@ -65,7 +73,7 @@ class VirtualTokens(PeftModel):
         if self.peft_type == PeftType.PREFIX_TUNING:
             prefix = self.get_prompt(len(input_ids))
             return self.base_model(input_ids=input_ids, attention_mask=mask, past_key_values=prefix)
-        embeddings = self.base_model.get_input_embeddings()(input_ids)
+        embeddings = self.base_model.get_input_embeddings()(input_ids)  # type: ignore[operator]
         text = torch.cat([self._prompts(len(input_ids)).to(embeddings.dtype), embeddings], dim=1)
         return self._without_prompt(inputs_embeds=text, attention_mask=mask)
 
@@ -100,13 +108,13 @@ class VirtualTokens(PeftModel):
         return out
 
 
-def add_virtual_tokens(model: nn.Module, config: peft.PeftConfig) -> VirtualTokens:
+def add_virtual_tokens(model: PreTrainedModel, config: peft.PeftConfig) -> VirtualTokens:
     """`model`, frozen in place, behind the virtual tokens of `config`; tried on three tokens.
 
     Raises:
         UserError: the model has no place for them, or takes them and does not use them.
     """
-    method, kind = config.peft_type.value, type(model).__name__
+    method, kind = method_name(config), type(model).__name__
     try:
         wrapped = VirtualTokens(model, config).eval().to(next(model.parameters()).dtype)
         moves = _moves_output(wrapped)
@@ -126,6 +134,3 @@ def _moves_output(wrapped: VirtualTokens) -> bool:
     with torch.enable_grad():
         out = wrapped(ids, torch.ones_like(ids))[0]
     return bool(out.requires_grad)
-
-
-__all__ = ["VirtualTokens", "add_virtual_tokens"]
