@@ -149,8 +149,9 @@ def copy_module(module: nn.Module, *, shared: bool) -> nn.Module:
 def _explain(model: LogitModel, config: peft.PeftConfig, error: Exception) -> str:
     message, method = str(error), method_name(config)
     kinds = sorted({type(m).__name__ for m in _linear(model.module).values()})
-    refused = re.search(r"[Tt]arget module (\w+)\(.* is not supported", message)
-    if message.startswith("Target module not found") or (refused and refused[1] in kinds):
+    # "Target module Conv1D(nf=48) is not supported", "… of type <class 'a.Conv1D'> not supported"
+    refused = re.search(r"[Tt]arget module (?:of type .*\.)?(\w+)\W.*not supported", message)
+    if refused and refused[1] in kinds:
         return f"PEFT's {method} adapts no {' or '.join(kinds)}, as this model has: use lora or ia3"
     if "target" in message.lower():
         targets = getattr(config, "target_modules", None)

@@ -148,10 +148,17 @@ def _adapter_config(model: LogitModel) -> Any:
 def _check_config(path: Path, ours: Any) -> None:
     import peft
 
+    from subkern.virtual_tokens import method_name
+
     try:
         theirs = peft.PeftConfig.from_pretrained(str(path))
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"'{path / CONFIG}' is no configuration of PEFT's: {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"'{path / CONFIG}' is no configuration of PEFT's: {reason}") from error
+    if method_name(ours) != method_name(theirs):
+        raise UserError(
+            f"'{path}' holds {method_name(theirs)}, and the subspace is {method_name(ours)}"
+        )
     lines = differences(_settings(ours), _settings(theirs))
     if lines:
         raise UserError(f"'{path}' was trained in another subspace: {summary(lines)}")

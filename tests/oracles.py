@@ -66,11 +66,12 @@ def jacobian(
     rows = []
     for example in examples:
         logits = logits_alone(model, example)
-        rows.append(torch.stack([_gradient(logit, wanted) for logit in logits]))
+        rows.append(torch.stack([gradient(logit, wanted) for logit in logits]))
     return torch.stack(rows)
 
 
-def _gradient(logit: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+def gradient(logit: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Return ∂logit/∂parameters, flattened and joined; what it does not depend on gives zeros."""
     grads = torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True)
     pairs = zip(grads, parameters, strict=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
