@@ -18,12 +18,14 @@ from analyses.options import (
     AS_JSON,
     DATA,
     HEAD,
+    JUDGING,
     MODEL,
     OVERWRITE,
     PATH,
     READING,
     RUNNING,
     SPLITS,
+    TARGETS,
     Numbers,
 )
 from subkern import __version__
@@ -194,8 +196,20 @@ def _finished(out: Path, identity: dict[str, Any], overwrite: bool) -> Kernel | 
 @cli.command()
 @click.argument("train", type=PATH)
 @click.argument("evaluation", metavar="EVAL", type=PATH)
-@click.option("--solver", default="ridge", show_default=True, help="ridge|lstsq|logistic|svc.")
-@click.option("--dev", type=PATH, help="Kernel train x dev on which the f0 scale is chosen.")
+@click.option(
+    "--solver",
+    default="ridge",
+    show_default=True,
+    help="ridge | lstsq | logistic | row-logistic | svc | svr | asym | asym-ridge; the last two and"
+    " row-logistic take asymmetric kernels.",
+)
+@click.option("--dev", type=PATH, help="Kernel train x dev on which settings are chosen.")
+@click.option(
+    "--grid",
+    "grids",
+    multiple=True,
+    help="Solver settings to choose from, like gamma=0.1,1,10 (repeatable), or 'default'.",
+)
 @click.option("--f0-scales", help="Scales of the initial logits to choose from, like none,1,10.")
 @click.option("--metric", default="accuracy", show_default=True, help="accuracy | f1.")
 @AS_JSON
@@ -204,6 +218,7 @@ def solve(
     evaluation: Path,
     solver: str,
     dev: Path | None,
+    grids: tuple[str, ...],
     f0_scales: str | None,
     metric: str,
     as_json: bool,
@@ -213,21 +228,13 @@ def solve(
 
     from analyses.terminal import show
     from subkern.kernel import Kernel
-    from subkern.solvers import evaluate
+    from subkern.solvers import evaluate, parse_grid, parse_scales
 
     kernels = [Kernel.load(p) for p in (train, evaluation, *([dev] if dev else []))]
-    scales = _scales(f0_scales)
-    found = evaluate(solver, *kernels, f0_scales=scales, metric=metric)  # type: ignore[arg-type]
+    scales = parse_scales(f0_scales) if f0_scales else None
+    chosen: dict[str, Any] = {"grid": parse_grid(grids), "f0_scales": scales, "metric": metric}
+    found = evaluate(solver, *kernels, **chosen)
     show(pd.DataFrame([found]), as_json)
-
-
-def _scales(text: str | None) -> tuple[float | None, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(None if part == "none" else float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--f0-scales '{text}' is not numbers or none, with commas") from None
 
 
 @cli.command()
@@ -281,12 +288,7 @@ def analyze() -> None:
 )
 @click.option("--ranks", type=Numbers(), default="1,2,4,8,16,32", show_default=True)
 @click.option("--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A.")
-@click.option(
-    "--targets",
-    default="all-linear",
-    show_default=True,
-    help="all-linear, names or suffixes with commas, or a regular expression.",
-)
+@TARGETS
 @click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha (scale only).")
 @click.option("--rslora", is_flag=True, help="Rank-stabilised scaling (scale only).")
 @click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
@@ -298,14 +300,11 @@ def analyze() -> None:
 @click.option("--train-limit", type=int)
 @click.option("--dev-limit", type=int)
 @click.option("--test-limit", type=int, help="At most so many examples of a split.")
-@click.option("--max-drop", default=0.02, show_default=True, help="Score a rank may lose.")
-@click.option(
-    "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions it needs."
-)
+@JUDGING
 @click.option("--out", type=PATH, required=True, help="Run directory.")
 @OVERWRITE
 def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
-    """Which LoRA rank preserves the kernel of full fine-tuning?
+    """Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?
 
     Writes tables, figures and report.html to the run directory. The same command again continues
     an interrupted run, or says "up to date".
@@ -313,12 +312,15 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
     from rich.console import Console
 
     from analyses import lora
+    from analyses.lora_targets import from_texts
     from analyses.terminal import WIDTH, ProgressBar
-    from subkern.subspace_text import parse_targets
 
     if asked["label_words"] is not None:
         asked["label_words"] = tuple(asked["label_words"].split(","))
-    asked["targets"] = parse_targets(asked["targets"])
+    if _is_given("targets"):
+        asked |= from_texts(asked["targets"])
+    else:
+        del asked["targets"]
     settings = _settings(config, asked)
     command = shlex.join(["subkern", *sys.argv[1:]])
     with ProgressBar("kernel entries") as report:
@@ -334,9 +336,7 @@ def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
     """The study's settings: the file's, and over them the options given on the command line."""
     from analyses.lora import Config
 
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    given = {k for k in asked if context.get_parameter_source(k) is not default}
+    given = {k for k in asked if _is_given(k)}
     values = {k: v for k, v in asked.items() if v is not None}
     if config is not None:
         stored = Config.from_file(config).as_dict()
@@ -345,6 +345,12 @@ def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
     return Config.from_dict(values)
+
+
+def _is_given(option: str) -> bool:
+    """Whether an option stands on the command line; True for what is made of one that does."""
+    default = click.core.ParameterSource.DEFAULT
+    return click.get_current_context().get_parameter_source(option) is not default
 
 
 def main() -> None:

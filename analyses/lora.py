@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,27 +19,28 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from analyses import lora_classifiers, lora_measure
+from analyses.lora_answer import caveats, figures, page, sentence, summary
 from analyses.lora_classifiers import Split
 from analyses.lora_config import Config
-from analyses.lora_figures import FIGURES
+from analyses.lora_grid import recommend_configuration
 from analyses.lora_inputs import Inputs, identity, load_inputs
 from analyses.lora_measure import measure
-from analyses.lora_report import page, summary
 from analyses.lora_table import tidy
-from analyses.lora_text import caveats, sentence
+from analyses.lora_targets import kernel_name
 from analyses.lora_verdict import Recommendation, recommend
 from analyses.report import png, render
 from analyses.results import FIGURE_FOLDER, REPORT, Results, RunDirectory, State, replacing
 from subkern import provenance
 from subkern.agreement.predictions import Score
-from subkern.compute import LoraGrid, Running, sweep_lora
+from subkern.compute import LoraGrid, LoraSweep, Running, sweep_targets
 from subkern.data import Example
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.loading import load_model
-from subkern.lora import sweep_layers
+from subkern.lora_sweep import resolve_sets
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
+from subkern.target_sets import resolve
 from subkern.tiles import Progress
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "draw",
     "plot",
     "recommend",
+    "recommend_configuration",
     "run",
     "sentence",
     "summary",
@@ -99,16 +101,18 @@ def analyze(
     directory = RunDirectory(out, NAME, asked)
     state = directory.state(overwrite=overwrite)
     command = command or f"analyses.lora.analyze(Config(**{config.as_dict()!r}), {str(out)!r})"
-    if state == "done" and directory.is_current and _is_drawn(directory.path):
-        return Outcome(Results.load(directory.path), directory.path / REPORT, up_to_date=True)
+    if state == "done" and directory.is_current:
+        results = Results.load(directory.path)
+        if _is_drawn(directory.path, results):
+            return Outcome(results, directory.path / REPORT, up_to_date=True)
     if state == "done":
         directory.rewrite(config.as_dict(), command)
         results = Results.load(directory.path)
     else:
         model = _load(config, inputs)
         if overwrite:  # what is there is given up only for settings that the model can take
-            sweep_layers(model, config.targets, max(config.ranks), config.adapter_seeds[:1])
-        directory.claim(config.as_dict(), describe(inputs, model), command)
+            resolve_sets(model, config.sets, max(config.ranks), config.adapter_seeds[:1])
+        directory.claim(config.as_dict(), describe(inputs, model, config), command)
         results = _compute_into(directory, state, config, inputs, model, progress)
     return Outcome(results, draw(results, directory.path), up_to_date=state == "done")
 
@@ -141,7 +145,7 @@ def run(
 
 def plot(results: Results) -> dict[str, Figure]:
     """Draw the figures of saved or fresh results, by name."""
-    return {name: figure(results) for name, figure in FIGURES.items()}
+    return {name: figure(results) for name, figure in figures(results).items()}
 
 
 def draw(results: Results, out: Path) -> Path:
@@ -165,14 +169,15 @@ def _figure_path(out: Path, name: str, kind: str) -> Path:
     return out / FIGURE_FOLDER / f"{name}.{kind}"
 
 
-def _is_drawn(out: Path) -> bool:
+def _is_drawn(out: Path, results: Results) -> bool:
     """Say if every figure and the report are there."""
-    paths = [_figure_path(out, name, kind) for name in FIGURES for kind in ("png", "pdf")]
+    paths = [_figure_path(out, name, kind) for name in figures(results) for kind in ("png", "pdf")]
     return all(path.is_file() for path in [*paths, out / REPORT])
 
 
-def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
+def describe(inputs: Inputs, model: LogitModel, config: Config) -> dict[str, Any]:
     """Return what the settings were resolved to, for readers."""
+    notes = {name: resolve(model, targets).note for name, targets in config.sets.items()}
     task, prompt = inputs.task, model.prompt
     words = list(prompt.label_words) if prompt is not None else []
     return provenance.normalize(
@@ -187,6 +192,7 @@ def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
             "logits": inputs.logits,
             "examples": inputs.examples,
             "model": model.description,
+            "target_sets": {name: {"note": note} for name, note in notes.items() if note},
         }
     )
 
@@ -227,18 +233,24 @@ def _compute(
             None if checkpoint is None else checkpoint / f"seed-{seed}",
         )
         right = [*encoded["train"], *encoded["dev"], *encoded["test"]]
-        sweep = sweep_lora(model, encoded["train"], right, grid=_grid(config), running=running)
-        kernels[f"{seed}/full"] = sweep.full
-        kernels[f"{seed}/targets"] = sweep.targets_full
-        for (adapter_seed, rank), kernel in sweep.kernels.items():
-            kernels[f"{seed}/lora-r{rank}-s{adapter_seed}"] = kernel
+        sweeps = sweep_targets(
+            model,
+            encoded["train"],
+            right,
+            sets=config.sets,
+            grid=_grid(config),
+            rule=config.rule,
+            running=running,
+        )
+        for name, kernel in _named(sweeps, config).items():
+            kernels[f"{seed}/{name}"] = kernel
         split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
-        rows += measure(sweep, split, _metric(inputs), config, data_seed=seed)
+        rows += measure(sweeps, split, _metric(inputs), config, data_seed=seed)
     times = {"started": started, "finished": datetime.now(UTC)}
     return Results(
         analysis=NAME,
         config=config.as_dict(),
-        inputs=describe(inputs, model),
+        inputs=describe(inputs, model, config),
         table=tidy(rows),
         kernels=kernels,
         environment={
@@ -246,6 +258,22 @@ def _compute(
             **{name: time.isoformat(timespec="seconds") for name, time in times.items()},
         },
     )
+
+
+def _grid(config: Config) -> LoraGrid:
+    """Return what the sweep of each target set covers."""
+    return LoraGrid(config.ranks, config.adapter_seeds, alpha=config.alpha, rslora=config.rslora)
+
+
+def _named(sweeps: Mapping[str, LoraSweep], config: Config) -> dict[str, Kernel]:
+    """Return the kernels of one data seed by the names they are kept under."""
+    settings, found = config.as_dict(), {"full": next(iter(sweeps.values())).full}
+    for targets, sweep in sweeps.items():
+        found[kernel_name(settings, targets, "targets")] = sweep.targets_full
+        for (adapter_seed, rank), kernel in sweep.kernels.items():
+            name = kernel_name(settings, targets, f"lora-r{rank}-s{adapter_seed}")
+            found[name] = kernel
+    return found
 
 
 def _metric(inputs: Inputs) -> Score:
@@ -258,8 +286,3 @@ def _encode(model: LogitModel, examples: Sequence[Example]) -> list[EncodedExamp
     if model.prompt is None:
         raise ValueError("the model was loaded without a task, so it has no prompt")
     return model.prompt.encode_all(examples)
-
-
-def _grid(config: Config) -> LoraGrid:
-    """Return what the sweep covers."""
-    return LoraGrid(config.ranks, config.adapter_seeds, config.targets, config.alpha, config.rslora)

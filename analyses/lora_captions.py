@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from analyses import formatting as fmt
-from analyses.lora_figures import OVERLAP, heatmap, shown_kernels, spectrum, spectrum_kernels
+from analyses.lora_figures import (
+    OVERLAP,
+    heatmap,
+    shown_kernels,
+    spectral,
+    spectrum,
+    spectrum_kernels,
+)
 from analyses.lora_numbers import (
     full_score,
     kernel_agreement,
@@ -163,10 +170,10 @@ def _spectra(results: Results) -> Caption:
     top = [f"{fmt.percent(spectrum(kernel)[0], 0)} in {title}" for title, kernel in picked]
     width = [f"{effective_directions(kernel):.1f} for {title}" for title, kernel in picked]
     text = (
-        "Eigenvalues of the centred train kernels over their sum. The largest holds"
-        f" {fmt.joined(top)}. As widely spread as so many equal ones (effective rank):"
-        f" {fmt.joined(width)}. Where a spectrum falls faster than full fine-tuning's, directions"
-        " that full fine-tuning tells apart have merged."
+        f"{spectral(results).capitalize()}s of the centred train kernels over their sum. The"
+        f" largest holds {fmt.joined(top)}. As widely spread as so many equal ones (effective"
+        f" rank): {fmt.joined(width)}. Where a spectrum falls faster than full fine-tuning's,"
+        " directions that full fine-tuning tells apart have merged."
     )
-    alt = f"Log-scale line chart of eigenvalue shares; effective rank {fmt.joined(width)}."
-    return Caption("Eigenvalue spectra", text, alt)
+    alt = f"Log-scale line chart of {spectral(results)} shares; effective rank {fmt.joined(width)}."
+    return Caption(f"{spectral(results).capitalize()} spectra", text, alt)

@@ -15,16 +15,12 @@ import numpy.typing as npt
 
 from subkern.agreement.predictions import Score
 from subkern.kernel import Kernel
-from subkern.solvers import DEFAULT_GRID, labels_from_scores, make_solver, select
+from subkern.solvers import default_grid, labels_from_scores, make_solver, select
+from subkern.solvers.directions import reverse_of
 
-__all__ = ["GRID", "Split", "initial_predictions", "labels_of", "predict", "tune"]
+__all__ = ["Split", "initial_predictions", "labels_of", "predict", "tune"]
 
 Integers = npt.NDArray[np.int64]
-
-GRID: Mapping[str, Sequence[float | None]] = {
-    "regularization": DEFAULT_GRID,
-    "f0_scale": (None, 1.0, 10.0),  # None: forget the initial logits
-}
 
 
 @dataclass(frozen=True)
@@ -37,11 +33,11 @@ class Split:
 
 
 def tune(kernel: Kernel, split: Split, solver: str, metric: Score) -> dict[str, Any]:
-    """Return the point of `GRID` at which ``solver``, fitted on train, does best on dev."""
+    """Return the point of the solver's default grid that, fitted on train, does best on dev."""
     train, dev = _part(kernel, split.train), _part(kernel, split.dev)
     chosen = select(
         make_solver(solver),
-        GRID,
+        default_grid(solver, reverse=reverse_of(dev) is not None),
         train,
         dev,
         f0=train.left_logits,

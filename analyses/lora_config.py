@@ -10,11 +10,17 @@ from typing import Any
 
 import yaml
 
+from analyses.lora_budget import parse_budget
+from analyses.lora_targets import from_texts, named_sets
+from subkern.compute import RULES
 from subkern.errors import UserError
+from subkern.solvers import SOLVERS as REGISTERED
+from subkern.target_sets import Targets
 
-__all__ = ["SOLVERS", "Config"]
+__all__ = ["SOLVERS", "Config", "solvers_for"]
 
 SOLVERS = ("logistic", "ridge", "svc")
+_ASYMMETRIC = ("asym", "asym-ridge", "row-logistic")  # the first that there is judges
 _CHOICES = {
     "logits": ("auto", "all", "binary"),
     "head": ("prompt", "linear"),
@@ -23,6 +29,22 @@ _CHOICES = {
     "dtype": ("float32", "float64", "bfloat16"),
     "tuning": ("full", "each"),
 }
+
+
+def solvers_for(rule: str) -> tuple[str, ...]:
+    """Return the classifiers that a study solves unless told otherwise, the judge first.
+
+    Those for symmetric kernels learn functions of one feature map; an asymmetric rule has two.
+    """
+    wanted = _ASYMMETRIC if rule.startswith("asymmetric") else SOLVERS
+    return tuple(name for name in wanted if name in REGISTERED)
+
+
+def _able(rule: str) -> tuple[str, ...]:
+    """Return every classifier that kernels of a rule may be given to, the default ones first."""
+    one_sided = rule.startswith("asymmetric")
+    able = [n for n, s in REGISTERED.items() if not (one_sided and s.requires_symmetric)]
+    return tuple(dict.fromkeys([*solvers_for(rule), *able]))
 
 
 def _decides(what: str | None, default: Any) -> Any:
@@ -40,7 +62,11 @@ class Config:
         data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
         shots: training examples a label.
         data_seeds: seeds of the k-shot splits.
-        targets: what LoRA adapts: ``"all-linear"``, a regular expression, or names or suffixes.
+        targets: what LoRA adapts: a named set (``"qv"``, ``"attention"``, ``"mlp"``,
+            ``"all-linear"``, ``"all"``), a regular expression, or names or suffixes.
+        target_sets: several of these to compare, each as one line of text (names joined by
+            commas); they take the place of ``targets``. ``"grid"`` stands for the named sets.
+        rule: update rule of the kernels.
         ranks: LoRA ranks.
         adapter_seeds: seeds of LoRA's A.
         alpha: LoRA's α, which scales its kernels and nothing else.
@@ -50,11 +76,14 @@ class Config:
         template: prompt to use instead of the task's, in LM-BFF's notation.
         label_words: label words to use instead of the task's, in label order.
         train_limit, dev_limit, test_limit: at most so many examples of a split.
-        solvers: classifiers to solve on every kernel; the first one judges.
+        solvers: classifiers to solve on every kernel, names of `subkern.solvers.SOLVERS` that
+            learn from the rule's kernels; the first one judges. None takes `solvers_for` the rule.
         tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
             them, or for ``each`` kernel by itself.
         max_drop: a rank may score so much less than the full kernel (share, 0.02 = 2 points).
         min_agreement: share of test examples that must get the full kernel's prediction.
+        budget: the most parameters to train: a share of the model like ``"1%"`` or a count like
+            ``"250k"``; None asks for the cheapest configuration within tolerance.
         confidence: of all intervals.
         resamples: bootstrap resamples for intervals over test examples.
         kernel_resamples: the same for agreement of train kernels (a spectrum each).
@@ -69,7 +98,9 @@ class Config:
     data: str = "hub"
     shots: int = 16
     data_seeds: tuple[int, ...] = (13,)
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: Targets = "all-linear"
+    target_sets: tuple[str, ...] = ()
+    rule: str = "sgd"
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     adapter_seeds: tuple[int, ...] = (0, 1, 2)
     alpha: float = 8.0
@@ -86,10 +117,11 @@ class Config:
     train_limit: int | None = None
     dev_limit: int | None = None
     test_limit: int | None = None
-    solvers: tuple[str, ...] = SOLVERS
+    solvers: tuple[str, ...] | None = None
     tuning: str = "full"
     max_drop: float = _decides("answer", 0.02)
     min_agreement: float = _decides("answer", 0.95)
+    budget: str | None = _decides("answer", None)
     confidence: float = 0.95
     resamples: int = 500
     kernel_resamples: int = 100
@@ -100,12 +132,20 @@ class Config:
     def __post_init__(self) -> None:
         if not isinstance(self.targets, str):
             self._keep("targets", tuple(self.targets))
+        sets = from_texts(self.target_sets) if self.target_sets else {"target_sets": ()}
+        for name, value in sets.items():
+            self._keep(name, value)
         if self.label_words is not None:
             self._keep("label_words", tuple(self.label_words))
         self._keep("model", str(self.model))
         self._keep("task", str(self.task))
         self._keep("data", str(self.data))
         self._keep("ranks", tuple(sorted(_distinct("ranks", self.ranks))))
+        self._check_rule()
+        if self.solvers is None:
+            self._keep("solvers", solvers_for(self.rule))
+        if self.budget is not None:
+            self._keep("budget", str(self.budget))
         for name in ("data_seeds", "adapter_seeds", "solvers"):
             self._keep(name, _distinct(name, getattr(self, name)))
         self._check()
@@ -114,12 +154,29 @@ class Config:
         """Set a field of this frozen object while it is made."""
         object.__setattr__(self, name, value)
 
+    @property
+    def sets(self) -> dict[str, Targets]:
+        """The targets to study, by name."""
+        return named_sets(self.targets, self.target_sets)
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """The solvers, chosen."""
+        return self.solvers or solvers_for(self.rule)
+
+    def _check_rule(self) -> None:
+        """Raise `UserError` unless kernels of the rule can be computed."""
+        _one_of("rule", self.rule, RULES)
+
     def _check(self) -> None:
         """Raise `UserError` on the first value that is out of range."""
         for name, choices in _CHOICES.items():
             _one_of(name, getattr(self, name), choices)
-        for solver in self.solvers:
-            _one_of("solvers", solver, SOLVERS)
+        for solver in self.classifiers:
+            _one_of("solvers", solver, _able(self.rule))
+        if self.budget is not None:
+            parse_budget(self.budget)
+        named_sets(self.targets, self.target_sets)
         for name in ("ranks", "shots", "resamples", "train_limit", "dev_limit", "test_limit"):
             value = getattr(self, name)
             for each in value if isinstance(value, tuple) else (value,):

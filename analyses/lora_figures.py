@@ -25,7 +25,15 @@ from analyses.panels import DASHES, DOTS, Level, Panel, over_ranks
 from analyses.results import Results
 from subkern.kernel import Kernel
 
-__all__ = ["FIGURES", "OVERLAP", "heatmap", "shown_kernels", "spectrum", "spectrum_kernels"]
+__all__ = [
+    "FIGURES",
+    "OVERLAP",
+    "heatmap",
+    "shown_kernels",
+    "spectral",
+    "spectrum",
+    "spectrum_kernels",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -106,8 +114,8 @@ def spectra(results: Results) -> Figure:
         axes.set_xlim(1 - longest / 40, longest * (1 + room / (1 - room)))
         axes.set_xticks([1, *(t for t in axes.get_xticks() if 1 < t <= longest)])
         axes.spines.bottom.set_bounds(1 - longest / 40, longest)
-        axes.set_xlabel("Eigenvalue, largest first")
-        axes.set_title("Share of the sum of the eigenvalues")
+        axes.set_xlabel(f"{spectral(results).capitalize()}, largest first")
+        axes.set_title(f"Share of the sum of the {spectral(results)}s")
         axes.grid(visible=False, axis="x")
         titles = [title.removeprefix("LoRA ") for title, _ in shown]
         ends = [
@@ -145,14 +153,23 @@ def spectrum(kernel: Kernel) -> Floats:
     """Return the eigenvalues of the centred kernel ``[n·c, n·c]``, descending, over their sum.
 
     Centred over the examples, logit by logit. That makes c eigenvalues 0; they are left out, as are
-    those within rounding of 0.
+    those within rounding of 0. Of a kernel that is not symmetric, the singular values.
     """
     n, c, _, _ = kernel.shape
     values = kernel.values - kernel.values.mean(0, keepdims=True)
     values = values - values.mean(2, keepdims=True)
-    eigenvalues = np.linalg.eigvalsh(values.reshape(n * c, n * c))[::-1][: (n - 1) * c]
-    shares = eigenvalues / eigenvalues.sum()
+    matrix = values.reshape(n * c, n * c)
+    if kernel.is_symmetric:
+        found = np.linalg.eigvalsh(matrix)[::-1]
+    else:
+        found = np.linalg.svd(matrix, compute_uv=False)
+    shares = found[: (n - 1) * c] / found[: (n - 1) * c].sum()
     return np.asarray(shares[shares > 1e-9])  # captured in float32: below that is rounding
+
+
+def spectral(results: Results) -> str:
+    """Return what the `spectrum` of the study's kernels is made of."""
+    return "singular value" if results.config["rule"].startswith("asymmetric") else "eigenvalue"
 
 
 def shown_kernels(results: Results) -> list[tuple[str, Kernel]]:

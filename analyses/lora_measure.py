@@ -40,46 +40,56 @@ class _Member:
 
 
 def measure(
-    sweep: LoraSweep, split: Split, metric: Score, config: Config, data_seed: int
+    sweeps: Mapping[str, LoraSweep], split: Split, metric: Score, config: Config, data_seed: int
 ) -> list[Row]:
     """Return all rows of one data seed: agreement, scores, predictions, sizes and costs.
 
     Args:
-        sweep: its kernels, train × (train, dev, test).
+        sweeps: its kernels, train × (train, dev, test), by target set; they share the full one.
         split: which ids are which.
         metric: the task's, ``accuracy`` or ``f1``.
         config: solvers, tuning and intervals.
         data_seed: for the column.
     """
-    members = [
-        _Member(sweep.full, {"kernel": "full"}),
-        _Member(sweep.targets_full, {"kernel": "targets"}),
-    ]
-    for (seed, rank), kernel in sweep.kernels.items():
-        members.append(_Member(kernel, {"kernel": "lora", "rank": rank, "adapter_seed": seed}))
+    full = _Member(next(iter(sweeps.values())).full, {"kernel": "full"})
+    sets = [_set_members(name, sweep) for name, sweep in sweeps.items()]
     rows = [
-        *_agreement(members, split, config),
-        *_scores(members, split, metric, config),
-        *_sizes(sweep),
+        *_agreement([full], [full], split, config),
+        *(row for each in sets for row in _agreement([full, each[0]], each, split, config)),
+        *_scores([full, *(member for each in sets for member in each)], split, metric, config),
+        *_sizes(sweeps),
     ]
     return [{**each, "data_seed": data_seed} for each in rows]
 
 
-def _agreement(members: Sequence[_Member], split: Split, config: Config) -> Iterator[Row]:
-    """Yield every agreement metric of every train kernel with the two full ones."""
+def _set_members(name: str, sweep: LoraSweep) -> list[_Member]:
+    """Return the kernels of one target set: full of the adapted weights, then LoRA's."""
+    members = [_Member(sweep.targets_full, {"kernel": "targets", "targets": name})]
+    for (seed, rank), kernel in sweep.kernels.items():
+        cell = {"kernel": "lora", "targets": name, "rank": rank, "adapter_seed": seed}
+        members.append(_Member(kernel, cell))
+    return members
+
+
+def _agreement(
+    references: Sequence[_Member], members: Sequence[_Member], split: Split, config: Config
+) -> Iterator[Row]:
+    """Yield every agreement metric of the members' train kernels with each of the references'."""
     train = [member.kernel.select(right=list(split.train)) for member in members]
     n, c, _, _ = train[0].shape
-    for reference in (0, 1):
-        for member, kernel in zip(members[reference:], train[reference:], strict=True):
+    for reference in references:
+        yardstick, name = reference.kernel.select(right=list(split.train)), reference.cell["kernel"]
+        for member, kernel in zip(members, train, strict=True):
             # Against the adapted weights, and of a kernel with itself, the value is what is read.
-            resampled = reference == 0 and kernel is not train[0] and n * c <= _MOST_RESAMPLED
+            compared = name == "full" and member is not reference
+            resampled = compared and n * c <= _MOST_RESAMPLED
             table = agreement_table(
-                train[reference],
+                yardstick,
                 kernel,
                 confidence=config.confidence,
                 n_resamples=config.kernel_resamples if resampled else 0,
             )
-            about = {**member.cell, "reference": members[reference].cell["kernel"]}
+            about = {**member.cell, "reference": name}
             for found in table.itertuples():
                 reach = (found.low, found.high)
                 yield row(found.value, reach, **about, split="train", metric=found.metric)
@@ -94,7 +104,7 @@ def _scores(
     labels = labels_of(full, split.test)
     judge = _Judge(labels, metric, config)
     yield judge.score(zero_shot, {"kernel": "zero-shot"})
-    for solver in config.solvers:
+    for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
         reference = predict(full, split, solver, shared)
         for member in members:
@@ -157,11 +167,12 @@ def _f1(labels: Integers, predictions: Integers) -> float:
 SCORES: Mapping[Score, Callable[[Integers, Integers], float]] = {"accuracy": _accuracy, "f1": _f1}
 
 
-def _sizes(sweep: LoraSweep) -> Iterator[Row]:
+def _sizes(sweeps: Mapping[str, LoraSweep]) -> Iterator[Row]:
     """Yield numbers of trained parameters, and what the sweep cost."""
-    name = "trainable_parameters"
-    yield row(sweep.trainable_full, kernel="full", metric=name)
-    for rank, count in sweep.trainable.items():
-        yield row(count, kernel="lora", rank=rank, metric=name)
-    for what, value in sweep.cost.items():
+    name, first = "trainable_parameters", next(iter(sweeps.values()))
+    yield row(first.trainable_full, kernel="full", metric=name)
+    for targets, sweep in sweeps.items():
+        for rank, count in sweep.trainable.items():
+            yield row(count, kernel="lora", targets=targets, rank=rank, metric=name)
+    for what, value in first.cost.items():
         yield row(value, metric=f"cost.{what}")

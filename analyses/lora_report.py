@@ -25,7 +25,7 @@ from analyses.lora_verdict import Recommendation, recommend
 from analyses.report import Image, Page
 from analyses.results import Results
 
-__all__ = ["page", "summary"]
+__all__ = ["page", "settings", "summary"]
 
 _TUNING = {
     "full": "for the full kernel, then used for all, so that nothing but the kernel differs",
@@ -81,7 +81,7 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
             tables.agreement_table(results, "targets"),
         ],
         cost=[tables.trained_table(results), tables.cost_table(results)],
-        settings=_settings(results),
+        settings=settings(results),
         command=results.command,
         environment=_flat(results.environment),
     )
@@ -107,16 +107,7 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
     """Return how to read the page."""
     sizes = next(iter(results.inputs["examples"].values()))
     return [
-        "A kernel here is the empirical neural tangent kernel of the pretrained model with its"
-        " prompt: for every two examples, the inner product of the gradients of their logits. While"
-        " fine-tuning stays near the pretrained model, it learns what a linear classifier on this"
-        " kernel learns. LoRA has a kernel of its own. Where that is the full kernel up to scale,"
-        " LoRA learns the same.",
-        "At its start, LoRA's kernel is a random sketch of the kernel of full fine-tuning of the"
-        " adapted weights, and layer by layer proportional to it on average (E[K_LoRA] ∝ K of the"
-        " layer). A constant factor is only a learning rate, so read the comparisons that are"
-        " free of scale or made at the best scale. LoRA is compared with both: full fine-tuning"
-        " of the model, and of the adapted weights only.",
+        *_what_kernels_are(str(results.config["rule"])),
         f"Classifiers are solved on the {sizes['train']} training examples; they measure"
         " regularisation in units of each kernel's mean eigenvalue, so that all kernels are on"
         f" one scale. The {sizes['dev']} dev examples choose it and the scale of the initial"
@@ -130,7 +121,34 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
     ]
 
 
-def _settings(results: Results) -> dict[str, str]:
+def _what_kernels_are(rule: str) -> list[str]:
+    """Return what the kernels of an update rule are and how LoRA's relates to the full one."""
+    kernel = (
+        "A kernel here is the empirical neural tangent kernel of the pretrained model with its"
+        " prompt: for every two examples, the inner product of the gradients of their logits. While"
+        " fine-tuning stays near the pretrained model, it learns what a linear classifier on this"
+        " kernel learns. LoRA has a kernel of its own. Where that is the full kernel up to scale,"
+        " LoRA learns the same."
+    )
+    if rule != "sgd":
+        return [
+            kernel,
+            f"The update rule is {rule}: before the inner product, gradients are replaced by the"
+            " step that the rule makes of them, entry by entry in the coordinates that are trained."
+            " These are LoRA's own for LoRA, so its kernel is no sketch of full fine-tuning's, and"
+            " how near they come is for the numbers to say.",
+        ]
+    return [
+        kernel,
+        "At its start, LoRA's kernel is a random sketch of the kernel of full fine-tuning of the"
+        " adapted weights, and layer by layer proportional to it on average (E[K_LoRA] ∝ K of the"
+        " layer). A constant factor is only a learning rate, so read the comparisons that are"
+        " free of scale or made at the best scale. LoRA is compared with both: full fine-tuning"
+        " of the model, and of the adapted weights only.",
+    ]
+
+
+def settings(results: Results) -> dict[str, str]:
     """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
     resolved = _flat(results.inputs, "resolved ")
     flat = {**_flat(results.config), **resolved}
@@ -144,6 +162,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(item, Mapping):
             flat |= _flat(item, f"{prefix}{key}.")
         elif isinstance(item, list | tuple):
+            if not item:
+                continue
             flat[prefix + key] = ", ".join(map(str, item))
         elif item is not None:
             flat[prefix + key] = str(item)

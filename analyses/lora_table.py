@@ -4,6 +4,8 @@
 column                    meaning
 ========================= ==========================================================================
 ``data_seed``             seed of the k-shot split
+``targets``               what LoRA adapts; missing where the row is about full fine-tuning of the
+                          whole model, or about no kernel
 ``adapter_seed``, ``rank`` of the LoRA; missing where the row is about no LoRA
 ``kernel``                ``full`` fine-tuning, ``targets`` (full fine-tuning of the adapted weights
                           only), ``lora``, or ``zero-shot`` (no kernel: the initial logits)
@@ -29,6 +31,7 @@ __all__ = ["COLUMNS", "cells", "row", "tidy"]
 
 COLUMNS = {
     "data_seed": "Int64",
+    "targets": "string",
     "adapter_seed": "Int64",
     "rank": "Int64",
     "kernel": "string",

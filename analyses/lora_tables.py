@@ -24,7 +24,15 @@ from analyses.report import Table
 from analyses.results import Results
 from subkern.agreement import METRICS, Metric
 
-__all__ = ["agreement_table", "cost_table", "solver_table", "trained_table", "verdict_table"]
+__all__ = [
+    "agreement_table",
+    "cost_table",
+    "points",
+    "share",
+    "solver_table",
+    "trained_table",
+    "verdict_table",
+]
 
 _NONE = "–"
 _FIRST = (
@@ -45,18 +53,18 @@ def verdict_table(results: Results, found: Recommendation) -> Table:
     rows = [
         [
             f"rank {verdict.rank}",
-            _share(verdict.score),
-            _points(verdict.drop),
-            _share(verdict.agreement),
+            share(verdict.score),
+            points(verdict.drop),
+            share(verdict.agreement),
             "yes" if verdict.ok else "no",
         ]
         for verdict in found.verdicts
     ]
-    full, adapted = (_share(full_score(results, found.solver, kernel)) for kernel in _FULL)
+    full, adapted = (share(full_score(results, found.solver, kernel)) for kernel in _FULL)
     drop, same = adapted_only(results, found.solver)
     rows.append([_FULL["full"], full, *[_NONE] * 3])
-    rows.append([_FULL["targets"], adapted, _points(drop), _share(same), _NONE])
-    rows.append(["zero-shot", _share(zero_shot(results)), *[_NONE] * 3])
+    rows.append([_FULL["targets"], adapted, points(drop), share(same), _NONE])
+    rows.append(["zero-shot", share(zero_shot(results)), *[_NONE] * 3])
     return Table(
         f"The verdict, by the {found.solver} classifier",
         f"Test {score}; how many points below the full kernel's it is (negative: above); share of"
@@ -76,13 +84,13 @@ def solver_table(results: Results) -> Table:
     rows = [
         [
             f"rank {rank}",
-            *(_share(score[solver][rank]) for solver in solvers),
+            *(share(score[solver][rank]) for solver in solvers),
             *(fmt.percent(same[solver][rank].mean) for solver in solvers),
         ]
         for rank in sorted(results.config["ranks"])
     ]
     for kernel, name in _FULL.items():
-        full = [_share(full_score(results, solver, kernel)) for solver in solvers]
+        full = [share(full_score(results, solver, kernel)) for solver in solvers]
         rows.append([name, *full, *[_NONE] * len(solvers)])
     header = [f"{solver}, {score_name(results)}" for solver in solvers]
     header += [f"{solver}, equal predictions" for solver in solvers]
@@ -144,14 +152,14 @@ def cost_table(results: Results) -> Table:
     )
 
 
-def _share(value: Pooled) -> str:
+def share(value: Pooled) -> str:
     """Return a share in per cent with its interval, cut to what a share can be."""
     low, high = max(value.low, 0.0), min(value.high, 1.0)
     reach = "" if math.isnan(value.low) else f" ({fmt.points(low)} to {fmt.points(high)})"
     return fmt.percent(value.mean) + reach
 
 
-def _points(value: Pooled) -> str:
+def points(value: Pooled) -> str:
     """Return a difference of shares in points with its interval."""
     reach = (
         "" if math.isnan(value.low) else f" ({fmt.points(value.low)} to {fmt.points(value.high)})"

@@ -6,10 +6,19 @@ import math
 
 from analyses import formatting as fmt
 from analyses.lora_numbers import adapted_only, full_score, limit, score_name, tested, zero_shot
-from analyses.lora_verdict import Recommendation, recommend
+from analyses.lora_verdict import Recommendation, Verdict, recommend
 from analyses.results import Results
 
-__all__ = ["caveats", "model_name", "question", "sentence"]
+__all__ = [
+    "averaged",
+    "caveats",
+    "caveats_of_set",
+    "drop_words",
+    "failures",
+    "model_name",
+    "question",
+    "sentence",
+]
 
 
 def question(results: Results) -> str:
@@ -33,11 +42,11 @@ def sentence(results: Results) -> str:
     full = full_score(results, found.solver).mean
     numbers = (
         f"test {score_name(results)} {fmt.percent(best.score.mean)} against {fmt.percent(full)}"
-        f" ({_drop(best.drop.mean)}; at most {fmt.points(found.max_drop)} lower allowed) and"
+        f" ({drop_words(best.drop.mean)}; at most {fmt.points(found.max_drop)} lower allowed) and"
         f" {fmt.percent(best.agreement.mean)} of the {tested(results)} test predictions equal (at"
         f" least {fmt.percent(found.min_agreement, 0)} asked for)"
     )
-    how = f"By the {found.solver} classifier, {_averaged(results)}."
+    how = f"By the {found.solver} classifier, {averaged(results)}."
     if found.rank is not None:
         which = "the smallest rank" if len(ranks) > 1 else "the one rank tried,"
         take = f"Take rank {found.rank}, {which} within tolerance of full fine-tuning"
@@ -45,43 +54,50 @@ def sentence(results: Results) -> str:
     tried = f"from {ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else f"tried ({ranks[0]})"
     return (
         f"No rank {tried} is within tolerance of full fine-tuning. Rank {best.rank} is closest:"
-        f" {numbers}. It fails on {_failures(found)}. {how}"
+        f" {numbers}. It fails on {failures(best)}. {how}"
     )
 
 
 def caveats(results: Results) -> list[str]:
     """Return what limits the recommendation, one item each; only what the numbers show."""
     found = recommend(results)
+    return caveats_of_set(results, _other_solvers(results, found), _named_targets(results))
+
+
+def caveats_of_set(results: Results, *others: str) -> list[str]:
+    """Return the limits that one target set has by itself, and ``others`` in their place."""
+    found = recommend(results)
     noted = (
         _nothing_learned(results, found),
         _close_call(found),
         _relapse(found),
-        _other_solvers(results, found),
+        *others,
         _few_tests(results, found),
         _adapted_weights(results, found),
+        _judge(results, found),
         _one_seed(results),
     )
     return [text for text in noted if text]
 
 
-def _averaged(results: Results) -> str:
+def averaged(results: Results) -> str:
     """Return what the means are over."""
     counts = {name: len(results.config[f"{name}_seeds"]) for name in ("adapter", "data")}
     seeds = [f"{n} {name} seed{'s' if n > 1 else ''}" for name, n in counts.items()]
     return ("mean of " if max(counts.values()) > 1 else "") + fmt.joined(seeds)
 
 
-def _drop(drop: float) -> str:
+def drop_words(drop: float) -> str:
     """Return a drop as ``0.8 points lower``, ``0.8 points higher`` or ``no difference``."""
     if fmt.points(drop) == fmt.points(0.0):
         return "no difference"
     return f"{fmt.points(abs(drop))} points {'lower' if drop > 0 else 'higher'}"
 
 
-def _failures(found: Recommendation) -> str:
-    """Return which tolerance the closest rank misses."""
-    missed = [] if found.chosen.drop_ok else ["the score"]
-    missed += [] if found.chosen.agreement_ok else ["the predictions"]
+def failures(verdict: Verdict) -> str:
+    """Return which tolerance a rank misses."""
+    missed = [] if verdict.drop_ok else ["the score"]
+    missed += [] if verdict.agreement_ok else ["the predictions"]
     return fmt.joined(missed)
 
 
@@ -159,10 +175,28 @@ def _adapted_weights(results: Results, found: Recommendation) -> str:
         return ""
     return (
         "Full fine-tuning of only the adapted weights is itself not within tolerance of full"
-        f" fine-tuning of the model ({_drop(drop.mean)}, {fmt.percent(same.mean)} of the"
+        f" fine-tuning of the model ({drop_words(drop.mean)}, {fmt.percent(same.mean)} of the"
         f" predictions equal, CKA {fmt.decimal(limit(results, 'cka'), 2)}), and LoRA tends to that"
         " as the rank grows: more targets would bring it closer, a higher rank need not."
     )
+
+
+def _judge(results: Results, found: Recommendation) -> str:
+    """Say why an unusual classifier judges."""
+    rule = results.config["rule"]
+    if not rule.startswith("asymmetric"):
+        return ""
+    return (
+        f"Rule {rule} has kernels that are not symmetric, from which logistic, ridge and support"
+        f" vector classifiers do not learn: the {found.solver} classifier judges instead."
+    )
+
+
+def _named_targets(results: Results) -> str:
+    """Say how a named target set was understood, where that is not plain."""
+    sets = results.inputs.get("target_sets", {})
+    notes = [f"Targets {name}: {each['note']}." for name, each in sets.items() if each["note"]]
+    return " ".join(notes)
 
 
 def _one_seed(results: Results) -> str:

@@ -62,3 +62,28 @@ READING = options(
     click.option("--tie", default="model", show_default=True, help="model | untied (the paper's)."),
     click.option("--revision", help="Hub revision of the model."),
 )
+TARGETS = options(
+    click.option(
+        "--targets",
+        multiple=True,
+        default=["all-linear"],
+        show_default=True,
+        help="qv, attention, mlp, all-linear, all, names or suffixes with commas, or a regular"
+        " expression. Several, or grid for the first five: compare them.",
+    ),
+    click.option("--rule", default="sgd", show_default=True, help="Update rule of the kernels."),
+)
+JUDGING = options(
+    click.option("--max-drop", default=0.02, show_default=True, help="Score a rank may lose."),
+    click.option(
+        "--min-agreement",
+        default=0.95,
+        show_default=True,
+        help="Share of equal predictions it needs.",
+    ),
+    click.option(
+        "--budget",
+        help="Most parameters to train: 1% of the model's, or a count like 250k."
+        "  [default: the cheapest within tolerance]",
+    ),
+)

@@ -31,6 +31,7 @@ _HOME = {
     "load_examples": "data",
     "load_model": "loading",
     "sweep_lora": "compute",
+    "sweep_targets": "compute",
 }
 
 __all__ = [
@@ -54,10 +55,18 @@ __all__ = [
     "load_examples",
     "load_model",
     "sweep_lora",
+    "sweep_targets",
 ]
 
 if TYPE_CHECKING:
-    from subkern.compute import LoraGrid, LoraSweep, Running, compute_kernel, sweep_lora
+    from subkern.compute import (
+        LoraGrid,
+        LoraSweep,
+        Running,
+        compute_kernel,
+        sweep_lora,
+        sweep_targets,
+    )
     from subkern.data import Example, load_examples
     from subkern.errors import UserError
     from subkern.kernel import Kernel

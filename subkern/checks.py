@@ -109,7 +109,7 @@ def make_plan(
         model: f, in evaluation mode.
         parameters: name → parameter, what the kernel is over.
         examples: those the kernel is for; a few of different lengths are tried.
-        batch_size: wished for; None takes 8, or 1 where something needs autograd.
+        batch_size: wished for; None takes 32, or 1 where something needs autograd.
 
     Raises:
         UserError: f is not a function of one example (see `check_function`), or a parameter's
@@ -125,7 +125,7 @@ def make_plan(
         if still := _compare_with_autograd(model, parameters, few[-1], one):
             raise UserError(f"gradient of '{still[0]}' cannot be captured: use --engine reference")
     reasons = [f"{name}: {why}" for name, why in uncovered.items()]
-    wished = batch_size or (1 if uncovered else 8)
+    wished = batch_size or (1 if uncovered else 32)
     if wished > 1 and (why := _why_one_by_one(model, parameters, few, one, uncovered)):
         reasons.append(f"one example at a time: {why}")
         wished = 1

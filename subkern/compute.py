@@ -1,7 +1,7 @@
 """From a model and examples to kernels.
 
 `compute_kernel` gives the kernel of one subspace; `sweep_lora` gives full fine-tuning's and LoRA's
-at every rank and seed from one capture.
+at every rank and seed from one capture, `sweep_targets` the same for several target sets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subkern import lora
 from subkern.capture import Captured
 from subkern.checks import Plan, check_function, make_plan
 from subkern.contraction import contract
 from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.kernel import Kernel
+from subkern.lora import SweepLayers
+from subkern.lora_sweep import LoraGrid, LoraSweep, resolve_sets, sweep_blocks
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
 from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
 from subkern.subspace_text import parse_subspace
 from subkern.subspaces import Coordinates, Full, Subspace
+from subkern.target_sets import Targets
 from subkern.tiles import Progress, TileStore, parse_memory
 from subkern.weights import weights_digest
 
@@ -39,6 +41,19 @@ if TYPE_CHECKING:
 
 RULES = ("sgd",)
 ENGINES = ("factors", "reference")
+
+__all__ = [
+    "ENGINES",
+    "RULES",
+    "LoraGrid",
+    "LoraSweep",
+    "Running",
+    "as_subspace",
+    "compute_kernel",
+    "kernel_identity",
+    "sweep_lora",
+    "sweep_targets",
+]
 
 
 @dataclass(frozen=True)
@@ -140,64 +155,13 @@ def kernel_identity(
     }
 
 
-@dataclass(frozen=True)
-class LoraSweep:
-    """Kernels of full fine-tuning and of LoRA at every rank and adapter seed, left × right.
-
-    Attributes:
-        full: kernel of full fine-tuning of the whole model.
-        targets_full: the full kernel over the adapted weights (and a linear readout) alone; layer
-            by layer E[K_LoRA] is proportional to it.
-        kernels: (adapter seed, rank) → LoRA kernel.
-        trainable: rank → number of trained parameters.
-        trainable_full: parameters of the model.
-        cost: seconds of capture and of contraction and in all, kernel entries, peak bytes.
-    """
-
-    full: Kernel
-    targets_full: Kernel
-    kernels: dict[tuple[int, int], Kernel]
-    trainable: dict[int, int]
-    trainable_full: int
-    cost: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LoraGrid:
-    """What a LoRA sweep covers.
-
-    Attributes:
-        ranks: ranks, any order.
-        seeds: adapter seeds.
-        targets: as in `subkern.lora.Lora`.
-        alpha: LoRA's α.
-        rslora: rank-stabilised scaling.
-    """
-
-    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    targets: lora.Targets = "all-linear"
-    alpha: float = 8.0
-    rslora: bool = False
-
-    def __post_init__(self) -> None:
-        for what, values in (("rank", self.ranks), ("adapter seed", self.seeds)):
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"{what}s {list(values)} are empty or repeat: name each once")
-        if min(self.ranks) < 1:
-            raise UserError(f"LoRA rank {min(self.ranks)} is not positive: use ranks >= 1")
-
-    def at(self, seed: int, rank: int) -> lora.Lora:
-        """The subspace of one cell of the grid."""
-        return lora.Lora(rank, self.alpha, self.targets, seed, self.rslora)
-
-
 def sweep_lora(
     model: LogitModel,
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample] | None = None,
     *,
     grid: LoraGrid | None = None,
+    rule: str = "sgd",
     running: Running | None = None,
 ) -> LoraSweep:
     """Every kernel of `grid` and full fine-tuning's, from one capture of the base model.
@@ -207,17 +171,52 @@ def sweep_lora(
     Raises:
         UserError: as `compute_kernel`; nothing matches the targets; a rank exceeds a layer.
     """
+    grid = grid or LoraGrid()
+    sets = {"": grid.targets}
+    return sweep_targets(model, left, right, sets=sets, grid=grid, rule=rule, running=running)[""]
+
+
+def sweep_targets(
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample] | None = None,
+    *,
+    sets: Mapping[str, Targets],
+    grid: LoraGrid | None = None,
+    rule: str = "sgd",
+    running: Running | None = None,
+) -> dict[str, LoraSweep]:
+    """`sweep_lora` of several target sets at once: one capture, each layer's share computed once.
+
+    Args:
+        model: f, in evaluation mode.
+        left: n examples (rows).
+        right: m examples (columns); None means `left`.
+        sets: name → targets, as in `subkern.lora.Lora`; they take the place of ``grid.targets``.
+        grid: ranks, adapter seeds and scaling.
+        rule: update rule, as in `compute_kernel`.
+        running: batch size, memory, progress, checkpoint.
+
+    Returns:
+        One sweep a set, equal to `sweep_lora` of that set alone; ``full`` and ``cost`` are shared.
+
+    Raises:
+        UserError: as `sweep_lora`, naming the target set where there are several.
+    """
     right = left if right is None else right
     grid, running = grid or LoraGrid(), running or Running()
+    _check_choice("rule", rule, RULES)
     _check_examples(left, right)
-    layers = lora.sweep_layers(model, grid.targets, max(grid.ranks), grid.seeds)
+    found = resolve_sets(model, sets, max(grid.ranks), grid.seeds)
     coordinates = Coordinates(model, named_parameters(model))
-    base = _provenance(model, left, right) | {"rule": "sgd", "engine": "factors"}
+    base = _provenance(model, left, right) | {"rule": rule, "engine": "factors"}
     started = time.perf_counter()
     plan = make_plan(model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = _Timed(_sweep_block(coordinates, layers, grid))
+    block = _Timed(sweep_blocks(coordinates, list(found.values()), grid))
     job = _job(coordinates, plan, block, running)
-    store = _store(running, base | {"sweep": [grid.at(s, r).describe() for s, r in _cells(grid)]})
+    grids = {name: replace(grid, targets=targets) for name, targets in sets.items()}
+    swept = [each.at(s, r).describe() for each in grids.values() for s, r in grid.cells]
+    store = _store(running, base | {"sweep": swept})
     outcome = run(job, left, right, store, running.progress)
     cost = block.cost() | {"seconds": time.perf_counter() - started, "peak_bytes": _peak_bytes()}
 
@@ -225,17 +224,25 @@ def sweep_lora(
         provenance = base | {"subspace": dict(subspace)}
         return _kernel(values, outcome, left, right, provenance, {})
 
-    beside = sum(coordinates.parameters[n].numel() for n in layers.always)
-    weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
-    cells = zip(_cells(grid), outcome.values[2:], strict=True)
-    return LoraSweep(
-        full=kernel(outcome.values[0], Full().describe()),
-        targets_full=kernel(outcome.values[1], weights),
-        kernels={(s, r): kernel(v, grid.at(s, r).describe()) for (s, r), v in cells},
-        trainable={r: layers.trainable(r) + beside for r in grid.ranks},
-        trainable_full=coordinates.size,
-        cost=cost,
-    )
+    def sweep(layers: SweepLayers, grid: LoraGrid, values: np.ndarray) -> LoraSweep:
+        beside = sum(coordinates.parameters[n].numel() for n in layers.always)
+        weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
+        cells = zip(grid.cells, values[1:], strict=True)
+        return LoraSweep(
+            full=full,
+            targets_full=kernel(values[0], weights),
+            kernels={(s, r): kernel(v, grid.at(s, r).describe()) for (s, r), v in cells},
+            trainable={r: layers.trainable(r) + beside for r in grid.ranks},
+            trainable_full=coordinates.size,
+            cost=cost,
+        )
+
+    full = kernel(outcome.values[0], Full().describe())
+    each = outcome.values[1:].reshape(len(sets), -1, *outcome.values.shape[1:])
+    return {
+        name: sweep(found[name], grids[name], values)
+        for name, values in zip(sets, each, strict=True)
+    }
 
 
 def as_subspace(subspace: Subspace | str) -> Subspace:
@@ -243,34 +250,10 @@ def as_subspace(subspace: Subspace | str) -> Subspace:
     return parse_subspace(subspace) if isinstance(subspace, str) else subspace
 
 
-def _cells(grid: LoraGrid) -> list[tuple[int, int]]:
-    return [(s, r) for s in grid.seeds for r in grid.ranks]
-
-
 def _full_block(coordinates: Coordinates) -> Block:
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     c = coordinates.model.num_logits
     return lambda left, right: contract(left, right, shapes, c)
-
-
-def _sweep_block(coordinates: Coordinates, layers: lora.SweepLayers, grid: LoraGrid) -> Block:
-    """Blocks ``[2 + seeds·ranks, n, c, m, c]``: full, adapted weights alone, each LoRA."""
-    shapes = {n: p.shape for n, p in coordinates.parameters.items()}
-    adapted = {n: s for n, s in shapes.items() if n in layers.rows}
-    others = {n: s for n, s in shapes.items() if n not in layers.rows}
-    always = {n: s for n, s in shapes.items() if n in layers.always}
-    c = coordinates.model.num_logits
-    scale = torch.from_numpy(lora.scales(grid.ranks, grid.alpha, grid.rslora))
-
-    def block(left: Captured, right: Captured) -> Tensor:
-        over = contract(left, right, adapted, c)
-        beside = contract(left, right, always, c)
-        full = over + contract(left, right, others, c)
-        swept = lora.sweep_block(left, right, layers, len(grid.seeds), grid.ranks)
-        swept = swept * scale.to(swept.device)[None, :, None, None, None, None] + beside
-        return torch.cat([torch.stack([full, over + beside]), swept.flatten(0, 1)])
-
-    return block
 
 
 class _Timed:

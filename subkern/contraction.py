@@ -4,13 +4,15 @@ For a linear layer with factors a ``[t, d_in]`` and g ``[t, c, d_out]`` of an ex
 
     Σ_t Σ_s (a_t·a'_s)(g_t·g'_s)     (factored)   =   ⟨Σ_t g_t a_tᵀ, Σ_s g'_s a'_sᵀ⟩     (explicit)
 
-Both are counted in FLOPs and the cheaper one runs. Explicit gradients are formed a few rows of the
+Both are counted in FLOPs and the cheaper one runs; layers that read the same inputs count and run
+together (`subkern.factored`). Explicit gradients are formed a few rows of the
 weight at a time, so that they stay in cache and no example's gradient ever exists whole. Products
 are float32 over at most `BLOCK` terms and their sums float64 (float64 models: float64 throughout).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -18,11 +20,15 @@ import torch
 from torch import Tensor
 
 from subkern.capture import Captured
-from subkern.factors import Factor, Outer, Rows
+from subkern.factored import factored
+from subkern.factors import Factor, Outer, Rows, work_dtype
 
 BLOCK = 1024  # terms of one float32 dot product
 TILE_BYTES = 24 * 2**20  # explicit gradients formed at a time, both sides together
-_POINTWISE = 16  # cost of one element of Hadamard and segment sum, in FLOPs: memory-bound
+_POINTWISE = 64  # cost of a token pair's elementwise product and sum, in FLOPs of a full product
+# FLOPs of the explicit form against full-speed ones: it multiplies few positions into many
+# entries, which memory bounds, and then takes its products in short blocks.
+_FORMING, _BLOCKED = 2.5, 1.7
 
 Pair = tuple[Sequence[Factor], Sequence[Factor]]
 F = TypeVar("F", Outer, Rows)
@@ -46,17 +52,48 @@ def contract(
     out = torch.zeros(
         len(left), num_logits, len(right), num_logits, dtype=torch.float64, device=device
     )
+    groups: dict[tuple[int, ...], list[tuple[list[Outer], list[Outer]]]] = defaultdict(list)
     for name, shape in shapes.items():
-        if name in left.factors and name in right.factors:
-            out += parameter_block(left.factors[name], right.factors[name], shape)
+        if name not in left.factors or name not in right.factors:
+            continue
+        mine, theirs = left.factors[name], right.factors[name]
+        if outers := _all(Outer, mine, theirs):
+            groups[_inputs(outers)].append(outers)
+        else:
+            out += parameter_block(mine, theirs, shape)
+    for layers in groups.values():
+        out += group_block(layers)
     return out
+
+
+def _inputs(pair: tuple[Sequence[Outer], Sequence[Outer]]) -> tuple[int, ...]:
+    """What tells layers with the same inputs: the tensors themselves, which capture shares."""
+    return tuple(id(f.inputs) for side in pair for f in side)
+
+
+def group_block(layers: Sequence[tuple[list[Outer], list[Outer]]]) -> Tensor:
+    """Contribution ``[n, c, m, c]`` of linear layers that share their inputs, float64."""
+    shared = _shared_flops(*layers[0])
+    costs = [outer_flops(*pair) for pair in layers]
+    together = [cost["factored"] - shared < cost["explicit"] for cost in costs]
+    saved = sum(
+        cost["explicit"] - (cost["factored"] - shared)
+        for cost, cheaper in zip(costs, together, strict=True)
+        if cheaper
+    )
+    together = [cheaper and saved > shared for cheaper in together]
+    pairs = list(zip(layers, together, strict=True))
+    blocks = [explicit(*pair) for pair, cheaper in pairs if not cheaper]
+    if any(together):
+        sides = zip(*(pair for pair, cheaper in pairs if cheaper), strict=True)
+        blocks.append(factored(*sides))
+    return torch.stack(blocks).sum(0)
 
 
 def parameter_block(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) -> Tensor:
     """One parameter's contribution to a kernel block, ``[n, c, m, c]``, float64."""
     if outers := _all(Outer, left, right):
-        cost = outer_flops(*outers)
-        return factored(*outers) if cost["factored"] < cost["explicit"] else explicit(*outers)
+        return group_block([outers])
     if rows := _all(Rows, left, right):
         return matched_rows(*rows)
     return dense(left, right, shape)
@@ -71,20 +108,27 @@ def _all(
 
 
 def outer_flops(left: Sequence[Outer], right: Sequence[Outer]) -> dict[str, float]:
-    """FLOPs of the two forms for one parameter: ``{"explicit": …, "factored": …}``."""
+    """Cost of the two forms for one parameter in FLOPs of a full-speed product.
+
+    Returns:
+        ``{"explicit": …, "factored": …}``.
+    """
     c, d_out = left[0].cotangents.shape[1:]
-    d_in = left[0].inputs.shape[1]
-    t, s = (sum(len(f.inputs) for f in side) for side in (left, right))
-    size = d_in * d_out
+    t, s = _tokens(left), _tokens(right)
+    size, pairs = left[0].inputs.shape[1] * d_out, len(left) * len(right) * c * c
     return {
-        "explicit": 2.0 * size * c * (t + s) + 2.0 * size * len(left) * len(right) * c * c,
-        "factored": t * s * (2.0 * d_in + c * c * (2.0 * d_out + _POINTWISE)),
+        "explicit": 2.0 * size * (_FORMING * c * (t + s) + _BLOCKED * pairs),
+        "factored": _shared_flops(left, right) + t * s * c * c * (2.0 * d_out + _POINTWISE),
     }
 
 
-def work_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Type of the products: float64 for float64 factors, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def _shared_flops(left: Sequence[Outer], right: Sequence[Outer]) -> float:
+    """The product of inputs, which layers with the same inputs share."""
+    return 2.0 * _tokens(left) * _tokens(right) * left[0].inputs.shape[1]
+
+
+def _tokens(side: Sequence[Outer]) -> int:
+    return sum(len(f.inputs) for f in side)
 
 
 def blocked_gram(left: Tensor, right: Tensor, block: int = BLOCK) -> Tensor:
@@ -145,28 +189,6 @@ def _form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
     """Write Σ_t g_t a_tᵀ of output rows [start, start + rows) to `out` ``[c·rows, d_in]``."""
     g = factor.cotangents[:, :, start : start + rows].flatten(1)
     torch.mm(g.to(out.dtype).T, factor.inputs.to(out.dtype), out=out)
-
-
-def factored(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
-    """Block from products of inputs and of cotangents, ``[n, c, m, c]``."""
-    c = left[0].cotangents.shape[1]
-    dtype = work_dtype(left[0].inputs.dtype)
-    a = [torch.cat([f.inputs for f in side]).to(dtype) for side in (left, right)]
-    g = [torch.cat([f.cotangents for f in side]).to(dtype) for side in (left, right)]
-    owner = [_owners(side) for side in (left, right)]
-    inputs = blocked_gram(a[0], a[1])
-    out = inputs.new_zeros(len(left), c, len(right), c)
-    for k in range(c):
-        for j in range(c):
-            terms = inputs * blocked_gram(g[0][:, k], g[1][:, j])
-            half = terms.new_zeros(len(left), terms.shape[1]).index_add_(0, owner[0], terms)
-            out[:, k, :, j] = half.new_zeros(len(left), len(right)).index_add_(1, owner[1], half)
-    return out
-
-
-def _owners(side: Sequence[Outer]) -> Tensor:
-    counts = torch.tensor([len(f.inputs) for f in side])
-    return torch.repeat_interleave(torch.arange(len(side)), counts).to(side[0].inputs.device)
 
 
 def matched_rows(left: Sequence[Rows], right: Sequence[Rows]) -> Tensor:

@@ -69,6 +69,11 @@ def nbytes(factors: Iterable[Factor]) -> int:
     return sum(held.values())
 
 
+def work_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type of the products: float64 for float64 factors, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 class FactorBuilder:
     """Turns the recorded uses of one batch and their cotangents into factors, example by example.
 

@@ -24,13 +24,12 @@ from torch import Tensor, nn
 
 from subkern.adapters import describe, linear_modules, targeted_modules, wrap
 from subkern.capture import Captured
-from subkern.contraction import BLOCK, work_dtype
+from subkern.contraction import BLOCK
 from subkern.errors import UserError
-from subkern.factors import Outer
+from subkern.factors import Outer, work_dtype
 from subkern.models import LogitModel, named_parameters
 from subkern.subspaces import Coordinates, Trainable
-
-Targets = str | tuple[str, ...]
+from subkern.target_sets import NAMED, Targets, resolve
 
 
 def draw_rows(seed: int, module: str, rank: int, d_in: int) -> np.ndarray:
@@ -51,8 +50,9 @@ class Lora(Trainable):
     Args:
         r: rank.
         alpha: LoRA's α; the update is scaled by α/r (by α/√r if `rslora`).
-        targets: ``"all-linear"``, a regular expression over full module names, or a tuple of names
-            or suffixes, as in PEFT's ``target_modules``.
+        targets: a name of `subkern.target_sets.NAMED` (``"qv"``, ``"attention"``, ``"mlp"``,
+            ``"all-linear"``, ``"all"``), a regular expression over full module names, or a tuple
+            of names or suffixes, as in PEFT's ``target_modules``.
         seed: seed of A.
         rslora: rank-stabilised scaling.
     """
@@ -69,22 +69,36 @@ class Lora(Trainable):
 
     @property
     def config(self) -> peft.LoraConfig:
-        """The equivalent PEFT configuration."""
-        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
+        """The equivalent PEFT configuration.
+
+        Raises:
+            UserError: the targets are a named set, which only a model resolves (`config_for`).
+        """
+        if self.targets in NAMED and self.targets != "all-linear":
+            raise UserError(f"targets '{self.targets}' depend on the model: use config_for(model)")
+        return self._config(self.targets)
+
+    def config_for(self, model: LogitModel) -> peft.LoraConfig:
+        """The PEFT configuration for `model`; ``"all"`` trains the other parameters beside it."""
+        return self._config(resolve(model, self.targets).targets)
+
+    def _config(self, targets: Targets) -> peft.LoraConfig:
         return peft.LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
-            target_modules=targets,
+            target_modules=targets if isinstance(targets, str) else list(targets),
             use_rslora=self.rslora,
         )
 
     def attach(self, model: LogitModel) -> Coordinates:
         """A PEFT-wrapped copy of `model`; its coordinates are every A and B (and the readout).
 
+        With targets ``"all"`` every weight that is not adapted is a coordinate too.
+
         Raises:
             UserError: no module matches the targets, or the rank exceeds a layer's dimensions.
         """
-        wrapped = wrap(model, self.config, self.seed)
+        wrapped = wrap(model, self.config_for(model), self.seed)
         layers = dict(wrapped.module.named_modules())
         for name in targeted_modules(wrapped.module):
             if "default" not in layers[name].lora_A:
@@ -96,11 +110,21 @@ class Lora(Trainable):
             rows = draw_rows(self.seed, name, self.r, weight.shape[1])
             with torch.no_grad():
                 weight.copy_(torch.from_numpy(rows))
+        if resolve(model, self.targets).trains_rest:
+            _train_rest(wrapped)
         return Coordinates.of_adapter(wrapped)
 
     def describe(self) -> dict[str, Any]:
-        """Rank, scaling, targets and seed."""
-        return {"kind": "lora", "seed": self.seed, "config": describe(self.config)}
+        """Rank, scaling, targets (as they were named) and seed."""
+        config = describe(self._config(self.targets))
+        return {"kind": "lora", "seed": self.seed, "config": config}
+
+
+def _train_rest(wrapped: LogitModel) -> None:
+    """Let every parameter of a PEFT-wrapped model be trained but the weights it adapts."""
+    adapted = {f"{name}.base_layer.weight" for name in targeted_modules(wrapped.module)}
+    for name, parameter in named_parameters(wrapped).items():
+        parameter.requires_grad_(name not in adapted)
 
 
 def _check_rank(rank: int, name: str, d_in: int, d_out: int) -> None:
@@ -118,7 +142,8 @@ class SweepLayers:
     Attributes:
         rows: parameter name → A ``[s·R, d_in]``, seeds one after the other.
         shapes: parameter name → (d_in, d_out).
-        always: parameters trained beside the adapters (the linear readout).
+        always: parameters trained beside the adapters: the linear readout, or with targets
+            ``"all"`` every parameter that is not adapted.
     """
 
     rows: dict[str, Tensor]
@@ -133,12 +158,13 @@ class SweepLayers:
 def sweep_layers(
     model: LogitModel, targets: Targets, max_rank: int, seeds: Sequence[int]
 ) -> SweepLayers:
-    """Resolve `targets` exactly as PEFT does and draw every seed's A.
+    """Resolve `targets` (named ones first) exactly as PEFT does and draw every seed's A.
 
     Raises:
         UserError: nothing matches, a target is no linear layer, or `max_rank` is too large.
     """
-    wrapped = wrap(model, Lora(r=1, targets=targets).config)
+    meant = resolve(model, targets)
+    wrapped = wrap(model, Lora(r=1, targets=meant.targets).config)
     names = targeted_modules(wrapped.module)
     linear = set(linear_modules(model.module))
     modules = dict(model.module.named_modules())
@@ -165,7 +191,11 @@ def sweep_layers(
         # The rows as the model would hold them: rounded to its own type first.
         rows[key] = torch.from_numpy(drawn).to(weight.dtype).to(weight.device, dtype)
         shapes[key] = (d_in, d_out)
-    always = tuple(n for n in named_parameters(model) if n.startswith("readout."))
+    always = tuple(
+        name
+        for name in named_parameters(model)
+        if name.startswith("readout.") or (meant.trains_rest and name not in rows)
+    )
     return SweepLayers(rows, shapes, always)
 
 

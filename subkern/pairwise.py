@@ -26,7 +26,10 @@ Block = Callable[[Captured, Captured], Tensor]
 """A kernel block ``[…, n, c, m, c]`` from the factors of n and of m examples."""
 
 _FACTOR_SHARE = 0.6  # of the memory budget; the rest is the graph of a batch and workspace
-_BATCH_TOKENS = 192  # tokens of one batch: enough for full-speed products, and a small graph
+# Tokens of one batch: enough for full-speed products, and no more than the graph's share allows.
+_FEW_TOKENS, _MANY_TOKENS = 192, 1024
+_GRAPH_SHARE = 0.15
+_GRAPH_FACTOR = 2.5  # bytes of a batch's graph over those of its factors
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
     parts = [
         capture(job.model, job.parameters, [examples[i] for i in picks], list(job.plan.uncovered))
-        for picks in _batches(order, examples, job.plan.batch_size)
+        for picks in _batches(order, examples, job.plan.batch_size, _batch_tokens(job))
     ]
     back = np.argsort(order).tolist()
     shapes = {n: p.shape for n, p in job.parameters.items()}
@@ -142,13 +145,18 @@ def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
     return Captured(factors, torch.cat([part.logits for part in parts])[back])
 
 
+def _batch_tokens(job: Job) -> int:
+    allowed = _GRAPH_SHARE * job.memory / (_GRAPH_FACTOR * max(job.plan.bytes_per_token, 1.0))
+    return int(min(max(allowed, _FEW_TOKENS), _MANY_TOKENS))
+
+
 def _batches(
-    order: Sequence[int], examples: Sequence[EncodedExample], most: int
+    order: Sequence[int], examples: Sequence[EncodedExample], most: int, most_tokens: int
 ) -> Iterator[list[int]]:
     batch: list[int] = []
     for i in order:
         tokens = (len(batch) + 1) * len(examples[i].input_ids)  # padded: i is the longest
-        if batch and (len(batch) == most or tokens > _BATCH_TOKENS):
+        if batch and (len(batch) == most or tokens > most_tokens):
             yield batch
             batch = []
         batch.append(i)

@@ -66,8 +66,10 @@ def read_options(kind: str, text: str, known: Mapping[str, Read]) -> dict[str, A
 
 
 def parse_targets(text: str) -> str | tuple[str, ...]:
-    """Adapter targets: ``all-linear``, a regular expression, or names joined by ``+`` or ``,``."""
-    if text == "all-linear" or not re.fullmatch(r"[\w.]+([+,][\w.]+)*", text):
+    """Adapter targets: a named set, a regular expression, or names joined by ``+`` or ``,``."""
+    from subkern.target_sets import NAMED
+
+    if text in NAMED or not re.fullmatch(r"[\w.]+([+,][\w.]+)*", text):
         return text
     return tuple(re.split(r"[+,]", text))
 
@@ -80,7 +82,12 @@ def read_flag(text: str) -> bool:
 
 
 def _peft_targets(text: str) -> str | list[str]:
+    """Targets as PEFT takes them: of the named sets, it knows ``all-linear`` alone."""
+    from subkern.target_sets import NAMED
+
     targets = parse_targets(text)
+    if targets in NAMED and targets != "all-linear":
+        raise UserError(f"targets={targets} is for plain lora: name layers here, or all-linear")
     return targets if isinstance(targets, str) else list(targets)
 
 
@@ -149,6 +156,8 @@ def _lora(rest: str) -> Trainable:
     lora = Lora(**options)
     if not dora and init is None:
         return lora
+    if isinstance(lora.targets, str):
+        _peft_targets(lora.targets)
     config: peft.LoraConfig = lora.config  # PEFT's own start, for which `draw_rows` has no place
     config.use_dora = dora
     config.init_lora_weights = True if init is None else init

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 from subkern.compute import LoraGrid, LoraSweep, Running
 from subkern.kernel import Kernel
 from subkern.prompts import EncodedExample
+from subkern.target_sets import Resolved, Targets
 
 FEATURES, ADAPTED = 600, 480  # parameters of the made-up model, and how many of them LoRA adapts
+SETS = {"qv": (0, 60), "attention": (0, 160), "mlp": (160, 480)}  # of targets not listed: all
 
 
 def gradients(examples: Sequence[Any], num_logits: int) -> np.ndarray:
@@ -72,17 +74,33 @@ def load_model(spec: str, *, task: Any, logits: str = "all", **_: Any) -> FakeMo
     return FakeModel(1 if logits == "binary" else len(task.labels), task)
 
 
-def sweep_lora(
+def resolve(model: FakeModel, targets: Targets) -> Resolved:
+    """Stand in for `subkern.target_sets.resolve`."""
+    return Resolved(targets, note="query, key and value are one layer" if targets == "qv" else "")
+
+
+def sweep_targets(
     model: FakeModel,
     left: Sequence[Any],
     right: Sequence[Any],
     *,
+    sets: Mapping[str, Targets],
     grid: LoraGrid,
+    rule: str,
     running: Running,
-) -> LoraSweep:
-    """Stand in for `sweep_lora`: LoRA kernels are random sketches of ADAPTED features."""
+) -> dict[str, LoraSweep]:
+    """Stand in for `sweep_targets`: LoRA kernels are random sketches of a set's features."""
     if running.progress is not None:
         running.progress(len(left) * len(right), len(left) * len(right))
+    return {name: _sweep(model, left, right, name, grid) for name in sets}
+
+
+def _sweep(
+    model: FakeModel, left: Sequence[Any], right: Sequence[Any], name: str, grid: LoraGrid
+) -> LoraSweep:
+    """Return the sweep of one target set; ``all`` trains the features that are not adapted too."""
+    first, last = SETS.get(name, (0, ADAPTED))
+    rest = np.eye(FEATURES)[:, ADAPTED:] if name == "all" else np.zeros((FEATURES, 0))
     c = model.num_logits
     sides = gradients(left, c), gradients(right, c)
 
@@ -102,16 +120,17 @@ def sweep_lora(
     identity = np.eye(FEATURES)
     kernels = {}
     for seed in grid.seeds:
-        drawn = np.random.default_rng(seed).normal(size=(ADAPTED, 32 * max(grid.ranks)))
+        drawn = np.random.default_rng(seed).normal(size=(last - first, 32 * max(grid.ranks)))
         for rank in grid.ranks:
             maps = np.zeros((FEATURES, 32 * rank))
-            maps[:ADAPTED] = drawn[:, : 32 * rank] / rank
-            kernels[seed, rank] = kernel(maps, subspace="lora", rank=rank, seed=seed)
+            maps[first:last] = drawn[:, : 32 * rank] / rank
+            both = np.concatenate([maps, rest], 1)
+            kernels[seed, rank] = kernel(both, subspace="lora", rank=rank, seed=seed)
     return LoraSweep(
         full=kernel(identity, subspace="full"),
-        targets_full=kernel(identity[:, :ADAPTED], subspace="targets"),
+        targets_full=kernel(np.concatenate([identity[:, first:last], rest], 1), subspace="targets"),
         kernels=kernels,
-        trainable={rank: 20 * rank for rank in grid.ranks},
+        trainable={rank: (last - first) * rank // 24 + rest.shape[1] for rank in grid.ranks},
         trainable_full=FEATURES,
         cost={
             "capture_seconds": 0.02,

@@ -57,8 +57,9 @@ def _made_up() -> Iterator[None]:
     """Put made-up examples, model and sweep in place of the real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lora, "load_model", fake_lora.load_model)
-        patch.setattr(lora, "sweep_lora", fake_lora.sweep_lora)
-        patch.setattr(lora, "sweep_layers", lambda *_: None)
+        patch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
+        patch.setattr(lora, "resolve_sets", lambda *_: None)
+        patch.setattr(lora, "resolve", fake_lora.resolve)
         patch.setattr(lora_inputs, "load_examples", load_examples)
         yield
 
@@ -66,7 +67,7 @@ def _made_up() -> Iterator[None]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the figures, which take seconds, where a test is not about them."""
-    monkeypatch.setattr(lora, "FIGURES", {})
+    monkeypatch.setattr(lora, "figures", lambda _: {})
 
 
 def config(**changes: Any) -> Config:
@@ -234,11 +235,11 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         folders.append(running.checkpoint)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lora, "sweep_lora", interrupted)
+    monkeypatch.setattr(lora, "sweep_targets", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lora.analyze(config(), tmp_path)
     assert folders == [tmp_path / "checkpoint" / "seed-13"]
-    monkeypatch.setattr(lora, "sweep_lora", fake_lora.sweep_lora)
+    monkeypatch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
     resumed = lora.analyze(config(), tmp_path)
     assert not resumed.up_to_date
     assert not (tmp_path / "checkpoint").exists()
@@ -250,7 +251,7 @@ def test_bad_input_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: Any, **__: Any) -> None:
         raise UserError("rank 64 exceeds a layer")
 
-    monkeypatch.setattr(lora, "sweep_lora", refuse)
+    monkeypatch.setattr(lora, "sweep_targets", refuse)
     with pytest.raises(UserError, match="rank 64"):
         lora.analyze(config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -264,7 +265,7 @@ def test_bad_input_does_not_cost_the_run_that_is_there(
         raise UserError("rank 64 exceeds a layer")
 
     lora.analyze(config(solvers=("ridge",)), tmp_path)
-    monkeypatch.setattr(lora, "sweep_layers", refuse)
+    monkeypatch.setattr(lora, "resolve_sets", refuse)
     with pytest.raises(UserError, match="rank 64"):
         lora.analyze(config(solvers=("ridge",), ranks=(64,)), tmp_path, overwrite=True)
     assert Results.load(tmp_path).config["ranks"] == [1, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -22,10 +23,11 @@ from subkern.contraction import (
     contract,
     dense,
     explicit,
-    factored,
+    group_block,
     matched_rows,
     parameter_block,
 )
+from subkern.factored import factored
 from subkern.factors import Dense, Factor, Outer, Rows, merge
 from subkern.models import LogitModel, named_parameters
 from toys import CLASSES, VOCAB, WIDTH, Use, toy, toy_examples
@@ -421,7 +423,11 @@ def test_block_equals_its_definition(left: str, right: str) -> None:
     np.testing.assert_allclose(block, loop(SIDES[left], SIDES[right]), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("form", [explicit, factored, lambda a, b: dense(a, b, SHAPE)])
+def factored_alone(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
+    return factored([left], [right])
+
+
+@pytest.mark.parametrize("form", [explicit, factored_alone, lambda a, b: dense(a, b, SHAPE)])
 @pytest.mark.parametrize("right", [name for name in SIDES if name.startswith("outer")])
 def test_every_form_of_a_linear_layer_is_the_same(form: object, right: str) -> None:
     left = SIDES["outer"]
@@ -446,7 +452,7 @@ def test_forms_agree_at_sizes_that_do_not_divide_a_block(d_in: int, d_out: int) 
         for side in sides
     ]  # fmt: skip
     wanted = torch.einsum("icop,jdop->icjd", *whole)
-    for form in (explicit, factored, lambda a, b: dense(a, b, torch.Size((d_out, d_in)))):
+    for form in (explicit, factored_alone, lambda a, b: dense(a, b, torch.Size((d_out, d_in)))):
         gap = form(*sides) - wanted
         assert float(gap.abs().max()) <= 2e-6 * float(wanted.abs().max())
 
@@ -456,6 +462,28 @@ def test_explicit_is_formed_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("subkern.contraction.TILE_BYTES", 1)
     monkeypatch.setattr("subkern.contraction.BLOCK", 2 * D_IN)  # two rows of seven: one is left
     torch.testing.assert_close(explicit(SIDES["outer"], SIDES["outer"]), wanted)
+
+
+@pytest.mark.parametrize(("left_tokens", "right_tokens"), [(1, 1), (2, 3), (100, 2)])
+def test_layers_that_share_inputs_add_up_whatever_the_tile(
+    left_tokens: int, right_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subkern.factored.LEFT_TOKENS", left_tokens)
+    monkeypatch.setattr("subkern.factored.RIGHT_TOKENS", right_tokens)
+    layers = [
+        [
+            [
+                Outer(f.inputs, other.cotangents, False)
+                for f, other in zip(side, others, strict=True)
+            ]
+            for others in (side, outers(counts, 9))
+        ]
+        for counts, side in [(c, outers(c, seed)) for seed, c in enumerate(([2, 0, 4], [3, 1]))]
+    ]
+    wanted = sum(loop(a, b) for a, b in zip(*layers, strict=True))
+    np.testing.assert_allclose(factored(*layers), wanted, atol=1e-12)
+    grouped = group_block(list(zip(*layers, strict=True)))
+    np.testing.assert_allclose(grouped, wanted, atol=1e-12)
 
 
 def test_rows_meet_only_where_ids_match() -> None:

@@ -113,7 +113,7 @@ def test_plan_captures_in_batches_wherever_it_can(family: Family, tied: bool) ->
     batch = random_examples(5, read=family.read)
     plan = make_plan(model, named_parameters(model), batch)
     one_by_one = {"deberta-v2", "deberta-v3", "mamba"}
-    assert plan.batch_size == (1 if family.name in one_by_one else 8)
+    assert plan.batch_size == (1 if family.name in one_by_one else 32)
     assert bool(plan.uncovered) is (family.name in one_by_one)
     assert len(plan.uncovered) < 0.6 * len(named_parameters(model))
     assert plan.bytes_per_token > 0

@@ -110,6 +110,8 @@ WRONG = {
     "prompt:n=many": r"^prompt option n='many' is not a number$",
     "prefix:projection=1": r"^prefix option projection='1' is not true or false$",
     "ia3:targets=k,feedforward=o": r"^PEFT refuses 'ia3:.*subset",
+    "vera:targets=qv": r"^targets=qv is for plain lora: name layers here, or all-linear$",
+    "lora:targets=mlp,dora=true": r"^targets=mlp is for plain lora",
     "oft:block=0": r"^PEFT refuses 'oft:block=0': ",
 }
 

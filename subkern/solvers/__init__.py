@@ -13,8 +13,11 @@
 from __future__ import annotations
 
 from subkern.agreement.predictions import score_predictions
+from subkern.solvers.asymmetric import AsymmetricLSSVMSolver
 from subkern.solvers.base import KernelSolver, labels_from_scores
+from subkern.solvers.direct import AsymmetricRidgeSolver
 from subkern.solvers.evaluate import evaluate
+from subkern.solvers.grids import F0_SCALES, GRIDS, default_grid, parse_grid, parse_scales
 from subkern.solvers.logistic import LogisticSolver
 from subkern.solvers.paper import LstsqSolver, RowLogisticSolver
 from subkern.solvers.registry import SOLVERS, make_solver
@@ -22,20 +25,29 @@ from subkern.solvers.ridge import RidgeSolver
 from subkern.solvers.selection import Selection, select
 from subkern.solvers.spectral import DEFAULT_GRID
 from subkern.solvers.svc import SVCSolver, reduce_logits
+from subkern.solvers.svr import SVRSolver
 
 __all__ = [
     "DEFAULT_GRID",
+    "F0_SCALES",
+    "GRIDS",
     "SOLVERS",
+    "AsymmetricLSSVMSolver",
+    "AsymmetricRidgeSolver",
     "KernelSolver",
     "LogisticSolver",
     "LstsqSolver",
     "RidgeSolver",
     "RowLogisticSolver",
     "SVCSolver",
+    "SVRSolver",
     "Selection",
+    "default_grid",
     "evaluate",
     "labels_from_scores",
     "make_solver",
+    "parse_grid",
+    "parse_scales",
     "reduce_logits",
     "score_predictions",
     "select",

@@ -14,13 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 from subkern.agreement.blocks import Array, KernelLike, as_blocks, asymmetry
 from subkern.agreement.predictions import Score, score_predictions
 from subkern.errors import UserError
+from subkern.solvers.directions import reverse_of
 
-__all__ = ["KernelSolver", "Problem", "encode_targets", "labels_from_scores"]
+__all__ = ["ASYMMETRIC_SOLVERS", "KernelSolver", "Problem", "encode_targets", "labels_from_scores"]
 
 Labels = NDArray[np.int64]
 
 # Rounding leaves float32 kernels this far from symmetric; asymmetric rules are off by 0.1 and more.
 ASYMMETRY = 1e-3
+
+ASYMMETRIC_SOLVERS = ("asym", "asym-ridge", "row-logistic")
+"""Registered solvers with ``requires_symmetric = False``, for refusals to name."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,14 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     to them, and adds them back when it predicts. ``f0_scale=None`` ignores f0. What is given to
     `fit` must be given to prediction.
 
+    An asymmetric kernel, of a rule such as ``asymmetric_signgd``, has a second direction, the
+    *reverse* ``[n, c, m, c]`` (see `subkern.solvers.directions`). A `Kernel` brings it; with arrays
+    it is ``reverse=`` of the prediction methods. `fit` needs none: there it is the transpose. Only
+    `AsymmetricLSSVMSolver` looks at it; solvers that need a symmetric kernel refuse others.
+
     A new solver implements `_solve`, which sets ``coef_`` ``[n, c]``, and `_scores` if its scores
-    are not ``offset + sum_ia coef[i, a] K[i, a, j, b]``.
+    are not ``offset + sum_ia coef[i, a] K[i, a, j, b]``, or `_scores_of_both` if they need the
+    reverse.
     """
 
     requires_symmetric: ClassVar[bool] = True
@@ -111,6 +121,10 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         """Return scores ``[m, c]`` on a checked evaluation kernel ``[n, c, m, c]``."""
         return offset + np.tensordot(self.coef_, kernel, axes=([0, 1], [0, 1]))
 
+    def _scores_of_both(self, kernel: Array, reverse: Array | None, offset: Array) -> Array:
+        """Return scores ``[m, c]`` from a kernel and its reverse, ``[n, c, m, c]``, if known."""
+        return self._scores(kernel, offset)
+
     def fit(self, K: KernelLike, y: ArrayLike | None = None, f0: ArrayLike | None = None) -> Self:
         """Learn from a training kernel ``[n, c, n, c]`` or ``[n, n]``, labels ``[n]`` and initial
         logits ``[n, c]``.
@@ -124,7 +138,7 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
             raise UserError(
                 f"training kernel is {n} x {m} examples: give the kernel of train against train"
             )
-        self._check_symmetry(kernel)
+        self.symmetric_ = self._check_symmetry(kernel)
         labels = _check_labels(getattr(K, "left_labels", None) if y is None else y, n, c, "y")
         self.n_train_, self.num_logits_ = n, c
         self.classes_ = np.arange(max(c, 2))
@@ -132,9 +146,11 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         self._solve(Problem(kernel, labels, encode_targets(labels, c), self._offset(f0, n)))
         return self
 
-    def decision_function(self, K: KernelLike, f0: ArrayLike | None = None) -> Array:
-        """Return scores ``[m, c]`` from an evaluation kernel ``[n, c, m, c]`` (train on the left)
-        and f0 ``[m, c]``.
+    def decision_function(
+        self, K: KernelLike, f0: ArrayLike | None = None, reverse: KernelLike | None = None
+    ) -> Array:
+        """Return scores ``[m, c]`` from an evaluation kernel ``[n, c, m, c]`` (train on the left),
+        f0 ``[m, c]`` and, where the kernel is asymmetric, its reverse ``[n, c, m, c]``.
 
         Raises `UserError` if the kernel is not of these training examples, or f0 is missing or
         unexpected.
@@ -152,11 +168,13 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
             raise UserError(
                 f"the solver was fitted {fitted} initial logits f0: predict {fitted} them too"
             )
-        return self._scores(kernel, self._offset(f0, m))
+        return self._scores_of_both(kernel, reverse_of(K, reverse), self._offset(f0, m))
 
-    def predict(self, K: KernelLike, f0: ArrayLike | None = None) -> Labels:
+    def predict(
+        self, K: KernelLike, f0: ArrayLike | None = None, reverse: KernelLike | None = None
+    ) -> Labels:
         """Return labels ``[m]``: the largest score, or its sign for a single logit."""
-        return labels_from_scores(self.decision_function(K, f0))
+        return labels_from_scores(self.decision_function(K, f0, reverse))
 
     def score(
         self,
@@ -164,25 +182,28 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         y: ArrayLike | None = None,
         f0: ArrayLike | None = None,
         metric: Score = "accuracy",
+        reverse: KernelLike | None = None,
     ) -> float:
         """Return accuracy, or F1 of class 1, against labels ``[m]`` (the kernel's right labels if
         None).
         """
-        predicted = self.predict(K, f0)
+        predicted = self.predict(K, f0, reverse)
         given = getattr(K, "right_labels", None) if y is None else y
         return score_predictions(
             _check_labels(given, len(predicted), self.num_logits_, "y"), predicted, metric
         )
 
-    def _check_symmetry(self, kernel: Array) -> None:
-        """Refuse an asymmetric training kernel where the solver cannot use one."""
-        found = asymmetry(kernel) if self.requires_symmetric else 0.0
-        if found > ASYMMETRY:
+    def _check_symmetry(self, kernel: Array) -> bool:
+        """Say whether a training kernel is symmetric; refuse one that is not and has to be."""
+        found = asymmetry(kernel)
+        if found > ASYMMETRY and self.requires_symmetric:
             raise UserError(
                 f"{type(self).__name__} needs a symmetric training kernel, this one differs from "
                 f"its transpose by {found:.1e} of its largest entry: it learns functions of one "
-                "feature map, an asymmetric rule has two; use a kernel of rule sgd or signgd"
+                "feature map, an asymmetric rule has two; use a solver for both "
+                f"({', '.join(ASYMMETRIC_SOLVERS)}), or a kernel of rule sgd or signgd"
             )
+        return found <= ASYMMETRY
 
     def _offset(self, f0: ArrayLike | None, count: int) -> Array:
         """Return ``f0 / f0_scale`` as ``[count, c]``, zeros without f0."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from subkern.agreement.predictions import Score, score_predictions
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.solvers.base import KernelSolver, labels_from_scores
+from subkern.solvers.directions import reverse_of
+from subkern.solvers.grids import GRIDS, default_grid
 from subkern.solvers.registry import make_solver
-from subkern.solvers.selection import select
+from subkern.solvers.selection import check_grid, select
 
 __all__ = ["evaluate"]
+
+Grid = Mapping[str, Sequence[Any]]
 
 
 def evaluate(
@@ -22,19 +26,22 @@ def evaluate(
     dev: Kernel | None = None,
     *,
     f0_scales: Sequence[float | None] | None = None,
+    grid: Grid | Literal["default"] | None = None,
     metric: Score = "accuracy",
 ) -> dict[str, Any]:
     """Solve on ``train`` and score on ``evaluation``; what ``subkern solve`` prints.
 
-    Initial logits are used where both kernels carry them. Without ``dev`` there is one f0 scale
-    (1 by default); with it, the best of ``f0_scales`` on dev is taken.
+    Initial logits are used where both kernels carry them. The best on ``dev`` of the ``f0_scales``
+    (1 by default) and of ``grid`` is taken, parameters of the solver to values, or ``"default"``
+    for `subkern.solvers.default_grid`; without ``dev`` there may be one value of each. What is in
+    neither, the solver chooses by itself, or has a default for.
 
     Returns:
-        Solver, chosen regularisation and f0 scale, scores on train, dev and evaluation, the
-        zero-shot score (None without initial logits), and numbers of examples.
+        Solver, chosen regularisation, other searched parameters and f0 scale, scores on train, dev
+        and evaluation, the zero-shot score (None without initial logits), and numbers of examples.
 
     Raises:
-        UserError: kernels of different training examples, unknown labels, several scales without
+        UserError: kernels of different training examples, unknown labels, several values without
             dev, or what the solver refuses.
     """
     others = [k for k in (dev, evaluation) if k is not None]
@@ -46,12 +53,8 @@ def evaluate(
                 " EVAL needs TRAIN's examples as its rows"
             )
     known = all(k.right_logits is not None for k in [train, *others])
-    scales = tuple(f0_scales or ((1.0,) if known else (None,)))
-    if not known and any(scale is not None for scale in scales):
-        raise UserError("a kernel carries no initial logits: use --f0-scales none")
-    if dev is None and len(scales) > 1:
-        raise UserError(f"{len(scales)} f0 scales to choose from and no dev kernel: give --dev")
-    fitted, dev_score = _fit(solver, train, dev, scales, metric)
+    points = _grid(solver, grid, f0_scales, known, dev)
+    fitted, dev_score = _fit(make_solver(solver), train, dev, points, metric)
     f0 = evaluation.right_logits
     labels = evaluation.right_labels
     zero_shot = (
@@ -62,6 +65,7 @@ def evaluate(
     return {
         "solver": solver,
         "regularization": getattr(fitted, "regularization_", None),
+        **_settings(fitted, {*GRIDS[solver], *points}),
         "f0 scale": fitted.f0_scale,
         "train examples": train.shape[0],
         "eval examples": evaluation.shape[2],
@@ -72,22 +76,56 @@ def evaluate(
     }
 
 
-def _fit(
+def _grid(
     name: str,
+    grid: Grid | Literal["default"] | None,
+    f0_scales: Sequence[float | None] | None,
+    known: bool,
+    dev: Kernel | None,
+) -> dict[str, Sequence[Any]]:
+    """Return what to choose from, the f0 scale included; ``known``: there are initial logits."""
+    points: dict[str, Sequence[Any]] = {"f0_scale": (1.0,) if known else (None,)}
+    if grid == "default":
+        reverse = dev is not None and reverse_of(dev) is not None
+        grid = default_grid(name, f0=known, reverse=reverse)
+    points.update(grid or {})
+    if f0_scales:
+        points["f0_scale"] = tuple(f0_scales)
+    if not known and any(scale is not None for scale in points["f0_scale"]):
+        raise UserError("a kernel carries no initial logits: use --f0-scales none")
+    for parameter, values in points.items():
+        if dev is None and len(values) > 1:
+            what = "f0 scales" if parameter == "f0_scale" else f"values of {parameter}"
+            raise UserError(f"{len(values)} {what} to choose from and no dev kernel: give --dev")
+    return points
+
+
+def _fit(
+    solver: KernelSolver,
     train: Kernel,
     dev: Kernel | None,
-    scales: Sequence[float | None],
+    points: Mapping[str, Sequence[Any]],
     metric: Score,
 ) -> tuple[KernelSolver, float | None]:
-    solver = make_solver(name, f0_scale=scales[0])
+    """Return the solver fitted at the best point on dev, or at the only one, and its dev score."""
     if dev is None:
+        check_grid(solver, points)
+        solver.set_params(**{name: values[0] for name, values in points.items()})
         return solver.fit(train, f0=_f0(solver, train)), None
-    logits = (train.right_logits, dev.right_logits) if scales != (None,) else (None, None)
-    chosen = select(
-        solver, {"f0_scale": scales}, train, dev, f0=logits[0], dev_f0=logits[1], metric=metric
-    )
+    use = any(scale is not None for scale in points["f0_scale"])
+    logits = (train.right_logits, dev.right_logits) if use else (None, None)
+    chosen = select(solver, points, train, dev, f0=logits[0], dev_f0=logits[1], metric=metric)
     return chosen.solver, chosen.dev_score
 
 
 def _f0(solver: KernelSolver, kernel: Kernel) -> Any:
     return kernel.right_logits if solver.f0_scale is not None else None
+
+
+def _settings(fitted: KernelSolver, names: set[str]) -> dict[str, Any]:
+    """Return the solver's own parameters, as they were chosen."""
+    params = fitted.get_params()
+    return {
+        name: getattr(fitted, f"{name}_", params[name])
+        for name in sorted(names - {"regularization", "f0_scale"})
+    }

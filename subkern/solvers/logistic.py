@@ -33,7 +33,8 @@ class LogisticSolver(KernelSolver):
     over alpha ``[n, c]``, mu the mean eigenvalue of K; a single logit uses the sigmoid. Written in
     the eigenbasis of K it is strongly convex, and Newton's method with backtracking in float64 runs
     until the gradient there is below ``tol``. At the optimum ``alpha = (Y - P) / (n r mu)``, Y
-    one-hot and P the fitted probabilities, which is how it is computed.
+    one-hot and P the fitted probabilities, which is how it is computed. Symmetric kernels only:
+    without one feature map ``alpha' K alpha`` is no squared norm, and there is no minimum to find.
 
     With ``regularization=None`` r is the one of ``grid`` with the smallest cross entropy in
     stratified cross-validation, ties going to the larger; to choose on a dev set use

@@ -39,7 +39,9 @@ class LstsqSolver(KernelSolver):
     Solves ``(K + r ||K||_2 I) alpha = t - f0 / f0_scale`` for the ``n*c`` pairs of example and
     logit in the sense of least squares (smallest alpha where K is singular); t is one-hot, or +1
     and -1 for a single logit. Scores are ``f0 / f0_scale + K' alpha``. The same model as
-    `RidgeSolver`, with r measured against the largest eigenvalue and not chosen.
+    `RidgeSolver`, with r measured against the largest eigenvalue and not chosen. Symmetric kernels
+    only: on others that code solves with K and predicts with K', and does not fit even its training
+    examples; `AsymmetricRidgeSolver` solves with K'.
 
     Args:
         regularization: r, as a share of the operator norm.

@@ -9,11 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from subkern.errors import UserError
+from subkern.solvers.asymmetric import AsymmetricLSSVMSolver
 from subkern.solvers.base import KernelSolver
+from subkern.solvers.direct import AsymmetricRidgeSolver
 from subkern.solvers.logistic import LogisticSolver
 from subkern.solvers.paper import LstsqSolver, RowLogisticSolver
 from subkern.solvers.ridge import RidgeSolver
 from subkern.solvers.svc import SVCSolver
+from subkern.solvers.svr import SVRSolver
 
 __all__ = ["SOLVERS", "make_solver"]
 
@@ -24,6 +27,9 @@ SOLVERS: Mapping[str, type[KernelSolver]] = MappingProxyType(
         "logistic": LogisticSolver,
         "row-logistic": RowLogisticSolver,
         "svc": SVCSolver,
+        "svr": SVRSolver,
+        "asym": AsymmetricLSSVMSolver,
+        "asym-ridge": AsymmetricRidgeSolver,
     }
 )
 """Every solver by the name that the command line uses."""

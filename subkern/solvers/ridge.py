@@ -24,7 +24,8 @@ class RidgeSolver(KernelSolver):
 
     ``(K + r mu I) alpha = t - f0 / f0_scale`` over the ``n*c`` pairs of example and logit, mu the
     mean eigenvalue of K; scores are ``f0 / f0_scale + K' alpha``. This is where gradient flow on
-    the squared loss stops early, or ends for r = 0.
+    the squared loss stops early, or ends for r = 0. Symmetric kernels only: it works in their
+    eigenbasis; `AsymmetricRidgeSolver` solves the same equations for any kernel.
 
     With ``regularization=None`` r is the one of ``grid`` with the smallest leave-one-out error. One
     *example* is left out at a time, with all its logits: with ``G = (K + r mu I)^-1`` the residual

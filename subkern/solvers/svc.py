@@ -66,6 +66,9 @@ class SVCSolver(KernelSolver):
     vectors ``f0 / f0_scale``, reduced likewise, is added, and the machine learns how much to trust
     them.
 
+    Symmetric kernels only: the quadratic form that libsvm minimises drops the antisymmetric part,
+    prediction would not.
+
     With ``regularization=None`` it is the one of ``grid`` with the best accuracy in stratified
     cross-validation, ties going to the larger.
 

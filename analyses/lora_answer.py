@@ -1,0 +1,52 @@
+"""What a LoRA study says and shows: of one target set, or of rank and targets together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from matplotlib.figure import Figure
+from rich.console import Group
+
+from analyses import lora_grid_report, lora_grid_text, lora_report, lora_text
+from analyses.lora_figures import FIGURES
+from analyses.lora_grid import recommend_configuration
+from analyses.lora_pareto import pareto
+from analyses.lora_targets import is_grid
+from analyses.report import Page
+from analyses.results import Results
+
+__all__ = ["caveats", "figures", "page", "sentence", "summary"]
+
+Draw = Callable[[Results], Figure]
+
+
+def sentence(results: Results) -> str:
+    """Return the recommendation with its numbers."""
+    return (lora_grid_text if is_grid(results) else lora_text).sentence(results)
+
+
+def caveats(results: Results) -> list[str]:
+    """Return what limits the recommendation, one item each."""
+    return (lora_grid_text if is_grid(results) else lora_text).caveats(results)
+
+
+def summary(results: Results) -> Group:
+    """Return table, recommendation and caveats for a terminal of 80 columns."""
+    return (lora_grid_report if is_grid(results) else lora_report).summary(results)
+
+
+def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
+    """Return the report of ``results``; ``pictures`` are its figures as PNG, by name."""
+    return (lora_grid_report if is_grid(results) else lora_report).page(results, pictures)
+
+
+def figures(results: Results) -> dict[str, Draw]:
+    """Return what draws each figure, by name: for a grid its front, then the best targets' own."""
+    if not is_grid(results):
+        return dict(FIGURES)
+    found = recommend_configuration(results)
+
+    def of_best(draw: Draw) -> Draw:
+        return lambda each: draw(found.view(each))
+
+    return {"pareto": pareto, **{name: of_best(draw) for name, draw in FIGURES.items()}}
