@@ -12,8 +12,8 @@ import yaml
 
 from analyses.lora_budget import parse_budget
 from analyses.lora_targets import from_texts, named_sets
-from subkern.compute import RULES
 from subkern.errors import UserError
+from subkern.rules import parse_rule
 from subkern.solvers import SOLVERS as REGISTERED
 from subkern.target_sets import Targets
 
@@ -166,7 +166,7 @@ class Config:
 
     def _check_rule(self) -> None:
         """Raise `UserError` unless kernels of the rule can be computed."""
-        _one_of("rule", self.rule, RULES)
+        parse_rule(self.rule)
 
     def _check(self) -> None:
         """Raise `UserError` on the first value that is out of range."""

@@ -30,21 +30,22 @@ from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
 from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
+from subkern.rules import UpdateRule, as_rule
+from subkern.sign_kernel import run_signs
 from subkern.subspace_text import parse_subspace
 from subkern.subspaces import Coordinates, Full, Subspace
 from subkern.target_sets import Targets
 from subkern.tiles import Progress, TileStore, parse_memory
+from subkern.update_kernel import run_updates
 from subkern.weights import weights_digest
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
 
-RULES = ("sgd",)
 ENGINES = ("factors", "reference")
 
 __all__ = [
     "ENGINES",
-    "RULES",
     "LoraGrid",
     "LoraSweep",
     "Running",
@@ -88,18 +89,23 @@ def compute_kernel(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample] | None = None,
     *,
-    rule: str = "sgd",
+    rule: UpdateRule | str = "sgd",
     subspace: Subspace | str = "full",
     engine: str = "factors",
     running: Running | None = None,
 ) -> Kernel:
     """The eNTK ⟨∇_z f_k(x_i), ∇_z f_l(x'_j)⟩ of `model` in the coordinates z of `subspace`.
 
+    Other rules than ``"sgd"`` replace a gradient by the update u they make of it, entry by entry in
+    the coordinates z, on both sides or (``asymmetric_…``) on the left, with the other direction in
+    `Kernel.reverse`.
+
     Args:
         model: f, in evaluation mode.
         left: n examples (rows).
         right: m examples (columns); None means `left`, and a symmetric kernel.
-        rule: update rule; ``"sgd"`` is the neural tangent kernel (Jacot et al. 2018).
+        rule: an `UpdateRule` or its one-line form; ``"sgd"`` is the neural tangent kernel (Jacot et
+            al. 2018).
         subspace: what is trained: a `Subspace` or its one-line form.
         engine: ``"factors"`` (fast) or ``"reference"`` (slow, independent, on `torch.func`).
         running: batch size, memory, progress, checkpoint.
@@ -113,7 +119,7 @@ def compute_kernel(
     """
     right = left if right is None else right
     running = running or Running()
-    _check_choice("rule", rule, RULES)
+    rule = as_rule(rule)
     _check_choice("engine", engine, ENGINES)
     _check_examples(left, right)
     subspace = as_subspace(subspace)
@@ -121,18 +127,25 @@ def compute_kernel(
     provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
     refuse_dead(coordinates, subspace, [*left, *right])
+    recorded: dict[str, Any] = {}
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
-        outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress))
-        recorded: dict[str, Any] = {}
+        outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress, rule))
     else:
         plan = make_plan(
             coordinates.model, coordinates.parameters, [*left, *right], running.batch_size
         )
         block = _Timed(_full_block(coordinates))
-        job = _job(coordinates, plan, block, running)
-        outcome = run(job, left, right, _store(running, provenance), running.progress)
-        recorded = block.cost() | {"reasons": list(plan.reasons)}
+        job = _job(coordinates, plan, block, running, rule)
+        store = _store(running, provenance)
+        recorded = {"reasons": list(plan.reasons)}
+        if rule.name == "signgd":
+            outcome, cost = run_signs(job, rule, left, right, store, running.progress)
+        elif rule.is_sgd:
+            outcome, cost = run(job, left, right, store, running.progress), block.cost()
+        else:
+            outcome, cost = run_updates(job, rule, left, right, store, running.progress)
+        recorded |= cost
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)
@@ -143,16 +156,19 @@ def kernel_identity(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
     *,
-    rule: str = "sgd",
+    rule: UpdateRule | str = "sgd",
     subspace: Subspace | str = "full",
     engine: str = "factors",
 ) -> dict[str, Any]:
     """Everything that decides the numbers of a kernel: the provenance it will carry."""
-    return _provenance(model, left, right) | {
-        "rule": rule,
-        "subspace": as_subspace(subspace).describe(),
-        "engine": engine,
-    }
+    rule = as_rule(rule)
+    if engine == "reference":  # takes every entry as it is
+        rule = replace(rule, zero_tolerance=0.0)
+    return (
+        _provenance(model, left, right)
+        | rule.describe()
+        | {"subspace": as_subspace(subspace).describe(), "engine": engine}
+    )
 
 
 def sweep_lora(
@@ -161,12 +177,13 @@ def sweep_lora(
     right: Sequence[EncodedExample] | None = None,
     *,
     grid: LoraGrid | None = None,
-    rule: str = "sgd",
+    rule: UpdateRule | str = "sgd",
     running: Running | None = None,
 ) -> LoraSweep:
-    """Every kernel of `grid` and full fine-tuning's, from one capture of the base model.
+    """Every kernel of `grid` and full fine-tuning's by `rule`, from one capture of the base model.
 
-    Each LoRA kernel equals ``compute_kernel(model, left, right, subspace=grid.at(seed, rank))``.
+    Each LoRA kernel equals
+    ``compute_kernel(model, left, right, subspace=grid.at(seed, rank), rule=rule)``.
 
     Raises:
         UserError: as `compute_kernel`; nothing matches the targets; a rank exceeds a layer.
@@ -183,7 +200,7 @@ def sweep_targets(
     *,
     sets: Mapping[str, Targets],
     grid: LoraGrid | None = None,
-    rule: str = "sgd",
+    rule: UpdateRule | str = "sgd",
     running: Running | None = None,
 ) -> dict[str, LoraSweep]:
     """`sweep_lora` of several target sets at once: one capture, each layer's share computed once.
@@ -204,16 +221,15 @@ def sweep_targets(
         UserError: as `sweep_lora`, naming the target set where there are several.
     """
     right = left if right is None else right
-    grid, running = grid or LoraGrid(), running or Running()
-    _check_choice("rule", rule, RULES)
+    grid, running, rule = grid or LoraGrid(), running or Running(), as_rule(rule)
     _check_examples(left, right)
     found = resolve_sets(model, sets, max(grid.ranks), grid.seeds)
     coordinates = Coordinates(model, named_parameters(model))
-    base = _provenance(model, left, right) | {"rule": rule, "engine": "factors"}
+    base = _provenance(model, left, right) | rule.describe() | {"engine": "factors"}
     started = time.perf_counter()
     plan = make_plan(model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = _Timed(sweep_blocks(coordinates, list(found.values()), grid))
-    job = _job(coordinates, plan, block, running)
+    block = _Timed(sweep_blocks(coordinates, list(found.values()), grid, rule))
+    job = _job(coordinates, plan, block, running, rule)
     grids = {name: replace(grid, targets=targets) for name, targets in sets.items()}
     swept = [each.at(s, r).describe() for each in grids.values() for s, r in grid.cells]
     store = _store(running, base | {"sweep": swept})
@@ -237,8 +253,9 @@ def sweep_targets(
             cost=cost,
         )
 
-    full = kernel(outcome.values[0], Full().describe())
-    each = outcome.values[1:].reshape(len(sets), -1, *outcome.values.shape[1:])
+    found_values = np.moveaxis(outcome.values, 1, 0)  # [kernels, d, n, c, m, c]
+    full = kernel(found_values[0], Full().describe())
+    each = found_values[1:].reshape(len(sets), -1, *found_values.shape[1:])
     return {
         name: sweep(found[name], grids[name], values)
         for name, values in zip(sets, each, strict=True)
@@ -253,7 +270,7 @@ def as_subspace(subspace: Subspace | str) -> Subspace:
 def _full_block(coordinates: Coordinates) -> Block:
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     c = coordinates.model.num_logits
-    return lambda left, right: contract(left, right, shapes, c)
+    return lambda left, right: contract(left, right, shapes, c)[None]
 
 
 class _Timed:
@@ -277,9 +294,17 @@ class _Timed:
         return {"contraction_seconds": self.seconds, "pairs": float(self.entries)}
 
 
-def _job(coordinates: Coordinates, plan: Plan, block: Block, running: Running) -> Job:
+def _job(
+    coordinates: Coordinates,
+    plan: Plan,
+    block: Block,
+    running: Running,
+    rule: UpdateRule,
+) -> Job:
     memory = parse_memory(running.memory)
-    return Job(coordinates.model, coordinates.parameters, plan, block, memory)
+    bounded = not rule.is_sgd and rule.zero_tolerance > 0
+    model, parameters = coordinates.model, coordinates.parameters
+    return Job(model, parameters, plan, block, memory, bounded, rule.directions)
 
 
 def _store(running: Running, provenance: Mapping[str, Any]) -> TileStore:
@@ -309,8 +334,9 @@ def _kernel(
     provenance: Mapping[str, Any],
     recorded: Mapping[str, Any],
 ) -> Kernel:
+    """The `Kernel` of one rule's values ``[d, n, c, m, c]``."""
     return Kernel(
-        values,
+        values[0],
         [e.id for e in left],
         [e.id for e in right],
         [e.label for e in left],
@@ -318,6 +344,7 @@ def _kernel(
         {**provenance, "recorded": dict(recorded)},
         outcome.left_logits,
         outcome.right_logits,
+        values[1] if len(values) == 2 else None,
     )
 
 

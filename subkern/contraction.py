@@ -13,7 +13,7 @@ are float32 over at most `BLOCK` terms and their sums float64 (float64 models: f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -35,7 +35,7 @@ F = TypeVar("F", Outer, Rows)
 
 
 def contract(
-    left: Captured, right: Captured, shapes: dict[str, torch.Size], num_logits: int
+    left: Captured, right: Captured, shapes: Mapping[str, torch.Size], num_logits: int
 ) -> Tensor:
     """Kernel block ⟨∇f_k(x_i), ∇f_l(x'_j)⟩ summed over all parameters.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,13 @@ from subkern.capture import Captured
 from subkern.contraction import contract
 from subkern.errors import UserError
 from subkern.kernel import Kernel
+from subkern.lora_updates import sweep_updates
 from subkern.models import LogitModel
 from subkern.pairwise import Block
+from subkern.rules import UpdateRule
 from subkern.subspaces import Coordinates
 from subkern.target_sets import Targets
+from subkern.updates import update_block
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,9 @@ def partition(names: Sequence[str], sets: Sequence[lora.SweepLayers]) -> list[Pa
 
 
 def sweep_blocks(
-    coordinates: Coordinates, sets: Sequence[lora.SweepLayers], grid: LoraGrid
+    coordinates: Coordinates, sets: Sequence[lora.SweepLayers], grid: LoraGrid, rule: UpdateRule
 ) -> Block:
-    """Blocks ``[1 + sets·(1 + seeds·ranks), n, c, m, c]``.
+    """Blocks ``[d, 1 + sets·(1 + seeds·ranks), n, c, m, c]``, d the directions of `rule`.
 
     The full kernel; then for each target set the full kernel of its weights alone, and LoRA's of
     every cell of `grid`.
@@ -148,33 +152,52 @@ def sweep_blocks(
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     parts = partition(list(shapes), sets)
     c = coordinates.model.num_logits
-    scale = torch.from_numpy(lora.scales(grid.ranks, grid.alpha, grid.rslora))
 
     def block(left: Captured, right: Captured) -> Tensor:
-        n, m, device = len(left), len(right), left.logits.device
-        sizes = (len(grid.seeds), len(grid.ranks), n, c, m, c)
-        whole = torch.zeros(len(sets), n, c, m, c, dtype=torch.float64, device=device)
+        sizes = (len(left), c, len(right), c)
+        cells = (len(grid.seeds), len(grid.ranks))
+        full = left.logits.new_zeros(rule.directions, *sizes)
+        whole = left.logits.new_zeros(rule.directions, len(sets), *sizes)
         direct = torch.zeros_like(whole)
-        swept = torch.zeros(len(sets), *sizes, dtype=torch.float64, device=device)
-        full = torch.zeros(n, c, m, c, dtype=torch.float64, device=device)
+        swept = left.logits.new_zeros(rule.directions, len(sets), *cells, *sizes)
         for part in parts:
-            over = contract(left, right, {name: shapes[name] for name in part.names}, c)
+            over = _over(left, right, {name: shapes[name] for name in part.names}, c, rule)
             full += over
             for i in {*part.adapted, *part.trained}:
-                whole[i] += over
+                whole[:, i] += over
             for i in part.trained:
-                direct[i] += over
+                direct[:, i] += over
             if part.adapted:
                 layers = _only(sets[part.adapted[0]], part.names)
-                found = lora.sweep_block(left, right, layers, len(grid.seeds), grid.ranks)
+                found = _swept(left, right, layers, grid, rule)
                 for i in part.adapted:
-                    swept[i] += found
-        swept *= scale.to(device)[:, None, None, None, None]
-        swept += direct[:, None, None]
-        each = torch.cat([whole[:, None], swept.flatten(1, 2)], 1)
-        return torch.cat([full[None], each.flatten(0, 1)])
+                    swept[:, i] += found
+        swept += direct[:, :, None, None]
+        each = torch.cat([whole[:, :, None], swept.flatten(2, 3)], 2)
+        return torch.cat([full[:, None], each.flatten(1, 2)], 1)
 
     return block
+
+
+def _over(
+    left: Captured, right: Captured, shapes: dict[str, torch.Size], c: int, rule: UpdateRule
+) -> Tensor:
+    """Kernel over some parameters, ``[d, n, c, m, c]``."""
+    if rule.is_sgd:
+        return contract(left, right, shapes, c)[None]
+    return update_block(left, right, shapes, c, rule)
+
+
+def _swept(
+    left: Captured, right: Captured, layers: lora.SweepLayers, grid: LoraGrid, rule: UpdateRule
+) -> Tensor:
+    """LoRA kernels over some layers, ``[d, seeds, ranks, n, c, m, c]``."""
+    squared, seeds = lora.scales(grid.ranks, grid.alpha, grid.rslora), len(grid.seeds)
+    if not rule.is_sgd:
+        scales = np.sqrt(squared)
+        return sweep_updates(left, right, layers, seeds, scales, grid.ranks, rule)
+    blocks = lora.sweep_block(left, right, layers, seeds, grid.ranks)
+    return (blocks * torch.from_numpy(squared).to(blocks)[:, None, None, None, None])[None]
 
 
 def _only(layers: lora.SweepLayers, names: Sequence[str]) -> lora.SweepLayers:

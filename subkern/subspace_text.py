@@ -57,6 +57,8 @@ def read_options(kind: str, text: str, known: Mapping[str, Read]) -> dict[str, A
             )
         try:
             options[key] = known[key](value)
+        except UserError:
+            raise
         except ValueError as error:
             wanted = "true or false" if known[key] is read_flag else "a number"
             raise UserError(
