@@ -30,6 +30,7 @@ from analyses.options import (
 )
 from subkern import __version__
 from subkern.errors import UserError
+from subkern.subspace_text import FORMS
 
 if TYPE_CHECKING:
     from subkern.kernel import Kernel
@@ -123,7 +124,7 @@ def tasks_show(
     "--subspace",
     default="full",
     show_default=True,
-    help="full | bias | params:REGEX | lora:r=8,targets=all-linear,seed=0.",
+    help=f"What is trained: {' | '.join(FORMS.values())}; @CHECKPOINT after it: there.",
 )
 @click.option("--engine", default="factors", show_default=True, help="factors | reference.")
 @HEAD

@@ -8,7 +8,7 @@ from typing import Any
 
 from analyses.results import Results
 from subkern.errors import UserError
-from subkern.subspaces import parse_targets
+from subkern.subspace_text import parse_targets
 from subkern.target_sets import NAMED, Targets
 
 __all__ = [

@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import peft
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from subkern.errors import UserError
+from subkern.groups import norm_modules
 from subkern.models import LogitModel
+from subkern.virtual_tokens import add_virtual_tokens, method_name
 
 
 def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitModel:
     """`model` with the adapter of `config`, on a copy that shares every weight.
 
     The copy is in evaluation mode (adapter dropout off). The adapter is initialised by PEFT from
-    `seed`; only its parameters, and the linear readout if there is one, require gradients.
+    `seed`; only its parameters, and the linear readout if there is one, require gradients. LN
+    tuning without targets takes every norm of the model.
 
     Raises:
         UserError: PEFT refuses the configuration (no module matches the targets, say), or the
-            method adds virtual tokens and is no map of the model's own parameters.
+            model has no place for the virtual tokens of a prompt method.
     """
-    if config.is_prompt_learning:
-        raise UserError(f"{config.peft_type} adds virtual tokens: use an adapter method")
-    module = _copy(model.module, shared=not _rewrites(config))
+    module = copy_module(model.module, shared=not rewrites_weights(config))
+    # PEFT decomposes weights (PiSSA, OLoRA) in float32 only.
+    double = _keeps_function(config) and model.dtype == torch.float64
+    config = _with_targets(module, config)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            wrapped = peft.get_peft_model(module, copy.deepcopy(config))
-    except (ValueError, TypeError, NotImplementedError) as error:
+            if config.is_prompt_learning:
+                assert isinstance(module, PreTrainedModel)
+                return model.with_module(add_virtual_tokens(module, config))
+            wrapped = peft.get_peft_model(module.float() if double else module, config)
+    except UserError:
+        raise
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise UserError(_explain(model, config, error)) from error
-    wrapped = wrapped.to(model.dtype)
-    inner = wrapped.base_model.model
+    _refuse_turned_olora(wrapped, config)
+    inner = wrapped.to(model.dtype).base_model.model
     assert isinstance(inner, nn.Module)
+    if double:
+        _restore(model.module, inner)
     return model.with_module(inner)
 
 
@@ -48,15 +61,19 @@ def targeted_modules(wrapped: nn.Module) -> list[str]:
 
 def linear_modules(module: nn.Module) -> list[str]:
     """Names of the linear layers of a model (GPT-2's `Conv1D` too), its decoder left out."""
+    return list(_linear(module))
+
+
+def _linear(module: nn.Module) -> dict[str, nn.Module]:
     from transformers.pytorch_utils import Conv1D
 
     getter = getattr(module, "get_output_embeddings", None)
     decoder = getter() if getter is not None else None
-    return [
-        n
+    return {
+        n: m
         for n, m in module.named_modules()
         if isinstance(m, nn.Linear | Conv1D) and m is not decoder
-    ]
+    }
 
 
 def describe(config: peft.PeftConfig) -> dict[str, Any]:
@@ -71,13 +88,52 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
-def _rewrites(config: peft.PeftConfig) -> bool:
+def rewrites_weights(config: peft.PeftConfig) -> bool:
     """Whether the method may change the base weights in place (PiSSA, OLoRA, …)."""
     plain = (True, False, "gaussian", "orthogonal")
     return getattr(config, "init_lora_weights", True) not in plain
 
 
-def _copy(module: nn.Module, *, shared: bool) -> nn.Module:
+def _keeps_function(config: peft.PeftConfig) -> bool:
+    """Whether the method takes its start out of the weight: W = W_rest + s·B·A (PiSSA, OLoRA)."""
+    init = getattr(config, "init_lora_weights", True)
+    return isinstance(init, str) and init.startswith(("pissa", "olora"))
+
+
+def _refuse_turned_olora(wrapped: nn.Module, config: peft.PeftConfig) -> None:
+    """PEFT decomposes GPT-2's weights as they lie, [d_in, d_out], and adapts their transposes."""
+    if getattr(config, "init_lora_weights", True) != "olora":
+        return
+    for name, layer in wrapped.named_modules():
+        if getattr(layer, "fan_in_fan_out", False):
+            name = name.removeprefix("base_model.model.")
+            raise UserError(f"PEFT's OLoRA does not start at f for Conv1D '{name}': use init=pissa")
+
+
+def _restore(original: nn.Module, wrapped: nn.Module) -> None:
+    """Put float64 weights back after an initialisation in float32: W_rest = W − s·B·A exactly."""
+    from peft.tuners.lora import LoraLayer
+
+    weights = dict(original.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if (plain := name.replace(".base_layer", "")) in weights:
+                parameter.copy_(weights[plain])
+        for layer in wrapped.modules():
+            if isinstance(layer, LoraLayer):
+                delta = layer.get_delta_weight("default")  # type: ignore[operator]
+                layer.get_base_layer().weight -= delta
+
+
+def _with_targets(module: nn.Module, config: peft.PeftConfig) -> peft.PeftConfig:
+    """A copy of `config`, which PEFT may change; LN tuning finds its norms by what they are."""
+    config = copy.deepcopy(config)
+    if isinstance(config, peft.LNTuningConfig) and config.target_modules is None:
+        config.target_modules = norm_modules(module)
+    return config
+
+
+def copy_module(module: nn.Module, *, shared: bool) -> nn.Module:
     """A copy of the modules, around the same values if `shared`.
 
     Its parameters are objects of their own, so that PEFT may freeze them without freezing ours.
@@ -91,9 +147,15 @@ def _copy(module: nn.Module, *, shared: bool) -> nn.Module:
 
 
 def _explain(model: LogitModel, config: peft.PeftConfig, error: Exception) -> str:
-    targets = getattr(config, "target_modules", None)
-    suffixes = sorted({n.rsplit(".", 1)[-1] for n in linear_modules(model.module)})
-    if "not found" in str(error) or "target" in str(error).lower():
+    message, method = str(error), method_name(config)
+    kinds = sorted({type(m).__name__ for m in _linear(model.module).values()})
+    # "Target module Conv1D(nf=48) is not supported", "… of type <class 'a.Conv1D'> not supported"
+    refused = re.search(r"[Tt]arget module (?:of type .*\.)?(\w+)\W.*not supported", message)
+    if refused and refused[1] in kinds:
+        return f"PEFT's {method} adapts no {' or '.join(kinds)}, as this model has: use lora or ia3"
+    if "target" in message.lower():
+        targets = getattr(config, "target_modules", None)
+        suffixes = sorted({n.rsplit(".", 1)[-1] for n in linear_modules(model.module)})
         shown = targets if isinstance(targets, str) else ", ".join(sorted(targets or []))
         return f"no module matches the targets '{shown}': there are {', '.join(suffixes)}"
-    return f"PEFT refuses this configuration: {str(error).splitlines()[0]}"
+    return f"PEFT refuses this {method}: {(message.splitlines() or [type(error).__name__])[0]}"

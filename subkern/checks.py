@@ -54,7 +54,7 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
             change with its batch or padding.
     """
     longest = max(examples, key=lambda e: len(e.input_ids))
-    _check_length(model, longest)
+    check_length(model, longest)
     few = [e for e in _spread(examples) if e is not longest] + [longest]
     tolerance = TOLERANCE.get(model.dtype, 1e-3)
     with torch.no_grad():
@@ -81,12 +81,19 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
         )
 
 
-def _check_length(model: LogitModel, longest: EncodedExample) -> None:
+def check_length(model: LogitModel, longest: EncodedExample) -> None:
+    """Refuse an example with more tokens than the model has positions.
+
+    Raises:
+        UserError: `longest` is too long, counting virtual tokens.
+    """
     most = getattr(getattr(model.module, "config", None), "max_position_embeddings", None)
-    if most is not None and most > 0 and len(longest.input_ids) > most:
+    virtual = getattr(model.module, "num_virtual_tokens", 0)
+    if most is not None and most > 0 and len(longest.input_ids) + virtual > most:
         raise UserError(
-            f"example '{longest.id}' has {len(longest.input_ids)} tokens and the model takes"
-            f" {most}: lower the task's max_length"
+            f"example '{longest.id}' has {len(longest.input_ids)} tokens"
+            f"{f' after {virtual} virtual ones' if virtual else ''} and the model takes {most}:"
+            " lower the task's max_length"
         )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from subkern.capture import Captured
 from subkern.checks import Plan, check_function, make_plan
 from subkern.contraction import contract
+from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.lora import SweepLayers
@@ -31,7 +32,8 @@ from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
 from subkern.rules import UpdateRule, as_rule
 from subkern.sign_kernel import run_signs
-from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
+from subkern.subspace_text import parse_subspace
+from subkern.subspaces import Coordinates, Full, Subspace
 from subkern.target_sets import Targets
 from subkern.tiles import Progress, TileStore, parse_memory
 from subkern.update_kernel import run_updates
@@ -120,9 +122,11 @@ def compute_kernel(
     rule = as_rule(rule)
     _check_choice("engine", engine, ENGINES)
     _check_examples(left, right)
-    coordinates = as_subspace(subspace).attach(model)
+    subspace = as_subspace(subspace)
+    coordinates = subspace.attach(model)
     provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
+    refuse_dead(coordinates, subspace, [*left, *right])
     recorded: dict[str, Any] = {}
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])

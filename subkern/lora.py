@@ -28,7 +28,7 @@ from subkern.contraction import BLOCK
 from subkern.errors import UserError
 from subkern.factors import Outer, work_dtype
 from subkern.models import LogitModel, named_parameters
-from subkern.subspaces import Coordinates
+from subkern.subspaces import Coordinates, Trainable
 from subkern.target_sets import NAMED, Targets, resolve
 
 
@@ -44,7 +44,7 @@ def draw_rows(seed: int, module: str, rank: int, d_in: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(Trainable):
     """LoRA of one rank as a subspace: PEFT's own layers, with A drawn by `draw_rows`.
 
     Args:
@@ -112,8 +112,7 @@ class Lora:
                 weight.copy_(torch.from_numpy(rows))
         if resolve(model, self.targets).trains_rest:
             _train_rest(wrapped)
-        chosen = {n: p for n, p in named_parameters(wrapped).items() if p.requires_grad}
-        return Coordinates(wrapped, chosen)
+        return Coordinates.of_adapter(wrapped)
 
     def describe(self) -> dict[str, Any]:
         """Rank, scaling, targets (as they were named) and seed."""

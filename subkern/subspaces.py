@@ -9,22 +9,39 @@ training) never ask which method it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from subkern.errors import UserError
 from subkern.models import LogitModel, named_parameters
 
+if TYPE_CHECKING:
+    from subkern.checkpoints import At
+
 
 @dataclass(frozen=True)
 class Coordinates:
-    """A model and the tensors that are trained in it."""
+    """A model and the tensors that are trained in it.
+
+    Attributes:
+        model: f, wrapped by the adapter if there is one.
+        parameters: name → tensor that the kernel is over.
+        beside: names of those that an adapter only trains along with itself: the linear readout.
+    """
 
     model: LogitModel
     parameters: dict[str, nn.Parameter]
+    beside: tuple[str, ...] = ()
+
+    @classmethod
+    def of_adapter(cls, wrapped: LogitModel) -> Coordinates:
+        """What requires gradients in a model that PEFT wrapped: the adapter, and a readout."""
+        named = {n: p for n, p in named_parameters(wrapped).items() if p.requires_grad}
+        return cls(wrapped, named, tuple(n for n in named if n.startswith("readout.")))
 
     @property
     def size(self) -> int:
@@ -32,6 +49,7 @@ class Coordinates:
         return sum(p.numel() for p in self.parameters.values())
 
 
+@runtime_checkable
 class Subspace(Protocol):
     """A map from coordinates to parameters."""
 
@@ -44,8 +62,23 @@ class Subspace(Protocol):
         ...
 
 
+class Trainable(Subspace):
+    """A subspace that can also stand at a point of its training."""
+
+    def at(self, checkpoint: str | Path | Mapping[str, Tensor]) -> At:
+        """This subspace with its tensors at `checkpoint` instead of at their start.
+
+        Args:
+            checkpoint: folder that PEFT's or transformers' ``save_pretrained`` wrote, a
+                ``.safetensors`` file, or tensors by name; see `subkern.checkpoints`.
+        """
+        from subkern.checkpoints import At
+
+        return At(self, checkpoint)
+
+
 @dataclass(frozen=True)
-class Full:
+class Full(Trainable):
     """Every parameter of the model: embeddings, positions, norms, biases, decoder and head."""
 
     def attach(self, model: LogitModel) -> Coordinates:
@@ -58,7 +91,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class ParameterSubset:
+class ParameterSubset(Trainable):
     """The parameters whose name `pattern` matches (`re.search`), e.g. ``bias$`` for BitFit.
 
     Args:
@@ -91,78 +124,17 @@ class ParameterSubset:
 BIASES = r"(^|[._])bias$"
 
 
-def parse_subspace(text: str) -> Subspace:
-    """A subspace from one line: ``full``, ``bias``, ``params:REGEX`` or ``lora:r=8,…``.
-
-    ``lora`` takes ``r``, ``alpha``, ``seed``, ``targets`` (``all-linear``, names or suffixes joined
-    by ``+``, or a regular expression) and ``rslora``, e.g. ``lora:r=8,targets=q_proj+v_proj``.
-
-    Raises:
-        UserError: unknown kind or option, or a value of the wrong type.
-    """
-    kind, _, rest = text.partition(":")
-    if kind == "full" and not rest:
-        return Full()
-    if kind == "bias" and not rest:
-        return ParameterSubset(BIASES)
-    if kind == "params" and rest:
-        return ParameterSubset(rest)
-    if kind == "lora":
-        return _parse_lora(rest)
-    raise UserError(
-        f"unknown subspace '{text}': use full, bias, params:REGEX or lora:r=8,targets=all-linear"
-    )
-
-
-def _parse_lora(text: str) -> Subspace:
-    from subkern.lora import Lora
-
-    options: dict[str, Any] = {}
-    for part in filter(None, re.split(r",(?=\w+=)", text)):
-        key, equals, value = part.partition("=")
-        if key not in _LORA_OPTIONS or not equals:
-            known = ", ".join(_LORA_OPTIONS)
-            raise UserError(f"unknown LoRA option '{part}': write key=value with {known}")
-        try:
-            options[key] = _LORA_OPTIONS[key](value)
-        except ValueError as error:
-            wanted = "true or false" if key == "rslora" else "a number"
-            raise UserError(f"LoRA option {key}='{value}' is not {wanted}") from error
-    return Lora(**options)
-
-
-def parse_targets(text: str) -> str | tuple[str, ...]:
-    """Adapter targets: a named set, a regular expression, or names joined by ``+`` or ``,``."""
-    from subkern.target_sets import NAMED
-
-    if text in NAMED or not re.fullmatch(r"[\w.]+([+,][\w.]+)*", text):
-        return text
-    return tuple(re.split(r"[+,]", text))
-
-
-def _flag(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
-_LORA_OPTIONS: dict[str, Callable[[str], Any]] = {
-    "r": int,
-    "alpha": float,
-    "seed": int,
-    "targets": parse_targets,
-    "rslora": _flag,
-}
-
-
 def _sample(names: list[str], count: int = 3) -> str:
     step = max(1, len(names) // count)
     return ", ".join(names[::step][:count])
 
 
 @dataclass(frozen=True)
-class Peft:
+class Peft(Trainable):
     """Any PEFT method: the parameters that `peft` would train, at its own initialisation.
+
+    Methods that add virtual tokens (prompt, prefix and p-tuning) change f itself: their kernel's
+    initial logits are the adapter's own, not the pre-trained model's.
 
     Args:
         config: a `peft.PeftConfig`.
@@ -178,9 +150,7 @@ class Peft:
         """An adapter-wrapped copy of `model` that shares its weights."""
         from subkern.adapters import wrap
 
-        wrapped = wrap(model, self.config, self.seed)
-        chosen = {n: p for n, p in named_parameters(wrapped).items() if p.requires_grad}
-        return Coordinates(wrapped, chosen)
+        return Coordinates.of_adapter(wrap(model, self.config, self.seed))
 
     def describe(self) -> dict[str, Any]:
         """The adapter's configuration and seed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import peft
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,14 +66,29 @@ def jacobian(
     rows = []
     for example in examples:
         logits = logits_alone(model, example)
-        rows.append(torch.stack([_gradient(logit, wanted) for logit in logits]))
+        rows.append(torch.stack([gradient(logit, wanted) for logit in logits]))
     return torch.stack(rows)
 
 
-def _gradient(logit: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+def gradient(logit: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Return ∂logit/∂parameters, flattened and joined; what it does not depend on gives zeros."""
     grads = torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True)
     pairs = zip(grads, parameters, strict=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+
+
+def peft_model(family: Family, config: peft.PeftConfig, seed: int = 0, c: int = 2) -> LogitModel:
+    """Return a model that PEFT has wrapped in place, drawn from `seed`, without our code."""
+    model = logit_model(family, c)
+    torch.manual_seed(seed)
+    peft.get_peft_model(model.module, config).to(torch.float64)
+    return model.eval()
+
+
+def trained_kernel(model: LogitModel, *sides: Sequence[EncodedExample]) -> np.ndarray:
+    """Return the kernel of what requires gradients in `model`, by autograd."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return kernel(*(jacobian(model, side, trained) for side in sides))
 
 
 def kernel(left: Tensor, right: Tensor | None = None) -> np.ndarray:

@@ -13,7 +13,6 @@ from peft.tuners.lora import LoraLayer
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern import UserError
 from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
 from subkern.lora import Lora, Targets, draw_rows
 from subkern.models import LogitModel
@@ -47,29 +46,15 @@ def pair(family: Family) -> tuple[list, list]:
     return batch[:3], batch[2:]
 
 
-def wrapped(family: Family, config: peft.PeftConfig, seed: int = 0, c: int = 2) -> LogitModel:
-    """Return a model that PEFT has wrapped in place, drawn from `seed`, without our code."""
-    model = oracles.logit_model(family, c)
-    torch.manual_seed(seed)
-    peft.get_peft_model(model.module, config).to(torch.float64)
-    return model.eval()
-
-
-def oracle(model: LogitModel, *sides: list) -> np.ndarray:
-    """Return the kernel of what requires gradients in `model`, by autograd."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return oracles.kernel(*(oracles.jacobian(model, side, trained) for side in sides))
-
-
 def lora_oracle(family: Family, lora: Lora, *sides: list) -> np.ndarray:
-    """As `oracle`, for PEFT's LoRA with the rows of A that `lora` draws."""
-    model = wrapped(family, lora.config)
+    """As `oracles.trained_kernel`, for PEFT's LoRA with the rows of A that `lora` draws."""
+    model = oracles.peft_model(family, lora.config)
     with torch.no_grad():
         for name, module in model.module.named_modules():
             if isinstance(module, LoraLayer):
                 weight = module.lora_A["default"].weight
                 weight.copy_(torch.from_numpy(draw_rows(lora.seed, name, *weight.shape)))
-    return oracle(model, *sides)
+    return oracles.trained_kernel(model, *sides)
 
 
 def target_id(value: object) -> str | None:
@@ -216,10 +201,10 @@ METHODS: dict[str, tuple[Family, Callable[[], peft.PeftConfig]]] = {
 def test_any_peft_method_equals_autograd_on_the_wrapped_model(method: str) -> None:
     family, config = METHODS[method]
     (left, right), model = pair(family), oracles.logit_model(family)
-    reference = wrapped(family, config(), seed=5)
+    reference = oracles.peft_model(family, config(), seed=5)
     subspace, running = Peft(config(), seed=5), Running(batch_size=3)
     kernel = compute_kernel(model, left, right, subspace=subspace, running=running)
-    assert oracles.error(kernel.values, oracle(reference, left, right)) <= 1e-8
+    assert oracles.error(kernel.values, oracles.trained_kernel(reference, left, right)) <= 1e-8
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
@@ -231,20 +216,7 @@ def test_methods_that_rewrite_base_weights_rewrite_a_copy(init: str) -> None:
     assert fingerprint(model)["values"] == before["values"]
     reference = oracles.logit_model(LLAMA, dtype=torch.float32)
     peft.get_peft_model(reference.module, config)
-    assert oracles.error(kernel.values, oracle(reference, left, right)) <= 1e-4
-
-
-@pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_what_peft_refuses_is_one_line(init: str) -> None:
-    config = peft.LoraConfig(r=2, target_modules=Q_V, init_lora_weights=init)
-    with pytest.raises(UserError, match=r"^PEFT refuses .*(float32|float64)"):  # of a float64 model
-        compute_kernel(oracles.logit_model(LLAMA), pair(LLAMA)[0], subspace=Peft(config))
-
-
-def test_prompt_methods_are_refused_and_not_ignored() -> None:
-    config = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
-    with pytest.raises(UserError, match=r"prompt|PromptTuning|PROMPT_TUNING"):
-        compute_kernel(oracles.logit_model(LLAMA), pair(LLAMA)[0], subspace=Peft(config))
+    assert oracles.error(kernel.values, oracles.trained_kernel(reference, left, right)) <= 1e-4
 
 
 def fingerprint(model: LogitModel) -> dict[str, Any]:

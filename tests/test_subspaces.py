@@ -14,7 +14,8 @@ from subkern import UserError
 from subkern.compute import LoraGrid, compute_kernel, sweep_lora
 from subkern.lora import Lora
 from subkern.models import LogitModel, named_parameters, parameter_path
-from subkern.subspaces import Full, ParameterSubset, Peft, Subspace, parse_subspace, parse_targets
+from subkern.subspace_text import parse_subspace, parse_targets
+from subkern.subspaces import Full, ParameterSubset, Peft, Subspace
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 LLAMA, BERT = BY_NAME["llama", "causal"], BY_NAME["bert", "masked"]
@@ -91,7 +92,7 @@ def test_descriptions_tell_settings_apart() -> None:
 
 
 WRONG = {
-    "ful": r"^unknown subspace 'ful': use full, bias, params:REGEX or lora",
+    "ful": r"^unknown subspace 'ful': use full, bias, norm, .*last:N, params:REGEX, lora:r=8",
     "": "unknown subspace ''",
     "full:1": "unknown subspace",
     "params:": "unknown subspace",

@@ -15,7 +15,7 @@ from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora, sweep
 from subkern.lora import Lora, sweep_layers
 from subkern.lora_sweep import partition
 from subkern.models import named_parameters
-from subkern.subspaces import parse_subspace, parse_targets
+from subkern.subspace_text import parse_subspace, parse_targets
 from subkern.target_sets import NAMED, resolve
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
