@@ -19,6 +19,7 @@ _HOME = {
     "LogitModel": "models",
     "LoraGrid": "compute",
     "LoraSweep": "compute",
+    "RandomSubspace": "random_subspace",
     "Running": "compute",
     "Prompt": "prompts",
     "TASKS": "tasks",
@@ -30,6 +31,7 @@ _HOME = {
     "import_lmk": "lmk",
     "load_examples": "data",
     "load_model": "loading",
+    "sweep_dimensions": "dimension_sweep",
     "sweep_lora": "compute",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "LoraGrid",
     "LoraSweep",
     "Prompt",
+    "RandomSubspace",
     "Running",
     "Task",
     "UserError",
@@ -53,18 +56,21 @@ __all__ = [
     "import_lmk",
     "load_examples",
     "load_model",
+    "sweep_dimensions",
     "sweep_lora",
 ]
 
 if TYPE_CHECKING:
     from subkern.compute import LoraGrid, LoraSweep, Running, compute_kernel, sweep_lora
     from subkern.data import Example, load_examples
+    from subkern.dimension_sweep import sweep_dimensions
     from subkern.errors import UserError
     from subkern.kernel import Kernel
     from subkern.lmk import export_lmk, import_lmk
     from subkern.loading import load_model
     from subkern.models import Batch, LogitModel
     from subkern.prompts import EncodedExample, Prompt
+    from subkern.random_subspace import RandomSubspace
     from subkern.tasks import TASKS, Task, get_task
 
 

@@ -26,6 +26,7 @@ from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
+from subkern.projected import run_projected
 from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
 from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
@@ -112,7 +113,13 @@ def compute_kernel(
         )
         block = _Timed(_full_block(coordinates))
         job = _job(coordinates, plan, block, running)
-        outcome = run(job, left, right, _store(running, provenance), running.progress)
+        store = _store(running, provenance)
+        if coordinates.projection is None:
+            outcome = run(job, left, right, store, running.progress)
+        else:
+            outcome = run_projected(
+                job, coordinates.projection, left, right, store, running.progress
+            )
         recorded = block.cost() | {"reasons": list(plan.reasons)}
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size

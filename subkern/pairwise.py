@@ -39,6 +39,7 @@ class Job:
         plan: how to capture them.
         block: factors × factors → symmetric kernel blocks ``[…, n, c, m, c]``.
         memory: bytes that may be used beyond the model.
+        seen: called with the examples and factors of every chunk that is captured, if given.
     """
 
     model: LogitModel
@@ -46,6 +47,7 @@ class Job:
     plan: Plan
     block: Block
     memory: float
+    seen: Callable[[Sequence[EncodedExample], Captured], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,19 @@ class _Source:
         """One tile: kernel block and the logits of its examples."""
         if self.row is None or self.row[0] != i:
             self.row = None  # let go of the old chunk before the new one is captured
-            self.row = i, capture_all(self.job, self.chunks["left"][i])
+            self.row = i, self._capture("left", i)
         mine = self.row[1]
-        other = mine if (side, k) == ("left", i) else capture_all(self.job, self.chunks[side][k])
+        other = mine if (side, k) == ("left", i) else self._capture(side, k)
         block = self.job.block(mine, other)
         arrays = {"values": block, "left": mine.logits, "right": other.logits}
         return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+    def _capture(self, side: str, k: int) -> Captured:
+        examples = self.chunks[side][k]
+        captured = capture_all(self.job, examples)
+        if self.job.seen is not None:
+            self.job.seen(examples, captured)
+        return captured
 
 
 def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:

@@ -11,24 +11,33 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
 from subkern.errors import UserError
 from subkern.models import LogitModel, named_parameters
 
+if TYPE_CHECKING:
+    from subkern.random_subspace import Projection
+
 
 @dataclass(frozen=True)
 class Coordinates:
-    """A model and the tensors that are trained in it."""
+    """A model and the tensors that are trained in it.
+
+    With a `projection` the coordinates are z of θ₀ + P z: see `subkern.random_subspace`.
+    """
 
     model: LogitModel
     parameters: dict[str, nn.Parameter]
+    projection: Projection | None = None
 
     @property
     def size(self) -> int:
         """Number of trained coordinates."""
+        if self.projection is not None:
+            return self.projection.dim
         return sum(p.numel() for p in self.parameters.values())
 
 
@@ -109,8 +118,13 @@ def parse_subspace(text: str) -> Subspace:
         return ParameterSubset(rest)
     if kind == "lora":
         return _parse_lora(rest)
+    if kind == "random":
+        from subkern.random_subspace import parse_random
+
+        return parse_random(rest)
     raise UserError(
-        f"unknown subspace '{text}': use full, bias, params:REGEX or lora:r=8,targets=all-linear"
+        f"unknown subspace '{text}': use full, bias, params:REGEX, lora:r=8,targets=all-linear"
+        " or random:dim=1000,kind=srht"
     )
 
 

@@ -91,7 +91,7 @@ def test_descriptions_tell_settings_apart() -> None:
 
 
 WRONG = {
-    "ful": r"^unknown subspace 'ful': use full, bias, params:REGEX or lora",
+    "ful": r"^unknown subspace 'ful': use full, bias, params:REGEX, lora",
     "": "unknown subspace ''",
     "full:1": "unknown subspace",
     "params:": "unknown subspace",
