@@ -16,11 +16,13 @@ from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel
 from subkern.pairwise import Job, capture_all, run
-from subkern.projected import batches, gram, project_captured
+from subkern.projected import batches, project_captured, rows_kernels
 from subkern.projections import Cell
 from subkern.random_subspace import RandomSubspace
+from subkern.rules import UpdateRule, as_rule
 from subkern.sketching import Projections
 from subkern.subspaces import Coordinates, Subspace
+from subkern.updates import Zeroed
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -50,13 +52,14 @@ def sweep_dimensions(
     kinds: Sequence[str] = ("gaussian",),
     seeds: Sequence[int] = (0,),
     allocation: str = "global",
+    rule: UpdateRule | str = "sgd",
     inner: Subspace | str = "full",
     running: compute.Running | None = None,
 ) -> DimensionSweep:
     """The kernel of `inner` and of every random subspace of it, from one capture an example.
 
-    Each equals ``compute_kernel(model, left, right, subspace=RandomSubspace(dim, kind, seed,
-    allocation, inner))``.
+    Each equals ``compute_kernel(model, left, right, rule=rule, subspace=RandomSubspace(dim, kind,
+    seed, allocation, inner))``.
 
     Args:
         model: f, in evaluation mode.
@@ -66,6 +69,7 @@ def sweep_dimensions(
         kinds: kinds of projection.
         seeds: seeds of P.
         allocation: of dimensions, as for `RandomSubspace`.
+        rule: update rule of every kernel; it acts on the coordinates z of each subspace.
         inner: the subspace that is projected.
         running: batch size, memory, progress, checkpoint.
 
@@ -74,7 +78,7 @@ def sweep_dimensions(
             to sweep.
     """
     right = left if right is None else right
-    running, inner = running or compute.Running(), compute.as_subspace(inner)
+    running, inner, rule = running or compute.Running(), compute.as_subspace(inner), as_rule(rule)
     cells = [Cell(kind, seed, dim) for kind in kinds for seed in seeds for dim in dims]
     if not cells:
         raise UserError("nothing to sweep: name at least one kind, seed and dimension")
@@ -84,21 +88,23 @@ def sweep_dimensions(
     subspaces = {c: RandomSubspace(c.dim, c.kind, c.seed, allocation, inner) for c in cells}
     projector = _Projector(coordinates, Projections(cells, sizes, allocation))
     started = time.perf_counter()
-    base = compute.kernel_identity(model, left, right, subspace=inner)
+    base = compute.kernel_identity(model, left, right, rule=rule, subspace=inner)
     plan = make_plan(coordinates.model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = compute._Timed(compute._full_block(coordinates))
-    job = replace(compute._job(coordinates, plan, block, running), seen=projector)
+    block = compute._Timed(compute._full_block(coordinates, rule, Zeroed()))
+    job = replace(compute._job(coordinates, plan, block, running, rule), seen=projector)
     swept = {"sweep": [s.describe() for s in subspaces.values()]}
     outcome = run(job, left, right, compute._store(running, base | swept), running.progress)
     projector.catch_up(job, [*left, *right])
 
     def kernel(values: np.ndarray, subspace: Subspace) -> Kernel:
-        provenance = base | {"subspace": subspace.describe()}
+        used = compute.entrywise(rule, subspace, "factors")
+        provenance = base | used.describe() | {"subspace": subspace.describe()}
         return compute._kernel(values, outcome, left, right, provenance, {})
 
     mine, theirs = projector.rows(left), projector.rows(right)
     kernels = {
-        (c.kind, c.seed, c.dim): kernel(gram(mine[c], theirs[c]), subspaces[c]) for c in cells
+        (c.kind, c.seed, c.dim): kernel(rows_kernels(mine[c], theirs[c], rule), subspaces[c])
+        for c in cells
     }
     cost = block.cost() | {
         "projection_seconds": projector.seconds,

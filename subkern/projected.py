@@ -18,6 +18,7 @@ from subkern.capture import Captured
 from subkern.gradients import WIDTH, Chunk, chunks
 from subkern.pairwise import Job, Outcome, capture_all
 from subkern.projections import Cell
+from subkern.rules import UpdateRule
 from subkern.sketching import Projections
 from subkern.tiles import Progress, TileStore, Tiling, cut
 
@@ -136,20 +137,35 @@ def gram(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return product.reshape(*left.shape[:2], *right.shape[:2])
 
 
+def rows_kernels(left: np.ndarray, right: np.ndarray, rule: UpdateRule) -> np.ndarray:
+    """Kernels ``[d, n, c, m, c]`` of `rule` from rows: the update is made of coordinates z.
+
+    d = 2 for a rule that acts on one side: on the left, then on the right.
+    """
+    if rule.is_sgd:
+        return gram(left, right)[None]
+    ours, theirs = (rule.update(torch.from_numpy(rows)).numpy() for rows in (left, right))
+    if rule.is_asymmetric:
+        return np.stack([gram(ours, right), gram(left, theirs)])
+    return gram(ours, theirs)[None]
+
+
 def run_projected(
     job: Job,
     projection: Projection,
     left: Side,
     right: Side,
     store: TileStore,
+    rule: UpdateRule,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Kernel in the coordinates z of `projection`: every example is captured once."""
+    """Kernels ``[d, n, c, m, c]`` in the coordinates z: every example is captured once."""
     examples = union(left, right)
     step = None if progress is None else _as_entries(progress, len(left) * len(right))
     rows = project_all(job, examples, projection.projections, store, step)
     mine, theirs = (rows.pick(places(examples, side)) for side in (left, right))
-    values = gram(mine.values[projection.cell], theirs.values[projection.cell])
+    cell = projection.cell
+    values = rows_kernels(mine.values[cell], theirs.values[cell], rule)
     return Outcome(values, mine.logits, theirs.logits)
 
 

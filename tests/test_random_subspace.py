@@ -49,6 +49,29 @@ def test_both_engines_equal_the_oracle(kind: str, allocation: str) -> None:
         assert kernel.provenance["recorded"]["coordinates"] == 120
 
 
+@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd", "adam:eps=1e-3"])
+def test_rules_act_on_the_projected_coordinates(rule: str) -> None:
+    model, left, right = oracles.logit_model(GPT2), examples(3), examples(2, 1)
+    for kind in ("rademacher", "srht"):
+        subspace = RandomSubspace(40, kind)
+        fast, slow = (
+            compute_kernel(model, left, right, rule=rule, subspace=subspace, engine=engine)
+            for engine in ("factors", "reference")
+        )
+        assert oracles.error(fast.values, slow.values) <= 1e-10
+        assert (fast.reverse is not None) == rule.startswith("asymmetric")
+        if fast.reverse is not None and slow.reverse is not None:
+            assert oracles.error(fast.reverse, slow.reverse) <= 1e-10
+        if rule == "signgd":
+            np.testing.assert_array_equal(fast.values, np.round(fast.values))
+            assert np.abs(fast.values).max() <= 40
+        sweep = sweep_dimensions(model, left, right, dims=(40,), kinds=(kind,), rule=rule)
+        swept = sweep.kernels[kind, 0, 40]
+        assert swept.allclose(fast, 1e-11)
+        assert swept.fingerprint == fast.fingerprint
+        assert sweep.full.allclose(compute_kernel(model, left, right, rule=rule), 1e-11)
+
+
 @pytest.mark.parametrize(
     "family", [BERT, BY_NAME["deberta-v3", "masked"], BY_NAME["llama", "encoder"]], ids=case_id
 )
