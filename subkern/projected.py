@@ -131,6 +131,18 @@ def batches(job: Job, examples: Side, projections: Projections) -> tuple[slice, 
     return cut([rate * len(e.input_ids) + beside for e in examples], _SHARE * job.memory)
 
 
+def rows_per_batch(job: Job, examples: Side, projections: Projections) -> int:
+    """How many examples any batch may hold, whatever their lengths."""
+    longest = max(examples, key=lambda e: len(e.input_ids))
+    first = batches(job, [longest] * len(examples), projections)[0]
+    return first.stop - first.start
+
+
+def no_block(left: Captured, right: Captured) -> torch.Tensor:
+    """The block of a job that contracts nothing."""
+    raise AssertionError("projected examples have no pairs to contract")
+
+
 def gram(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Kernel ``[n, c, m, c]`` of rows ``[n, c, d]`` and ``[m, c, d]``."""
     product = left.reshape(-1, left.shape[-1]) @ right.reshape(-1, right.shape[-1]).T
