@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Side = Sequence["EncodedExample"]
 
+_CHUNK = 1 << 21  # gradient entries formed at a time: 8 MiB; forming fewer is slower
 _SHARE = 0.8  # of the memory budget; the rest is the graph of a batch
 
 
@@ -81,10 +82,11 @@ def project_captured(
         projections: what to project to.
     """
     n, c = captured.logits.shape
+    width = max(WIDTH, _CHUNK // (n * c))
     sums = projections.sums(n * c, captured.logits.device)
     for name, shape in shapes.items():
         factors = captured.factors.get(name)
-        for chunk in chunks(factors, shape, c) if factors else ():
+        for chunk in chunks(factors, shape, c, width) if factors else ():
             rows = chunk.rows.flatten(0, 1)
             for start, part in _runs(chunk):
                 sums.add(name, rows[:, part], start)

@@ -169,12 +169,13 @@ class Strata:
     def add(self, sums: Tensor, rows: Tensor, name: str, size: int, start: int) -> None:
         """Gather the non-zero coordinates of each column and add them up."""
         places, values = self.entries(name, size, start, rows.shape[1], self.width)
+        across = rows.T.contiguous()  # a coordinate's R entries side by side: fast to gather
         step = max(1, _TILE // (self.width * len(rows)))
         for at in range(0, len(places), step):
             here = torch.from_numpy(places[at : at + step]).to(rows.device)
             signed = torch.from_numpy(values[at : at + step]).to(rows)
-            taken = rows.index_select(1, here.flatten()).view(len(rows), *here.shape)
-            sums += taken.mul_(signed).sum(1)
+            taken = across.index_select(0, here.flatten()).view(*here.shape, len(rows))
+            sums += taken.mul_(signed[..., None]).sum(0).T
 
     def read(self, sums: Tensor, kind: str, dim: int) -> Tensor:
         """The first `dim` columns, over √dim."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+import cli
 import oracles
 from families import FAMILIES, random_examples
 from subkern import features as module
@@ -156,3 +159,26 @@ def test_the_error_on_a_sample_is_as_theory_expects(tmp_path: Path) -> None:
     assert (same.rms, same.largest, same.within_95) == (0, 0, 1)
     with pytest.raises(UserError, match="not of one set of examples"):
         sketch_error(exact, Kernel.from_features(found.select(slice(3))), 800)
+
+
+def test_the_command_reports_the_error_and_resumes(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path, projected: list[int]
+) -> None:
+    asked = ["features", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data]
+    asked += ["--limit", 6, "--dim", 512, "--out", tmp_path / "f", "--check", 4, "--json"]
+
+    def run(*more: object) -> str:
+        words = [str(word) for word in [*asked, *more]]
+        return CliRunner().invoke(cli.cli, words, catch_exceptions=False).stdout
+
+    (error,) = json.loads(run())
+    assert error["pairs"] == 8 * 9 // 2
+    assert 0.2 * error["expected_rms"] < error["rms"] < 4 * error["expected_rms"]
+    found = Features.load(tmp_path / "f")
+    assert found.values.shape == (6, 2, 512)
+    assert projected
+    projected.clear()
+    run()
+    assert projected == []
+    with pytest.raises(UserError, match=r"projection: .rademacher. asked for, .srht. stored"):
+        run("--kind", "rademacher")
