@@ -32,9 +32,11 @@ from subkern.provenance import environment, fingerprint
 from subkern.random_subspace import RandomSubspace
 from subkern.reference import reference_kernel
 from subkern.rules import UpdateRule, as_rule
+from subkern.sign_kernel import run_signs
 from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
 from subkern.tiles import Progress, TileStore, parse_memory
-from subkern.updates import Zeroed, update_block
+from subkern.update_kernel import run_updates
+from subkern.updates import update_block
 from subkern.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -112,26 +114,24 @@ def compute_kernel(
     coordinates = subspace.attach(model)
     provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
+    recorded: dict[str, Any] = {}
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
         outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress, rule))
-        recorded: dict[str, Any] = {}
     else:
         plan = make_plan(
             coordinates.model, coordinates.parameters, [*left, *right], running.batch_size
         )
-        zeroed = Zeroed()
-        block = _Timed(_full_block(coordinates, rule, zeroed))
+        block = _Timed(_full_block(coordinates))
         job = _job(coordinates, plan, block, running, rule)
-        store = _store(running, provenance)
-        if coordinates.projection is None:
-            outcome = run(job, left, right, store, running.progress)
-        else:
+        sides, store = (left, right), _store(running, provenance)
+        if coordinates.projection is not None:
             projection = coordinates.projection
-            outcome = run_projected(job, projection, left, right, store, rule, running.progress)
-        recorded = block.cost() | {"reasons": list(plan.reasons)}
-        if not rule.is_sgd:
-            recorded["zeroed_entries"] = zeroed.entries
+            outcome = run_projected(job, projection, *sides, store, rule, running.progress)
+            cost: dict[str, float] = {}
+        else:
+            outcome, cost = run_rule(job, block, rule, *sides, store, running.progress)
+        recorded = {"reasons": list(plan.reasons)} | cost
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)
@@ -154,6 +154,23 @@ def kernel_identity(
         | rule.describe()
         | {"subspace": subspace.describe(), "engine": engine}
     )
+
+
+def run_rule(
+    job: Job,
+    block: _Timed,
+    rule: UpdateRule,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    store: TileStore,
+    progress: Progress | None,
+) -> tuple[Outcome, dict[str, float]]:
+    """Kernels ``[d, n, c, m, c]`` of `rule` over the parameters of `job`, and what they cost."""
+    if rule.name == "signgd":
+        return run_signs(job, rule, left, right, store, progress)
+    if rule.is_sgd:
+        return run(job, left, right, store, progress), block.cost()
+    return run_updates(job, rule, left, right, store, progress)
 
 
 def entrywise(rule: UpdateRule, subspace: Subspace, engine: str) -> UpdateRule:
@@ -277,12 +294,10 @@ def _cells(grid: LoraGrid) -> list[tuple[int, int]]:
     return [(s, r) for s in grid.seeds for r in grid.ranks]
 
 
-def _full_block(coordinates: Coordinates, rule: UpdateRule, zeroed: Zeroed) -> Block:
+def _full_block(coordinates: Coordinates) -> Block:
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     c = coordinates.model.num_logits
-    if rule.is_sgd:
-        return lambda left, right: contract(left, right, shapes, c)[None]
-    return lambda left, right: update_block(left, right, shapes, c, rule, zeroed)
+    return lambda left, right: contract(left, right, shapes, c)[None]
 
 
 def _sweep_block(

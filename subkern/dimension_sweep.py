@@ -15,14 +15,13 @@ from subkern.checks import make_plan
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel
-from subkern.pairwise import Job, capture_all, run
+from subkern.pairwise import Job, capture_all
 from subkern.projected import batches, project_captured, rows_kernels
 from subkern.projections import Cell
 from subkern.random_subspace import RandomSubspace
 from subkern.rules import UpdateRule, as_rule
 from subkern.sketching import Projections
 from subkern.subspaces import Coordinates, Subspace
-from subkern.updates import Zeroed
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -90,10 +89,11 @@ def sweep_dimensions(
     started = time.perf_counter()
     base = compute.kernel_identity(model, left, right, rule=rule, subspace=inner)
     plan = make_plan(coordinates.model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = compute._Timed(compute._full_block(coordinates, rule, Zeroed()))
+    block = compute._Timed(compute._full_block(coordinates))
     job = replace(compute._job(coordinates, plan, block, running, rule), seen=projector)
     swept = {"sweep": [s.describe() for s in subspaces.values()]}
-    outcome = run(job, left, right, compute._store(running, base | swept), running.progress)
+    store = compute._store(running, base | swept)
+    outcome, spent = compute.run_rule(job, block, rule, left, right, store, running.progress)
     projector.catch_up(job, [*left, *right])
 
     def kernel(values: np.ndarray, subspace: Subspace) -> Kernel:
@@ -106,7 +106,7 @@ def sweep_dimensions(
         (c.kind, c.seed, c.dim): kernel(rows_kernels(mine[c], theirs[c], rule), subspaces[c])
         for c in cells
     }
-    cost = block.cost() | {
+    cost = spent | {
         "projection_seconds": projector.seconds,
         "seconds": time.perf_counter() - started,
         "peak_bytes": compute._peak_bytes(),
@@ -139,7 +139,7 @@ class _Projector:
         """Project the examples of tiles that an earlier run finished."""
         missing = list({e.id: e for e in examples if e.id not in self._known}.values())
         for picks in batches(job, missing, self.projections):
-            self(missing[picks], capture_all(job, missing[picks]))
+            capture_all(job, missing[picks])  # which calls this object
 
     def rows(self, side: Sequence[EncodedExample]) -> dict[Cell, np.ndarray]:
         """Projected gradients of a side, cell → ``[n, c, dim]``."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from subkern.capture import Captured, capture
 from subkern.checks import Plan
 from subkern.errors import UserError
-from subkern.factors import Dense, Factor, Outer, Rows
+from subkern.factors import zero_like
 from subkern.models import LogitModel
 from subkern.tiles import Progress, TileStore, Tiling, choose_tiling
 
@@ -42,7 +42,7 @@ class Job:
         memory: bytes that may be used beyond the model.
         bounded: whether the block reads the bounds of gradient entries (see `factors`).
         directions: length of that leading axis; 1 where there is none.
-        seen: called with the examples and factors of every chunk that is captured, if given.
+        seen: called with all examples and factors that are captured, if given.
     """
 
     model: LogitModel
@@ -123,19 +123,12 @@ class _Source:
         """One tile: kernel block and the logits of its examples."""
         if self.row is None or self.row[0] != i:
             self.row = None  # let go of the old chunk before the new one is captured
-            self.row = i, self._capture("left", i)
+            self.row = i, capture_all(self.job, self.chunks["left"][i])
         mine = self.row[1]
-        other = mine if (side, k) == ("left", i) else self._capture(side, k)
+        other = mine if (side, k) == ("left", i) else capture_all(self.job, self.chunks[side][k])
         block = self.job.block(mine, other)
         arrays = {"values": block, "left": mine.logits, "right": other.logits}
         return {name: value.cpu().numpy() for name, value in arrays.items()}
-
-    def _capture(self, side: str, k: int) -> Captured:
-        examples = self.chunks[side][k]
-        captured = capture_all(self.job, examples)
-        if self.job.seen is not None:
-            self.job.seen(examples, captured)
-        return captured
 
 
 def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
@@ -152,14 +145,16 @@ def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
         for picks in _batches(order, examples, job.plan.batch_size)
     ]
     back = np.argsort(order).tolist()
-    shapes = {n: p.shape for n, p in job.parameters.items()}
     factors = {}
     for name in dict.fromkeys(n for part in parts for n in part.factors):
         known = next(part.factors[name][0] for part in parts if name in part.factors)
-        empty = _zero_like(known, shapes[name])
+        empty = zero_like(known)
         listed = [f for part in parts for f in part.factors.get(name, [empty] * len(part))]
         factors[name] = [listed[i] for i in back]
-    return Captured(factors, torch.cat([part.logits for part in parts])[back])
+    captured = Captured(factors, torch.cat([part.logits for part in parts])[back])
+    if job.seen is not None:
+        job.seen(examples, captured)
+    return captured
 
 
 def _batches(
@@ -174,15 +169,6 @@ def _batches(
         batch.append(i)
     if batch:
         yield batch
-
-
-def _zero_like(factor: Factor, shape: torch.Size) -> Factor:
-    """The factor of a zero gradient, of the kind of `factor`."""
-    if isinstance(factor, Outer):
-        return Outer(factor.inputs[:0], factor.cotangents[:0], factor.transposed)
-    if isinstance(factor, Rows):
-        return Rows(factor.ids[:0], factor.rows[:0])
-    return Dense(torch.zeros_like(factor.grad))
 
 
 def _tiling(job: Job, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]) -> Tiling:

@@ -87,7 +87,7 @@ def choose_tiling(
 
 
 def cut(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
-    """Consecutive chunks of at most `budget` bytes each (one item may exceed it)."""
+    """Consecutive chunks of at most `budget`, each of one element at least."""
     bounds, held = [0], 0.0
     for i, size in enumerate(sizes):
         if held + size > budget and i > bounds[-1]:

@@ -43,7 +43,8 @@ def test_both_engines_equal_the_oracle(kind: str, allocation: str) -> None:
     model, batch = oracles.logit_model(GPT2), examples()
     subspace = RandomSubspace(120, kind, 3, allocation)
     expected = oracle(model, subspace, batch)
-    for engine in ("factors", "reference"):
+    engines = ("factors", "reference") if allocation == "global" else ("factors",)
+    for engine in engines:
         kernel = compute_kernel(model, batch, subspace=subspace, engine=engine)
         assert oracles.error(kernel.values, expected) <= 1e-10
         assert kernel.provenance["recorded"]["coordinates"] == 120
@@ -52,7 +53,7 @@ def test_both_engines_equal_the_oracle(kind: str, allocation: str) -> None:
 @pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd", "adam:eps=1e-3"])
 def test_rules_act_on_the_projected_coordinates(rule: str) -> None:
     model, left, right = oracles.logit_model(GPT2), examples(3), examples(2, 1)
-    for kind in ("rademacher", "srht"):
+    for kind in ("rademacher", "srht")[: 1 + (rule == "signgd")]:
         subspace = RandomSubspace(40, kind)
         fast, slow = (
             compute_kernel(model, left, right, rule=rule, subspace=subspace, engine=engine)
@@ -88,12 +89,12 @@ def test_projected_to_as_many_dimensions_as_there_are_the_kernel_is_near() -> No
     full = compute_kernel(model, batch).values
     diagonal = np.einsum("icic->ic", full).reshape(-1)
     bound = 5 * np.sqrt(2 * np.outer(diagonal, diagonal) / size).reshape(full.shape)
-    for kind in ("rademacher", "count_sketch", "srht"):
+    for kind in ("count_sketch", "srht"):
         kernel = compute_kernel(model, batch, subspace=RandomSubspace(size, kind)).values
         assert (np.abs(kernel - full) <= bound).all()
 
 
-@kinds
+@pytest.mark.parametrize("kind", ["very_sparse", "srht"])
 def test_rank_is_at_most_the_dimension(kind: str) -> None:
     model = oracles.logit_model(GPT2, 6)
     kernel = compute_kernel(model, examples(6), subspace=RandomSubspace(11, kind)).matrix()
@@ -136,7 +137,7 @@ def test_inside_other_subspaces() -> None:
 # --- ways of running ---
 
 
-@kinds
+@pytest.mark.parametrize("kind", ["gaussian", "very_sparse", "srht"])
 def test_unchanged_by_batches_and_order(kind: str) -> None:
     model, left, extra = oracles.logit_model(GPT2), examples(), examples(3, 1)
     right = [extra[0], *left[::-1], *extra[1:]]
@@ -154,7 +155,7 @@ def test_unchanged_by_batches_and_order(kind: str) -> None:
 
 def test_float32_is_near() -> None:
     batch = examples()
-    subspaces = [RandomSubspace(100, kind) for kind in KINDS]
+    subspaces = [RandomSubspace(100, kind) for kind in ("gaussian", "srht")]
     models = [oracles.logit_model(GPT2, dtype=d) for d in (torch.float32, torch.float64)]
     for subspace in subspaces:
         single, double = (compute_kernel(m, batch, subspace=subspace).values for m in models)
@@ -188,8 +189,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 # --- sweeps ---
 
 
-@pytest.mark.parametrize("allocation", ["global", "per-parameter"])
-@pytest.mark.parametrize("memory", [None, "4MiB"])
+@pytest.mark.parametrize(("allocation", "memory"), [("global", "4MiB"), ("per-parameter", None)])
 def test_a_sweep_equals_each_kernel(allocation: str, memory: str | None) -> None:
     model, left, right = oracles.logit_model(GPT2), examples(), [*examples(3, 1), examples()[2]]
     sweep = sweep_dimensions(
