@@ -1,4 +1,4 @@
-"""The command line: ``subkern tasks | kernel | solve | agree | analyze``.
+"""The command line: ``subkern tasks | kernel | features | solve | agree | analyze``.
 
 Exit status: 0 done, 2 the user's mistake (one line on stderr), 1 anything else.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyses.features_command import features
 from analyses.options import (
     AS_JSON,
     DATA,
@@ -273,6 +274,9 @@ def agree(
     )
     columns = ["metric", "value", "low", "high", "reference", "better"]
     show(table if as_json else table[columns], as_json)
+
+
+cli.add_command(features)
 
 
 @cli.group()

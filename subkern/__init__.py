@@ -19,6 +19,7 @@ _HOME = {
     "LogitModel": "models",
     "LoraGrid": "compute",
     "LoraSweep": "compute",
+    "RandomSubspace": "random_subspace",
     "Running": "compute",
     "Prompt": "prompts",
     "TASKS": "tasks",
@@ -30,6 +31,7 @@ _HOME = {
     "import_lmk": "lmk",
     "load_examples": "data",
     "load_model": "loading",
+    "sweep_dimensions": "dimension_sweep",
     "sweep_lora": "compute",
     "sweep_targets": "compute",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "LoraGrid",
     "LoraSweep",
     "Prompt",
+    "RandomSubspace",
     "Running",
     "Task",
     "UserError",
@@ -54,6 +57,7 @@ __all__ = [
     "import_lmk",
     "load_examples",
     "load_model",
+    "sweep_dimensions",
     "sweep_lora",
     "sweep_targets",
 ]
@@ -68,12 +72,14 @@ if TYPE_CHECKING:
         sweep_targets,
     )
     from subkern.data import Example, load_examples
+    from subkern.dimension_sweep import sweep_dimensions
     from subkern.errors import UserError
     from subkern.kernel import Kernel
     from subkern.lmk import export_lmk, import_lmk
     from subkern.loading import load_model
     from subkern.models import Batch, LogitModel
     from subkern.prompts import EncodedExample, Prompt
+    from subkern.random_subspace import RandomSubspace
     from subkern.tasks import TASKS, Task, get_task
 
 

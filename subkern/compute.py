@@ -28,7 +28,9 @@ from subkern.lora import SweepLayers
 from subkern.lora_sweep import LoraGrid, LoraSweep, resolve_sets, sweep_blocks
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
+from subkern.projected import run_projected
 from subkern.provenance import environment, fingerprint
+from subkern.random_subspace import RandomSubspace
 from subkern.reference import reference_kernel
 from subkern.rules import UpdateRule, as_rule
 from subkern.sign_kernel import run_signs
@@ -119,10 +121,10 @@ def compute_kernel(
     """
     right = left if right is None else right
     running = running or Running()
-    rule = as_rule(rule)
+    subspace = as_subspace(subspace)
+    rule = entrywise(as_rule(rule), subspace, engine)
     _check_choice("engine", engine, ENGINES)
     _check_examples(left, right)
-    subspace = as_subspace(subspace)
     coordinates = subspace.attach(model)
     provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
@@ -137,15 +139,14 @@ def compute_kernel(
         )
         block = _Timed(_full_block(coordinates))
         job = _job(coordinates, plan, block, running, rule)
-        store = _store(running, provenance)
-        recorded = {"reasons": list(plan.reasons)}
-        if rule.name == "signgd":
-            outcome, cost = run_signs(job, rule, left, right, store, running.progress)
-        elif rule.is_sgd:
-            outcome, cost = run(job, left, right, store, running.progress), block.cost()
+        sides, store = (left, right), _store(running, provenance)
+        if coordinates.projection is not None:
+            projection = coordinates.projection
+            outcome = run_projected(job, projection, *sides, store, rule, running.progress)
+            cost: dict[str, float] = {}
         else:
-            outcome, cost = run_updates(job, rule, left, right, store, running.progress)
-        recorded |= cost
+            outcome, cost = run_rule(job, block, rule, *sides, store, running.progress)
+        recorded = {"reasons": list(plan.reasons)} | cost
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)
@@ -161,14 +162,41 @@ def kernel_identity(
     engine: str = "factors",
 ) -> dict[str, Any]:
     """Everything that decides the numbers of a kernel: the provenance it will carry."""
-    rule = as_rule(rule)
-    if engine == "reference":  # takes every entry as it is
-        rule = replace(rule, zero_tolerance=0.0)
+    subspace = as_subspace(subspace)
+    rule = entrywise(as_rule(rule), subspace, engine)
     return (
         _provenance(model, left, right)
         | rule.describe()
-        | {"subspace": as_subspace(subspace).describe(), "engine": engine}
+        | {"subspace": subspace.describe(), "engine": engine}
     )
+
+
+def run_rule(
+    job: Job,
+    block: _Timed,
+    rule: UpdateRule,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    store: TileStore,
+    progress: Progress | None,
+) -> tuple[Outcome, dict[str, float]]:
+    """Kernels ``[d, n, c, m, c]`` of `rule` over the parameters of `job`, and what they cost."""
+    if rule.name == "signgd":
+        return run_signs(job, rule, left, right, store, progress)
+    if rule.is_sgd:
+        return run(job, left, right, store, progress), block.cost()
+    return run_updates(job, rule, left, right, store, progress)
+
+
+def entrywise(rule: UpdateRule, subspace: Subspace, engine: str) -> UpdateRule:
+    """The rule as it is applied: some ways take every entry as it is, without a tolerance.
+
+    The reference engine's whole gradients do not tell how an entry came to be; and no coordinate of
+    a random subspace is zero by structure.
+    """
+    if engine == "reference" or isinstance(subspace, RandomSubspace):
+        return replace(rule, zero_tolerance=0.0)
+    return rule
 
 
 def sweep_lora(

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import xarray as xr
 from subkern import kernel_checks, kernel_store
 from subkern.errors import UserError
 from subkern.provenance import canonical_json, differences, fingerprint, summary
+
+if TYPE_CHECKING:
+    from subkern.features import Features
 
 __all__ = ["Kernel", "Selection"]
 
@@ -233,6 +236,24 @@ class Kernel:
         left, right = (_span(ids) for ids in (self.left_ids, self.right_ids))
         shape = list(self.shape)
         return f"<Kernel {shape} {rule}: {left} x {right}, fingerprint {self.fingerprint[:12]}>"
+
+    @classmethod
+    def from_features(
+        cls, left: Features, right: Features | None = None, rule: str = "sgd"
+    ) -> Kernel:
+        """The kernel of projected gradients: one matrix product, in float64.
+
+        Args:
+            left: features of the rows' examples.
+            right: of the columns'; None means `left`.
+            rule: update rule; it acts on the coordinates of the projection.
+
+        Raises:
+            UserError: the two were made with other models, projections or code.
+        """
+        from subkern.features import kernel_from_features
+
+        return kernel_from_features(left, right, rule)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the kernel as a Zarr store, whole or not at all, and return its path.

@@ -45,6 +45,7 @@ class Job:
         memory: bytes that may be used beyond the model.
         bounded: whether the block reads the bounds of gradient entries (see `factors`).
         directions: length of that leading axis; 1 where there is none.
+        seen: called with all examples and factors that are captured, if given.
     """
 
     model: LogitModel
@@ -54,6 +55,7 @@ class Job:
     memory: float
     bounded: bool = False
     directions: int = 1
+    seen: Callable[[Sequence[EncodedExample], Captured], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,10 @@ def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
         empty = zero_like(known)
         listed = [f for part in parts for f in part.factors.get(name, [empty] * len(part))]
         factors[name] = [listed[i] for i in back]
-    return Captured(factors, torch.cat([part.logits for part in parts])[back])
+    captured = Captured(factors, torch.cat([part.logits for part in parts])[back])
+    if job.seen is not None:
+        job.seen(examples, captured)
+    return captured
 
 
 def _batch_tokens(job: Job) -> int:

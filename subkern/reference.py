@@ -44,13 +44,15 @@ def reference_kernel(
     c = coordinates.model.num_logits
     values = np.zeros((rule.directions, len(left), c, len(right), c))
     logits = np.zeros((len(left), c)), np.zeros((len(right), c))
+    projection = coordinates.projection
+    matrix = None if projection is None else projection.dense_matrix()
     chunk = max(1, _ROWS_BYTES // (8 * c * max(1, coordinates.size)))
     for start in range(0, len(left), chunk):
-        held = [_rows(coordinates, e) for e in left[start : start + chunk]]
+        held = [_rows(coordinates, e, matrix) for e in left[start : start + chunk]]
         rows = torch.stack([r for r, _ in held])
         logits[0][start : start + chunk] = [f for _, f in held]
         for j, example in enumerate(right):
-            other, logits[1][j] = _rows(coordinates, example)
+            other, logits[1][j] = _rows(coordinates, example, matrix)
             for d, (a, b) in enumerate(_updated(rows, other, rule)):
                 block = torch.einsum("icp,dp->icd", a, b)
                 values[d, start : start + chunk, :, j] = block.cpu().numpy()
@@ -77,8 +79,10 @@ def _update(rows: Tensor, rule: UpdateRule) -> Tensor:
     return torch.from_numpy(moved).to(rows.device)
 
 
-def _rows(coordinates: Coordinates, example: EncodedExample) -> tuple[Tensor, np.ndarray]:
-    """Jacobian rows ``[c, P]`` and logits ``[c]`` of one example, float64."""
+def _rows(
+    coordinates: Coordinates, example: EncodedExample, matrix: Tensor | None
+) -> tuple[Tensor, np.ndarray]:
+    """Jacobian rows ``[c, P]`` (times `matrix`) and logits ``[c]`` of one example, float64."""
     try:
         grads, logits = jacobian(coordinates.model, coordinates.parameters, example)
     except RuntimeError as error:
@@ -90,4 +94,5 @@ def _rows(coordinates: Coordinates, example: EncodedExample) -> tuple[Tensor, np
         raise
     c = coordinates.model.num_logits
     rows = torch.cat([grads[n].reshape(c, -1).double() for n in coordinates.parameters], dim=1)
+    rows = rows if matrix is None else rows @ matrix.to(rows)
     return rows, logits.double().cpu().numpy()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from subkern.errors import UserError
 
 if TYPE_CHECKING:
+    from subkern.random_subspace import RandomSubspace
     from subkern.subspaces import Subspace, Trainable
 
 Read = Callable[[str], Any]
@@ -144,6 +145,12 @@ def _last(rest: str) -> Trainable:
     return LastLayers(int(rest))
 
 
+def _random(rest: str) -> RandomSubspace:
+    from subkern.random_subspace import parse_random
+
+    return parse_random(rest)
+
+
 # --- adapters ---
 
 
@@ -253,12 +260,13 @@ _LORA_OPTIONS: dict[str, Read] = {
 _LABELS = {"lora": "LoRA"}
 _GROUPS = ("norm", "attention", "mlp", "embeddings", "head", "no-embeddings", "no-head")
 
-PARSERS: dict[str, Callable[[str], Trainable]] = {
+PARSERS: dict[str, Callable[[str], Trainable | RandomSubspace]] = {
     "full": _alone("full", _full),
     "bias": _alone("bias", _bias),
     **{group: _alone(group, _group(group)) for group in _GROUPS},
     "last": _last,
     "params": _params,
+    "random": _random,
     "lora": _lora,
     **{adapter.kind: adapter for adapter in _ADAPTERS},
 }
@@ -268,6 +276,7 @@ FORMS: dict[str, str] = {
     **{kind: kind for kind in ("full", "bias", *_GROUPS)},
     "last": "last:N",
     "params": "params:REGEX",
+    "random": "random:dim=1000,kind=gaussian,seed=0,allocation=global",
     "lora": "lora:r=8,alpha=8,targets=all-linear,seed=0,rslora=false,dora=false,init=pissa",
     "ia3": "ia3:targets=A+B,feedforward=B",
     "vera": "vera:r=256",

@@ -21,6 +21,7 @@ from subkern.models import LogitModel, named_parameters
 
 if TYPE_CHECKING:
     from subkern.checkpoints import At
+    from subkern.random_subspace import Projection
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Coordinates:
         model: f, wrapped by the adapter if there is one.
         parameters: name → tensor that the kernel is over.
         beside: names of those that an adapter only trains along with itself: the linear readout.
+        projection: P, where the coordinates are z of θ₀ + P z: see `subkern.random_subspace`.
     """
 
     model: LogitModel
     parameters: dict[str, nn.Parameter]
     beside: tuple[str, ...] = ()
+    projection: Projection | None = None
 
     @classmethod
     def of_adapter(cls, wrapped: LogitModel) -> Coordinates:
@@ -46,6 +49,8 @@ class Coordinates:
     @property
     def size(self) -> int:
         """Number of trained coordinates."""
+        if self.projection is not None:
+            return self.projection.dim
         return sum(p.numel() for p in self.parameters.values())
 
 

@@ -1,0 +1,184 @@
+"""Features on disk: equal to compute_kernel, resumable after a kill, refused where they differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import cli
+import oracles
+from families import FAMILIES, random_examples
+from subkern import features as module
+from subkern.compute import Running, compute_kernel
+from subkern.errors import UserError
+from subkern.feature_error import feature_error, sketch_error
+from subkern.features import Features, compute_features
+from subkern.kernel import Kernel
+from subkern.prompts import EncodedExample
+from subkern.random_subspace import RandomSubspace
+
+GPT2 = next(f for f in FAMILIES if f.name == "gpt2")
+SUBSPACE = RandomSubspace(96, "srht", 3)
+TIGHT = Running(1, "1.5MiB")
+
+
+def examples(n: int = 7, seed: int = 0) -> list[EncodedExample]:
+    return random_examples(n, read=GPT2.read, seed=seed)
+
+
+def test_kernels_of_features_equal_those_computed(tmp_path: Path) -> None:
+    model, left, right = oracles.logit_model(GPT2), examples(), examples(4, 1)
+    sides = [
+        compute_features(model, side, subspace=SUBSPACE, out=tmp_path / name, running=TIGHT)
+        for name, side in (("l", left), ("r", right))
+    ]
+    assert sides[0].values.shape == (7, 2, 96)
+    assert sides[0].values.dtype == np.float32
+    for rule in ("sgd", "signgd", "asymmetric_signgd"):
+        kernel = Kernel.from_features(*sides, rule=rule)
+        expected = compute_kernel(model, left, right, subspace=SUBSPACE, rule=rule)
+        assert oracles.error(kernel.values, expected.values) <= 1e-6
+        assert kernel.left_ids == expected.left_ids
+        np.testing.assert_array_equal(kernel.right_labels, expected.right_labels)  # type: ignore[arg-type]
+        np.testing.assert_allclose(kernel.right_logits, expected.right_logits, atol=1e-12)  # type: ignore[arg-type]
+        stored = kernel.provenance
+        assert stored.pop("stored") == "float32"
+        wanted = {k: v for k, v in expected.provenance.items() if k != "recorded"}
+        assert stored == wanted
+    symmetric = Kernel.from_features(sides[0])
+    assert symmetric.is_symmetric
+
+
+def test_selected_examples(tmp_path: Path) -> None:
+    model, batch = oracles.logit_model(GPT2), examples()
+    found = compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "f")
+    whole = Kernel.from_features(found)
+    ids = [batch[4].id, batch[1].id]
+    some = Kernel.from_features(found.select(ids), found.select(slice(2, 6)).select(slice(1, 3)))
+    expected = whole.select(ids, [e.id for e in batch[3:5]])
+    np.testing.assert_allclose(some.values, expected.values, rtol=1e-12)
+    assert some.left_ids == tuple(ids)
+    assert some.fingerprint != whole.fingerprint
+    with pytest.raises(UserError, match="no example has the id 'nobody'"):
+        found.select(["nobody"])
+
+
+@pytest.fixture
+def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the examples of every batch that is projected."""
+    counts: list[int] = []
+    original = module.project_captured
+
+    def count(captured, shapes, projections):  # type: ignore[no-untyped-def]
+        counts.append(len(captured))
+        return original(captured, shapes, projections)
+
+    monkeypatch.setattr(module, "project_captured", count)
+    return counts
+
+
+def test_a_killed_run_goes_on_after_its_finished_chunks(
+    tmp_path: Path, projected: list[int]
+) -> None:
+    model, batch, out = oracles.logit_model(GPT2), examples(), tmp_path / "f"
+    whole = compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "w", running=TIGHT)
+    chunks = len(projected)
+    assert chunks >= 3
+
+    def stop(done: int, total: int) -> None:
+        assert total == 7
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    projected.clear()
+    with pytest.raises(KeyboardInterrupt):
+        compute_features(
+            model, batch, subspace=SUBSPACE, out=out, running=replace(TIGHT, progress=stop)
+        )
+    begun = len(projected)
+    assert 0 < begun < chunks
+    with pytest.raises(UserError, match=rf"lacks {chunks - begun} of {chunks} chunks"):
+        Features.load(out)
+    # What a kill in the middle of a write leaves: a chunk without its mark, and a torn one.
+    (out / "done" / "0.sha256").write_text("torn")
+    projected.clear()
+    again = compute_features(model, batch, subspace=SUBSPACE, out=out, running=Running())
+    assert len(projected) == chunks - begun + 1
+    np.testing.assert_array_equal(again.values, whole.values)
+    projected.clear()
+    compute_features(model, batch, subspace=SUBSPACE, out=out)
+    assert projected == []
+
+
+def test_features_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    model, batch, out = oracles.logit_model(GPT2), examples(3), tmp_path / "f"
+    first = compute_features(model, batch, subspace=SUBSPACE, out=out)
+    other = RandomSubspace(96, "srht", 4)
+    with pytest.raises(UserError, match=r"subspace\.seed: 4 asked for, 3 stored.*--overwrite"):
+        compute_features(model, batch, subspace=other, out=out)
+    with pytest.raises(UserError, match=r"other settings: examples: "):
+        compute_features(model, batch[:2], subspace=SUBSPACE, out=out)
+    second = compute_features(model, batch, subspace=other, out=tmp_path / "g")
+    with pytest.raises(UserError, match=r"made differently: subspace\.seed"):
+        Kernel.from_features(first, second)
+    compute_features(model, batch, subspace=other, out=out, overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep me")
+    with pytest.raises(UserError, match="exists and holds no features"):
+        compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "mine", overwrite=True)
+    with pytest.raises(UserError, match="does not exist"):
+        Features.load(tmp_path / "nowhere")
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    model, batch, out = oracles.logit_model(GPT2), examples(3), tmp_path / "f"
+    compute_features(model, batch, subspace=SUBSPACE, out=out)
+    chunk = next(p for p in (out / "values" / "c").rglob("*") if p.is_file())
+    chunk.unlink()
+    with pytest.raises(UserError, match=r"lacks 1 of 1 chunks \(unfinished or damaged\)"):
+        Features.load(out)
+
+
+def test_the_error_on_a_sample_is_as_theory_expects(tmp_path: Path) -> None:
+    model, batch = oracles.logit_model(GPT2, dtype=torch.float32), examples(12)
+    subspace = RandomSubspace(800, "rademacher", 1)
+    found = compute_features(model, batch, subspace=subspace, out=tmp_path / "f")
+    error = feature_error(model, batch, found, subspace=subspace, sample=8)
+    assert error.pairs == 16 * 17 // 2
+    assert 800**-0.5 < error.expected_rms < (2 / 800) ** 0.5
+    assert 0.2 * error.expected_rms < error.rms < 3 * error.expected_rms
+    assert error.rms < error.largest < error.jl_epsilon
+    exact = compute_kernel(model, batch)
+    same = sketch_error(exact, exact, 800)
+    assert (same.rms, same.largest, same.within_95) == (0, 0, 1)
+    with pytest.raises(UserError, match="not of one set of examples"):
+        sketch_error(exact, Kernel.from_features(found.select(slice(3))), 800)
+
+
+def test_the_command_reports_the_error_and_resumes(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path, projected: list[int]
+) -> None:
+    asked = ["features", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data]
+    asked += ["--limit", 6, "--dim", 512, "--out", tmp_path / "f", "--check", 4, "--json"]
+
+    def run(*more: object) -> str:
+        words = [str(word) for word in [*asked, *more]]
+        return CliRunner().invoke(cli.cli, words, catch_exceptions=False).stdout
+
+    (error,) = json.loads(run())
+    assert error["pairs"] == 8 * 9 // 2
+    assert 0.2 * error["expected_rms"] < error["rms"] < 4 * error["expected_rms"]
+    found = Features.load(tmp_path / "f")
+    assert found.values.shape == (6, 2, 512)
+    assert projected
+    projected.clear()
+    run()
+    assert projected == []
+    with pytest.raises(UserError, match=r"projection: .rademacher. asked for, .srht. stored"):
+        run("--kind", "rademacher")
