@@ -15,6 +15,7 @@ _HOME = {
     "Batch": "models",
     "EncodedExample": "prompts",
     "Example": "data",
+    "Features": "features",
     "Kernel": "kernel",
     "LogitModel": "models",
     "LoraGrid": "compute",
@@ -25,6 +26,7 @@ _HOME = {
     "TASKS": "tasks",
     "Task": "tasks",
     "UserError": "errors",
+    "compute_features": "features",
     "compute_kernel": "compute",
     "export_lmk": "lmk",
     "get_task": "tasks",
@@ -41,6 +43,7 @@ __all__ = [
     "Batch",
     "EncodedExample",
     "Example",
+    "Features",
     "Kernel",
     "LogitModel",
     "LoraGrid",
@@ -51,6 +54,7 @@ __all__ = [
     "Task",
     "UserError",
     "__version__",
+    "compute_features",
     "compute_kernel",
     "export_lmk",
     "get_task",
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from subkern.data import Example, load_examples
     from subkern.dimension_sweep import sweep_dimensions
     from subkern.errors import UserError
+    from subkern.features import Features, compute_features
     from subkern.kernel import Kernel
     from subkern.lmk import export_lmk, import_lmk
     from subkern.loading import load_model

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 class SketchError:
     """Errors (K̂ − K)/√(K_ii K_jj) over the pairs of a sample: in units of a cosine.
 
+    One P serves all pairs, so their errors move together, the more so the more alike the gradients
+    are (a prompted model's kernel is nearly constant): `rms` of one seed may well be twice or half
+    of `expected_rms`, and `within_95` far from 0.95; over seeds they agree.
+
     Attributes:
         pairs: number of pairs of gradients, each with itself included.
         rms: root mean square of the errors.
         expected_rms: what the variance formula says it should be, (1 + cos²)/d averaged.
         largest: largest absolute error.
-        within_95: share of pairs inside their theoretical 95% interval; about 0.95 is good.
+        within_95: share of pairs inside their theoretical 95% interval; 0.95 over many seeds.
         jl_epsilon: what the Johnson-Lindenstrauss bound allows, all pairs at once, at 5% risk.
     """
 
