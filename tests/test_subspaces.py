@@ -92,7 +92,7 @@ def test_descriptions_tell_settings_apart() -> None:
 
 
 WRONG = {
-    "ful": r"^unknown subspace 'ful': use full, bias, norm, .*last:N, params:REGEX, lora:r=8",
+    "ful": r"^unknown subspace 'ful': use full, bias, norm, .*last:N, params:REGEX, random:dim=1000",
     "": "unknown subspace ''",
     "full:1": "unknown subspace",
     "params:": "unknown subspace",
