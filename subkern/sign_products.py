@@ -65,7 +65,7 @@ def _count(
     for start in range(0, len(mine), step):
         here = slice(start, start + step)
         _count_block(left[:, mine[here]], right[:, theirs[here]], differ)
-    return WORD * len(mine) - 2.0 * differ
+    return np.asarray(WORD * len(mine) - 2.0 * differ, dtype=np.float64)
 
 
 def _count_block(a: Words, b: Words, out: npt.NDArray[np.int64]) -> None:
