@@ -43,22 +43,24 @@ def run_updates(
     columns = slice(0 if mirror else len(left), None)
     order = {e.id: i for i, e in enumerate(everyone[columns])}
     units = _units(job)
-    keys = [f"parameters-{k}" for k in range(len(units))]
     tiling = store.tiling(lambda: Tiling(_groups(job, everyone), ()))
-    done = {key: unit for key in keys if (unit := store.get(key)) is not None}
+    c = job.model.num_logits
+    values = np.zeros((rule.directions, len(left), c, len(order), c))
+    zeroed, logits = 0, np.zeros((0, c))
     with ExitStack() as stack:
         shelf = None
-        for k, (key, names) in enumerate(zip(keys, units, strict=True)):
-            if key not in done:
+        for k, names in enumerate(units):
+            unit = store.get(f"parameters-{k}")
+            if unit is None:
                 shelf = shelf or _shelf(job, everyone, tiling, store, stack)
-                done[key] = _unit(job, rule, shelf, names, len(left), columns)
-                store.put(key, done[key])
+                unit = _unit(job, rule, shelf, names, len(left), columns)
+                store.put(f"parameters-{k}", unit)
+            values += unit["values"]
+            zeroed += int(unit["zeroed"])
+            logits = unit["logits"]
             if progress is not None:
-                progress(len(left) * len(right) * (k + 1) // len(keys), len(left) * len(right))
-    values = np.sum([done[key]["values"] for key in keys], axis=0)
-    logits = done[keys[0]]["logits"]
+                progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
     picks = [order[e.id] for e in right]
-    zeroed = sum(int(done[key]["zeroed"]) for key in keys)
     outcome = Outcome(values[..., picks, :], logits[: len(left)], logits[columns][picks])
     return outcome, {"zeroed_entries": zeroed}
 
