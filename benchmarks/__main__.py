@@ -15,6 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+SHARES = {"minilm": 3.0, "smollm2": 10.0}
+"""Of the time there is, how much each model gets; what one leaves goes to the next."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -32,6 +35,13 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     help="Only this model; may be repeated.  [default: both]",
 )
 @click.option(
+    "--case",
+    "cases",
+    type=click.Choice(["kernel"]),
+    multiple=True,
+    help="Only this comparison; may be repeated.  [default: all]",
+)
+@click.option(
     "--left", type=click.IntRange(min=4), default=32, show_default=True, help="Rows of the kernel."
 )
 @click.option(
@@ -46,7 +56,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Turns of every contender; the median counts.",
+    help="Most turns of every contender; the median counts.",
 )
 @click.option(
     "--memory", default="3GiB", show_default=True, help="subkern's budget beyond the loaded model."
@@ -56,18 +66,19 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     type=float,
     default=15.0,
     show_default=True,
-    help="Begin no further round when it would end later than this.",
+    help="Begin no further turn that would end later than this; the first round is always whole.",
 )
 @click.option("--quick", is_flag=True, help="Tiny random models: does it run? Times mean nothing.")
 def main(
-    out: Path, which: tuple[str, ...], left: int, right: int, rounds: int, memory: str,
-    minutes: float, quick: bool,
+    out: Path, which: tuple[str, ...], cases: tuple[str, ...], left: int, right: int,
+    rounds: int, memory: str, minutes: float, quick: bool,
 ) -> None:  # fmt: skip
     """Time subkern, the paper's algorithm and explicit Jacobian rows, taking turns."""
     import transformers
 
-    from benchmarks.cases import CASES, QUICK_CASES
-    from benchmarks.race import Plan, race
+    from benchmarks.cases import CASES, Plan
+    from benchmarks.models import PROBLEMS, QUICK_PROBLEMS
+    from benchmarks.race import race
     from benchmarks.report import SCHEMA, notes, table, write_json
     from subkern.errors import UserError
     from subkern.provenance import environment
@@ -77,8 +88,11 @@ def main(
     plan = Plan(rounds=rounds, memory=memory)
     if quick:
         left, right = min(left, 6), min(right, 12)
-        plan = Plan(rounds=1, blocks=2, right_sizes=(1, 4), oracle=(3, 4), memory=memory)
-    names = which or tuple(CASES)
+        plan = Plan(
+            rounds=1, oracle=(3, 4), few=(2, 3), blocks=2, left_sizes=(1, 2),
+            right_sizes=(1, 4), memory=memory,
+        )  # fmt: skip
+    names = which or tuple(PROBLEMS)
 
     def say(line: str) -> None:
         click.echo(f"[{time.monotonic() - started:5.0f} s] {line}", err=True)
@@ -93,16 +107,18 @@ def main(
     }
     text = ""
     for i, name in enumerate(names):
-        # What is left is shared by the cases still to come.
-        share = (60 * minutes - (time.monotonic() - started)) / (len(names) - i)
+        shares = [SHARES[n] for n in names[i:]]
+        end = 60 * minutes - (time.monotonic() - started)  # what is left is shared by what is left
+        deadline = time.monotonic() + end * shares[0] / sum(shares)
         try:
-            problem = (QUICK_CASES if quick else CASES)[name](left, right)
-            record = race(problem, plan, say, time.monotonic() + share)
+            problem = (QUICK_PROBLEMS if quick else PROBLEMS)[name](left, right)
+            chosen = [CASES[case](problem, plan) for case in cases or CASES]
+            found = race(problem, chosen, plan, say, deadline)
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
-        records.append(record)
-        text += table(record) + notes(record) + "\n"
+        records += found
+        text += "".join(table(record) + notes(record) + "\n" for record in found)
         results["seconds"] = time.monotonic() - started
         write_json(out / "benchmark.json", results)
     (out / "benchmark.txt").write_text(text, encoding="utf-8")

@@ -13,13 +13,12 @@ from subkern.compute import compute_kernel
 
 @dataclass(frozen=True)
 class Oracle:
-    """The float64 kernel of a part of a problem.
+    """Float64 kernels of a part of a problem.
 
     Attributes:
         problem: the part, with the float32 model.
-        values: its kernel by subkern in float64, ``[n, c, m, c]``.
-        reference_error: largest relative difference of two of its entries from the independent
-            engine on `torch.func`, float64.
+        values: its kernels in float64, ``[…, n, c, m, c]``.
+        reference_error: largest relative difference of two entries from an independent engine.
     """
 
     problem: Problem
@@ -27,33 +26,38 @@ class Oracle:
     reference_error: float
 
 
-def make_oracle(problem: Problem, left: int, right: int) -> Oracle:
-    """The float64 kernel of `left` × `right` examples of evenly spread lengths."""
-    part = problem.subset(left, right)
-    model = copy.deepcopy(part.model).double()
-    exact = replace(part, model=model)
-    values = compute_kernel(model, exact.left, exact.right).values
+def in_float64(problem: Problem) -> Problem:
+    """The same with a float64 copy of the model."""
+    return replace(problem, model=copy.deepcopy(problem.model).double())
+
+
+def kernel_oracle(part: Problem) -> Oracle:
+    """The kernel by subkern in float64; two entries of it also by `torch.func`."""
+    exact = in_float64(part)
+    values = compute_kernel(exact.model, exact.left, exact.right).values
     ends = [exact.right[0], exact.right[-1]]
-    reference = compute_kernel(model, exact.left[:1], ends, engine="reference").values
+    reference = compute_kernel(exact.model, exact.left[:1], ends, engine="reference").values
     mine = values[:1][:, :, [0, -1]]
-    error = float((np.abs(mine - reference) / np.abs(reference)).max())
-    return Oracle(part, values, error)
+    return Oracle(part, values, float((np.abs(mine - reference) / np.abs(reference)).max()))
 
 
 def errors(values: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """Relative Frobenius error ‖K − K*‖ / ‖K*‖ of a kernel ``[n, c, m, c]``, raw and centred.
+    """Relative Frobenius error ‖K − K*‖ / ‖K*‖ of kernels ``[…, n, c, m, c]``, raw and centred.
 
-    Centring takes the means of rows and of columns away: prompted kernels are nearly constant, so
-    a raw error flatters.
+    The largest where there are several. Centring takes the means of rows and of columns away:
+    prompted kernels are nearly constant, so a raw error flatters.
     """
     pairs = {"raw": (values, exact), "centred": (_centred(values), _centred(exact))}
-    return {
-        name: float(np.linalg.norm(mine - truth) / np.linalg.norm(truth))
-        for name, (mine, truth) in pairs.items()
-    }
+    return {name: float(_relative(*pair).max()) for name, pair in pairs.items()}
+
+
+def _relative(values: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    axes = (-4, -3, -2, -1)
+    difference = np.sqrt(((values - exact) ** 2).sum(axis=axes))
+    return np.asarray(difference / np.sqrt((exact**2).sum(axis=axes)))
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
-    rows = values.mean(axis=0, keepdims=True)
-    columns = values.mean(axis=2, keepdims=True)
-    return np.asarray(values - rows - columns + rows.mean(axis=2, keepdims=True))
+    rows = values.mean(axis=-4, keepdims=True)
+    columns = values.mean(axis=-2, keepdims=True)
+    return np.asarray(values - rows - columns + rows.mean(axis=-2, keepdims=True))

@@ -42,8 +42,8 @@ class ExplicitRows:
         self.size = sum(p.numel() for p in self.parameters.values())
         self.search: dict[str, float] = {}
 
-    def tune(self, say: Say) -> None:
-        """Find the block of columns with the fastest product."""
+    def tune(self, say: Say, seconds: float) -> None:
+        """Find the block of columns with the fastest product; takes a second or two."""
         left, right = self._operands(self._form(spread(self.problem.left, 1)))
         for self.columns in _COLUMNS:
             seconds = min(timed(lambda: self._product(left, right))[0] for _ in range(2))

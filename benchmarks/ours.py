@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Say
-from benchmarks.measure import Sample, counted, timed
+from benchmarks.flops import kernel_flops
+from benchmarks.measure import Sample, timed
 from benchmarks.problem import Problem
 from subkern.compute import Running, compute_kernel
 from subkern.kernel import Kernel
@@ -19,16 +20,20 @@ class Subkern:
     Args:
         problem: the whole kernel.
         memory: its budget beyond the model.
+        counted: examples of each side on which FLOPs are counted.
     """
 
     name = "subkern"
 
-    def __init__(self, problem: Problem, memory: str = "3GiB") -> None:
+    def __init__(
+        self, problem: Problem, memory: str = "3GiB", counted: tuple[int, int] = (4, 8)
+    ) -> None:
         self.problem = problem
         self.memory = memory
+        self.counted = counted
         self.kernel: Kernel | None = None
 
-    def tune(self, say: Say) -> None:
+    def tune(self, say: Say, seconds: float) -> None:
         """Nothing: it plans by itself."""
 
     def values(self, problem: Problem) -> np.ndarray:
@@ -45,13 +50,16 @@ class Subkern:
         return Sample(seconds / entries, seconds, entries, parts=parts)
 
     def flops_per_entry(self) -> float:
-        """FLOPs an entry of the whole kernel, capture and checks included."""
-        flops, self.kernel = counted(lambda: self._compute(self.problem))
-        return flops / self.problem.entries
+        """FLOPs an entry of the whole kernel, counted on a part of it."""
+        return kernel_flops(self.problem, *self.counted) / self.problem.entries
 
     def settings(self) -> dict[str, Any]:
-        """Memory budget."""
-        return {"memory": self.memory, "engine": "factors"}
+        """Memory budget, and what FLOPs are counted on."""
+        return {
+            "memory": self.memory,
+            "engine": "factors",
+            "flops_counted_on": list(self.counted),
+        }
 
     def _compute(self, problem: Problem) -> Kernel:
         running = Running(memory=self.memory)

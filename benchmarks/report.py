@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from benchmarks.cases import BEST, ROWS
+
+SCHEMA = 2
 _WIDTHS = (20, 9, 8, 10, 12, 9, 9)
 _HEAD = (
     ("", "ms per", "times", "GFLOP", "peak MiB", "error", "error"),
@@ -31,29 +33,45 @@ def table(record: Mapping[str, Any]) -> str:
         "-" * sum(_WIDTHS),
     ]
     lines += [_line(_row(c)) for c in record["contenders"]]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(line.rstrip() for line in lines) + "\n" + aims(record)
+
+
+def aims(record: Mapping[str, Any]) -> str:
+    """Each aim beside what was measured."""
+    return "".join(
+        f"aim: {a['what']} {a['sense']} {_plain(a['aim'])}: {_plain(a['measured'])},"
+        f" {'met' if a['met'] else 'not met'}\n"
+        for a in record["aims"]
+    )
 
 
 def notes(record: Mapping[str, Any]) -> str:
     """What one needs to know to read the table."""
+    return textwrap.fill(_NOTES[record["case"]](record), 78) + "\n"
+
+
+def _kernel_notes(record: Mapping[str, Any]) -> str:
     by_label = {c["label"]: c for c in record["contenders"]}
-    best, rows = by_label["paper, best batches"]["settings"], by_label["Jacobian rows"]["settings"]
-    spread = by_label["paper, best batches"]["ratio_by_round"]
-    text = (
+    best, rows = by_label[BEST]["settings"], by_label[ROWS]["settings"]
+    spread = by_label[BEST]["ratio_by_round"]
+    return (
         f"paper: best at left batch {best['left_batch']}, right batch {best['right_batch']};"
         f" {min(spread):.1f} to {max(spread):.1f} times ours over {len(spread)} round(s)."
         f" Jacobian rows: timed on a sample; the whole kernel would hold"
         f" {rows['full_size_row_bytes'] / 2**30:.1f} GiB of rows."
     )
-    return textwrap.fill(text, 78) + "\n"
+
+
+_NOTES: dict[str, Callable[[Mapping[str, Any]], str]] = {"kernel": _kernel_notes}
 
 
 def _row(contender: Mapping[str, Any]) -> tuple[str, ...]:
+    flops = contender["flops_per_entry"]
     return (
         contender["label"],
         _significant(1e3 * contender["seconds_per_entry"]),
         _significant(contender["ratio"]),
-        _significant(contender["flops_per_entry"] / 1e9),
+        "-" if flops is None else _significant(flops / 1e9),
         f"{contender['peak_bytes'] / 2**20:.0f}",
         f"{contender['error_raw']:.0e}",
         f"{contender['error_centred']:.0e}",
@@ -69,6 +87,10 @@ def _significant(value: float) -> str:
     """Three significant digits, never in scientific notation."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{digits}f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
 
 
 def write_json(path: Path, results: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import errors
-from benchmarks.cases import tiny_causal, tiny_masked
+from benchmarks.batching import AS_SHIPPED, Batching, BatchSearch
+from benchmarks.cases import OURS
 from benchmarks.explicit_rows import ExplicitRows
+from benchmarks.flops import kernel_flops
+from benchmarks.measure import counted
+from benchmarks.models import tiny_causal, tiny_masked
 from benchmarks.ours import Subkern
-from benchmarks.paper import AS_SHIPPED, Batching, PaperAlgorithm
+from benchmarks.paper import PaperAlgorithm
 from benchmarks.problem import Problem, batches, by_length, padded, spread, strata
-from benchmarks.race import OURS
 from benchmarks.report import SCHEMA, notes, table
 from subkern.compute import compute_kernel
 
@@ -66,7 +71,9 @@ def test_a_turn_counts_its_entries_and_flops(name: str) -> None:
     # Whatever the way, an entry takes at least an inner product of two linear layers' gradients
     # or a pass through them.
     linear = sum(p.numel() for n, p in whole.model.named_parameters() if "layer" in n)
-    assert contender.flops_per_entry() > linear
+    flops = contender.flops_per_entry()
+    assert flops is not None
+    assert flops > linear
 
 
 def test_the_paper_costs_what_the_issue_says() -> None:
@@ -84,11 +91,34 @@ def test_the_paper_costs_what_the_issue_says() -> None:
 def test_tuning_settles_on_sizes_that_were_tried() -> None:
     whole = problem("masked")
     said: list[str] = []
-    paper = PaperAlgorithm(whole, right_sizes=(1, 4))
-    paper.tune(said.append)
+    paper = PaperAlgorithm(whole, left_sizes=(1, 2), right_sizes=(1, 4))
+    paper.tune(said.append, seconds=60.0)
     assert str(paper.batching) in paper.search
     assert {"1 x 1", "1 x 4"} <= paper.search.keys()
     assert len(said) == len(paper.search)
+
+
+def test_the_search_climbs_while_it_gets_faster() -> None:
+    seconds = {"1 x 8": 4.0, "1 x 16": 2.0, "1 x 32": 3.0, "2 x 16": 1.0, "4 x 16": 0.5}
+    search = BatchSearch(lambda b: seconds[str(b)], lambda line: None, seconds=60.0)
+    assert search.run((1, 2, 4, 8), (8, 16, 32), most=64) == Batching(4, 16)
+    assert search.ms_per_entry == {name: 1e3 * s for name, s in seconds.items()}
+    hurried = BatchSearch(lambda b: seconds[str(b)], lambda line: None, seconds=-1.0)
+    assert hurried.run((1, 2), (8, 16), most=64) == Batching(1, 8)
+
+
+def test_flops_counted_on_all_examples_are_those_of_the_kernel() -> None:
+    """Beside the kernel's own, compute_kernel counts its checks: a few examples' captures."""
+    whole = tiny_causal(11, 16)
+    whole = replace(whole, left=whole.left[::5], right=whole.right[::5])  # no padding: 5 tokens
+    fewer = replace(whole, right=whole.right[:3])
+    real, less = (
+        counted(partial(compute_kernel, p.model, p.left, p.right))[0] for p in (whole, fewer)
+    )
+    assert kernel_flops(whole, 3, 4) < real
+    mine = kernel_flops(whole, 3, 4) - kernel_flops(fewer, 3, 3)
+    assert mine == pytest.approx(real - less, rel=0.01)  # embedding rows met are counted by kind
+    assert kernel_flops(whole, 1, 2) == pytest.approx(kernel_flops(whole, 3, 4), rel=0.02)
 
 
 def test_batches_hold_neighbours_in_length_and_lose_nobody() -> None:
@@ -137,7 +167,10 @@ def test_json_names_environment_and_settings(results: dict[str, Any]) -> None:
     assert results["environment"]["versions"]["torch"]
     assert results["environment"]["machine"]["threads"] == 1
     assert results["settings"]["rounds"] == 1
-    assert [c["case"] for c in results["cases"]] == ["tiny-bert", "tiny-llama"]
+    assert [(c["problem"], c["case"]) for c in results["cases"]] == [
+        ("tiny-bert", "kernel"),
+        ("tiny-llama", "kernel"),
+    ]
 
 
 def test_json_holds_every_sample_of_every_contender(results: dict[str, Any]) -> None:
