@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from benchmarks.schedule import CASES, MINUTES, Step, schedule, seconds_for
+
+if TYPE_CHECKING:
+    from benchmarks.cases import Plan
+    from benchmarks.contenders import Say
 
 # Nothing here is on the network; progress lines, not progress bars.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-SHARES = {"minilm": 3.0, "smollm2": 10.0}
-"""Of the time there is, how much each model gets; what one leaves goes to the next."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,16 +34,16 @@ SHARES = {"minilm": 3.0, "smollm2": 10.0}
 @click.option(
     "--model",
     "which",
-    type=click.Choice(["minilm", "smollm2"]),
+    type=click.Choice(list(MINUTES)),
     multiple=True,
     help="Only this model; may be repeated.  [default: both]",
 )
 @click.option(
     "--case",
     "cases",
-    type=click.Choice(["kernel"]),
+    type=click.Choice(CASES),
     multiple=True,
-    help="Only this comparison; may be repeated.  [default: all]",
+    help="Only this comparison; may be repeated.  [default: all but asymmetric-sign]",
 )
 @click.option(
     "--left", type=click.IntRange(min=4), default=32, show_default=True, help="Rows of the kernel."
@@ -76,23 +80,17 @@ def main(
     """Time subkern, the paper's algorithm and explicit Jacobian rows, taking turns."""
     import transformers
 
-    from benchmarks.cases import CASES, Plan
-    from benchmarks.models import PROBLEMS, QUICK_PROBLEMS
-    from benchmarks.race import race
-    from benchmarks.report import SCHEMA, notes, table, write_json
+    from benchmarks.cases import QUICK, Plan
+    from benchmarks.report import SCHEMA, report, write_json
     from subkern.errors import UserError
     from subkern.provenance import environment
 
     started = time.monotonic()
     transformers.logging.disable_progress_bar()
-    plan = Plan(rounds=rounds, memory=memory)
+    plan = replace(QUICK, memory=memory) if quick else Plan(rounds=rounds, memory=memory)
     if quick:
         left, right = min(left, 6), min(right, 12)
-        plan = Plan(
-            rounds=1, oracle=(3, 4), few=(2, 3), blocks=2, left_sizes=(1, 2),
-            right_sizes=(1, 4), memory=memory,
-        )  # fmt: skip
-    names = which or tuple(PROBLEMS)
+    steps = schedule(which, cases)
 
     def say(line: str) -> None:
         click.echo(f"[{time.monotonic() - started:5.0f} s] {line}", err=True)
@@ -101,28 +99,41 @@ def main(
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "quick": quick,
-        "settings": {"left": left, "right": right, "rounds": plan.rounds, "memory": memory},
+        "settings": {"left": left, "right": right, "minutes": minutes} | asdict(plan),
         "environment": environment(),
         "cases": records,
     }
     text = ""
-    for i, name in enumerate(names):
-        shares = [SHARES[n] for n in names[i:]]
-        end = 60 * minutes - (time.monotonic() - started)  # what is left is shared by what is left
-        deadline = time.monotonic() + end * shares[0] / sum(shares)
+    for i, step in enumerate(steps):
+        left_over = 60 * minutes - (time.monotonic() - started)
+        deadline = time.monotonic() + seconds_for(steps[i:], left_over)
         try:
-            problem = (QUICK_PROBLEMS if quick else PROBLEMS)[name](left, right)
-            chosen = [CASES[case](problem, plan) for case in cases or CASES]
-            found = race(problem, chosen, plan, say, deadline)
+            found = measure(step, (left, right), plan, quick, say, deadline)
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
         records += found
-        text += "".join(table(record) + notes(record) + "\n" for record in found)
+        text += "".join(map(report, found))
         results["seconds"] = time.monotonic() - started
         write_json(out / "benchmark.json", results)
     (out / "benchmark.txt").write_text(text, encoding="utf-8")
     click.echo(text + f"written to {out / 'benchmark.json'} in {results['seconds']:.0f} s")
+
+
+def measure(
+    step: Step, sizes: tuple[int, int], plan: Plan, quick: bool, say: Say, deadline: float
+) -> list[dict[str, Any]]:
+    """The records of one step."""
+    from benchmarks.cases import Cases
+    from benchmarks.models import PROBLEMS, QUICK_PROBLEMS
+    from benchmarks.projection_case import project
+    from benchmarks.race import race
+
+    problem = (QUICK_PROBLEMS if quick else PROBLEMS)[step.model](*sizes)
+    if step.cases == ("projection",):
+        return [project(problem, plan, say, deadline)]
+    cases = Cases(problem, plan)
+    return race(problem, [cases.named(name) for name in step.cases], plan, say, deadline)
 
 
 if __name__ == "__main__":

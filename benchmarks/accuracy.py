@@ -1,14 +1,18 @@
-"""Errors of float32 kernels against a float64 one, raw and centred."""
+"""Errors of float32 kernels against float64 ones, raw and centred."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from benchmarks.contenders import Contender
+from benchmarks.ours import SWEEP, both_directions
 from benchmarks.problem import Problem
-from subkern.compute import compute_kernel
+from subkern.compute import LoraGrid, compute_kernel
 
 
 @dataclass(frozen=True)
@@ -16,29 +20,66 @@ class Oracle:
     """Float64 kernels of a part of a problem.
 
     Attributes:
-        problem: the part, with the float32 model.
-        values: its kernels in float64, ``[…, n, c, m, c]``.
-        reference_error: largest relative difference of two entries from an independent engine.
+        values: ``[…, n, c, m, c]``.
+        reference_error: largest relative difference of a few entries from an independent engine.
     """
 
-    problem: Problem
     values: np.ndarray
     reference_error: float
 
 
-def in_float64(problem: Problem) -> Problem:
-    """The same with a float64 copy of the model."""
-    return replace(problem, model=copy.deepcopy(problem.model).double())
+@dataclass
+class Check:
+    """A part of a problem on which contenders are held against float64.
+
+    Attributes:
+        part: that part, with the float32 model.
+        make: its oracle from it, computed when first asked for.
+    """
+
+    part: Problem
+    make: Callable[[Problem], Oracle]
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        """Float64 kernels of `part`."""
+        return self.make(self.part)
+
+    def errors(self, contender: Contender, left: int, right: int) -> dict[str, float]:
+        """Errors of `contender` on so many examples of the part, raw and centred."""
+        few = replace(self.part, left=self.part.left[:left], right=self.part.right[:right])
+        exact = self.oracle.values[..., :left, :, :right, :]
+        return errors(contender.values(few), exact)
 
 
-def kernel_oracle(part: Problem) -> Oracle:
-    """The kernel by subkern in float64; two entries of it also by `torch.func`."""
-    exact = in_float64(part)
-    values = compute_kernel(exact.model, exact.left, exact.right).values
+def kernel_oracle(part: Problem, rule: str = "sgd") -> Oracle:
+    """The kernel of `rule` by subkern in float64; two entries of it also by `torch.func`."""
+    exact = _in_float64(part)
+    kernel = compute_kernel(exact.model, exact.left, exact.right, rule=rule)
     ends = [exact.right[0], exact.right[-1]]
-    reference = compute_kernel(exact.model, exact.left[:1], ends, engine="reference").values
-    mine = values[:1][:, :, [0, -1]]
-    return Oracle(part, values, float((np.abs(mine - reference) / np.abs(reference)).max()))
+    # It drops no rounding noise from structural zeros: signs of few entries differ by intent.
+    reference = compute_kernel(exact.model, exact.left[:1], ends, rule=rule, engine="reference")
+    values, known = both_directions(kernel), both_directions(reference)
+    mine = values[..., :1, :, :, :][..., [0, -1], :]
+    return Oracle(values, float((np.abs(mine - known) / np.abs(known)).max()))
+
+
+def sweep_oracle(part: Problem, grid: LoraGrid = SWEEP) -> Oracle:
+    """The full kernel and one of LoRA's, float64, each by itself from a PEFT-wrapped model."""
+    exact = _in_float64(part)
+    subspace = grid.at(grid.seeds[0], max(grid.ranks))
+    few = exact.left[:1], exact.right[:2]
+    full, lora = (
+        compute_kernel(exact.model, exact.left, exact.right, subspace=s).values
+        for s in ("full", subspace)
+    )
+    known = compute_kernel(exact.model, *few, subspace=subspace, engine="reference").values
+    error = np.abs(lora[:1, :, :2] - known) / np.abs(known)
+    return Oracle(np.stack([full, lora]), float(error.max()))
+
+
+def _in_float64(problem: Problem) -> Problem:
+    return replace(problem, model=copy.deepcopy(problem.model).double())
 
 
 def errors(values: np.ndarray, exact: np.ndarray) -> dict[str, float]:

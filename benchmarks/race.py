@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
-from benchmarks.accuracy import Oracle, errors
 from benchmarks.cases import Case, Entrant, Plan
 from benchmarks.contenders import Say
-from benchmarks.measure import PeakMemory, release_memory, resident_bytes
+from benchmarks.measure import PeakMemory, Sample, release_memory, resident_bytes
 from benchmarks.problem import Problem, tokens
 
 _SLACK = 1.15  # a turn may take so many times as long as the last one did
@@ -28,8 +27,7 @@ def race(
         cases: comparisons; what two of them share is timed once.
         plan: how much to measure.
         say: takes progress lines.
-        deadline: `time.monotonic` when it should be over. The first round is whole whatever it
-            takes; afterwards no turn begins that would end later.
+        deadline: `time.monotonic` when it should be over (see `take_turns`).
     """
     say(f"{problem.title}: {len(problem.left)} x {len(problem.right)} examples")
     first = problem.model.collate(problem.left[:1])
@@ -37,49 +35,59 @@ def race(
     release_memory()
     base = resident_bytes()
     search = min(plan.search, _PREPARATION * (deadline - time.monotonic()))
-    oracles = [_prepare(problem, case, plan, say, search) for case in cases]
-    entrants = list({e.label: e for case in cases for e in case.entrants}.values())
-    _rounds(entrants, plan.rounds, base, say, deadline)
-    return [
-        _record(problem, case, oracle, base) for case, oracle in zip(cases, oracles, strict=True)
-    ]
+    entrants = list({e.label: e for case in cases for e in case.field.values()}.values())
+    for entrant in entrants:
+        prepare(entrant, say, search)
+    take_turns(entrants, plan.rounds, base, say, deadline)
+    return [_record(problem, case, base) for case in cases]
 
 
-def _prepare(problem: Problem, case: Case, plan: Plan, say: Say, search: float) -> Oracle:
+def prepare(entrant: Entrant, say: Say, search: float) -> None:
     """Tune, check against float64 and count FLOPs.
 
     Also warms up what a first call compiles or caches.
     """
-    oracle = case.oracle(problem.subset(*plan.oracle))
+    started = time.monotonic()
+    entrant.contender.tune(say, search)
+    entrant.errors = entrant.check.errors(entrant.contender, *entrant.checked_on)
+    release_memory()
+    entrant.flops_per_entry = entrant.contender.flops_per_entry()
+    release_memory()
     say(
-        f"{case.name}, float64: two entries are within {oracle.reference_error:.0e}"
-        " of the reference"
+        f"{entrant.label}: error {entrant.errors['raw']:.1e} raw,"
+        f" {entrant.errors['centred']:.1e} centred"
+        f" (prepared in {time.monotonic() - started:.0f} s)"
     )
-    for entrant in case.entrants:
-        if entrant.errors:  # another case has prepared it
-            continue
-        entrant.contender.tune(say, search)
-        entrant.errors = _errors(entrant, oracle)
-        release_memory()
-        entrant.flops_per_entry = entrant.contender.flops_per_entry()
-        release_memory()
-        say(
-            f"{entrant.label}: error {entrant.errors['raw']:.1e} raw,"
-            f" {entrant.errors['centred']:.1e} centred"
-        )
-    return oracle
 
 
-def _errors(entrant: Entrant, oracle: Oracle) -> dict[str, float]:
-    n, m = entrant.part
-    whole = oracle.problem
-    part = replace(whole, left=whole.left[:n], right=whole.right[:m])
-    return errors(entrant.contender.values(part), oracle.values[..., :n, :, :m, :])
+class Turns(Protocol):
+    """What can be timed turn by turn."""
+
+    label: str
+    samples: list[Sample]
+
+    @property
+    def contender(self) -> Sampled:
+        """Whose turns they are."""
+        ...
 
 
-def _rounds(
-    entrants: Sequence[Entrant], rounds: int, base: float, say: Say, deadline: float
+class Sampled(Protocol):
+    """What can be timed once."""
+
+    def sample(self, turn: int) -> Sample:
+        """Time one turn."""
+        ...
+
+
+def take_turns(
+    entrants: Sequence[Turns], rounds: int, base: float, say: Say, deadline: float
 ) -> None:
+    """Time every entrant once a round.
+
+    The first round is whole whatever it takes; afterwards no turn begins that would end after
+    `deadline`, going by the entrant's last one.
+    """
     for turn in range(rounds):
         for entrant in entrants:
             if len(entrant.samples) < turn:
@@ -99,9 +107,9 @@ def _rounds(
             )
 
 
-def _record(problem: Problem, case: Case, oracle: Oracle, base: float) -> dict[str, Any]:
-    ours = next(e for e in case.entrants if e.label == case.base)
-    contenders = {e.label: _contender(e, ours) for e in case.entrants}
+def _record(problem: Problem, case: Case, base: float) -> dict[str, Any]:
+    contenders = results(case)
+    part = case.check.part
     return {
         "case": case.name,
         "problem": problem.name,
@@ -115,9 +123,9 @@ def _record(problem: Problem, case: Case, oracle: Oracle, base: float) -> dict[s
         "entries": problem.entries,
         "loaded_bytes": base,
         "oracle": {
-            "left": len(oracle.problem.left),
-            "right": len(oracle.problem.right),
-            "reference_error": oracle.reference_error,
+            "left": len(part.left),
+            "right": len(part.right),
+            "reference_error": case.check.oracle.reference_error,
         },
         "base": case.base,
         "contenders": list(contenders.values()),
@@ -125,16 +133,22 @@ def _record(problem: Problem, case: Case, oracle: Oracle, base: float) -> dict[s
     }
 
 
+def results(case: Case) -> dict[str, dict[str, Any]]:
+    """Label → what was measured, JSON-able."""
+    ours = case.field[case.base]
+    return {label: _contender(label, e, ours) for label, e in case.field.items()}
+
+
 def _side(examples: Sequence[Any]) -> dict[str, Any]:
     lengths = [len(e.input_ids) for e in examples]
     return {"examples": len(examples), "tokens": tokens(examples), "longest": max(lengths)}
 
 
-def _contender(entrant: Entrant, ours: Entrant) -> dict[str, Any]:
+def _contender(label: str, entrant: Entrant, ours: Entrant) -> dict[str, Any]:
     turns = zip(entrant.samples, ours.samples, strict=False)  # one may have had a turn more
     ratios = [mine.seconds_per_entry / base.seconds_per_entry for mine, base in turns]
     return {
-        "label": entrant.label,
+        "label": label,
         "seconds_per_entry": entrant.seconds_per_entry,
         "ratio": median(ratios),
         "ratio_by_round": ratios,
@@ -142,7 +156,7 @@ def _contender(entrant: Entrant, ours: Entrant) -> dict[str, Any]:
         "flops_per_entry": entrant.flops_per_entry,
         "error_raw": entrant.errors["raw"],
         "error_centred": entrant.errors["centred"],
-        "checked_on": list(entrant.part),
+        "checked_on": list(entrant.checked_on),
         "settings": entrant.contender.settings(),
         "samples": [asdict(s) for s in entrant.samples],
     }

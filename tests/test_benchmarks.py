@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.accuracy import errors
 from benchmarks.batching import AS_SHIPPED, Batching, BatchSearch
-from benchmarks.cases import OURS
+from benchmarks.cases import FULL, OURS
 from benchmarks.explicit_rows import ExplicitRows
 from benchmarks.flops import kernel_flops
 from benchmarks.measure import counted
@@ -27,7 +27,8 @@ from benchmarks.models import tiny_causal, tiny_masked
 from benchmarks.ours import Subkern
 from benchmarks.paper import PaperAlgorithm
 from benchmarks.problem import Problem, batches, by_length, padded, spread, strata
-from benchmarks.report import SCHEMA, notes, table
+from benchmarks.projectors import CONTENDERS as PROJECTIONS
+from benchmarks.report import SCHEMA, report
 from subkern.compute import compute_kernel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,7 +151,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a quick run as a real process writes."""
     out = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SUBKERN_BENCH_DEPS": str(out)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -167,30 +168,68 @@ def test_json_names_environment_and_settings(results: dict[str, Any]) -> None:
     assert results["environment"]["versions"]["torch"]
     assert results["environment"]["machine"]["threads"] == 1
     assert results["settings"]["rounds"] == 1
+    assert results["settings"]["grid"]["ranks"] == [1, 2, 4]
     assert [(c["problem"], c["case"]) for c in results["cases"]] == [
         ("tiny-bert", "kernel"),
+        ("tiny-bert", "sweep"),
+        ("tiny-bert", "projection"),
         ("tiny-llama", "kernel"),
+        ("tiny-llama", "sign (signgd)"),
+        ("tiny-llama", "sweep"),
     ]
 
 
 def test_json_holds_every_sample_of_every_contender(results: dict[str, Any]) -> None:
     for case in results["cases"]:
         contenders = {c["label"]: c for c in case["contenders"]}
-        assert list(contenders)[-1] == OURS
-        assert len(contenders) == 4
         for c in contenders.values():
             assert len(c["samples"]) == results["settings"]["rounds"]
             assert c["seconds_per_entry"] == c["samples"][0]["seconds_per_entry"] > 0
-            assert c["flops_per_entry"] > 0
-            assert c["error_raw"] < 1e-3
-        assert contenders[OURS]["ratio"] == 1.0
-        assert contenders[OURS]["samples"][0]["entries"] == case["entries"] == 72
-        assert case["oracle"]["reference_error"] < 1e-10
+            assert c["error_raw"] < (1.0 if case["case"] == "projection" else 1e-3)
+        assert contenders[case["base"]]["ratio"] == 1.0
+        if case["case"] == "kernel":
+            assert len(contenders) == 4
+            assert all(c["flops_per_entry"] > 0 for c in contenders.values())
+        if case["case"] != "projection":
+            assert contenders[case["base"]]["samples"][0]["entries"] == case["entries"] == 72
+            assert case["oracle"]["reference_error"] < 1e-8
 
 
-def test_table_shows_the_slowest_and_ours(results: dict[str, Any]) -> None:
+def test_json_holds_aims_and_whether_they_are_met(results: dict[str, Any]) -> None:
+    aims = {c["case"]: {a["what"]: a for a in c["aims"]} for c in results["cases"]}
+    assert aims["kernel"]["error, raw"]["met"] is True
+    assert aims["kernel"]["GiB over the model"]["sense"] == "at most"
+    assert any("times ours" in what for what in aims["sign (signgd)"])
+    [swept] = aims["sweep"].values()
+    assert swept["aim"] == 1.3
+    assert swept["met"] == (swept["measured"] <= 1.3)
+
+
+def test_the_sweep_is_held_against_the_kernel_of_the_same_run(results: dict[str, Any]) -> None:
+    by_case = {(c["problem"], c["case"]): c for c in results["cases"]}
+    for name in ("tiny-bert", "tiny-llama"):
+        alone, both = by_case[name, "kernel"], by_case[name, "sweep"]
+        ours = next(c for c in alone["contenders"] if c["label"] == OURS)
+        assert both["contenders"][0]["label"] == both["base"] == FULL
+        assert both["contenders"][0]["samples"] == ours["samples"]
+
+
+def test_what_is_missing_is_said(results: dict[str, Any]) -> None:
+    [case] = [c for c in results["cases"] if c["case"] == "projection"]
+    known = {c["label"] for c in case["contenders"]} | case["missing"].keys()
+    assert known == set(PROJECTIONS)
+    assert case["base"].startswith("subkern")
+    for label, reason in case["missing"].items():
+        assert "make bench-deps" in reason
+        assert label in report(case)
+
+
+def test_report_shows_every_contender_and_every_aim(results: dict[str, Any]) -> None:
     for case in results["cases"]:
-        text = table(case) + notes(case)
+        text = report(case)
         for c in case["contenders"]:
             assert c["label"] in text
+        for a in case["aims"]:
+            assert a["what"] in text
+            assert ("not met" if not a["met"] else "met") in text
         assert case["title"] in text
