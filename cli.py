@@ -32,6 +32,11 @@ from subkern.errors import UserError
 if TYPE_CHECKING:
     from subkern.kernel import Kernel
 
+RULE_HELP = (
+    "sgd | signgd | asymmetric_signgd | adam | asymmetric_adam; options after a colon, as in"
+    " adam:eps=1e-8 or signgd:zero_tolerance=0 (entries of rounding noise keep their signs)."
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.version_option(__version__, prog_name="subkern")
@@ -110,7 +115,7 @@ def tasks_show(
 @click.option("--right", default="train", type=SPLITS, show_default=True, help="Columns.")
 @click.option("--left-limit", type=int, help="At most so many rows' examples.")
 @click.option("--right-limit", type=int, help="At most so many columns' examples.")
-@click.option("--rule", default="sgd", show_default=True, help="Update rule of the kernel.")
+@click.option("--rule", default="sgd", show_default=True, help=RULE_HELP)
 @click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
 @click.option(
     "--subspace",
@@ -135,10 +140,12 @@ def kernel(**asked: Any) -> None:
     from subkern.compute import Running, as_subspace, compute_kernel, kernel_identity
     from subkern.lmk import export_lmk
     from subkern.loading import load_model
+    from subkern.rules import parse_rule
     from subkern.tasks import get_task
 
     out, task = asked["out"], get_task(asked["task"])
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
+    parse_rule(asked["rule"])
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     model = load_model(
         asked["model"],

@@ -72,6 +72,7 @@ def capture(
     parameters: Mapping[str, Tensor],
     examples: Sequence[EncodedExample],
     uncovered: Sequence[str] = (),
+    bounded: bool = False,
 ) -> Captured:
     """Factors of `examples`, which run as one batch.
 
@@ -82,6 +83,8 @@ def capture(
         uncovered: parameters that no operation rule covers. A batch of one gives their gradients
             by plain autograd in the same backward; a larger one by `torch.func`, example by
             example.
+        bounded: keep what tells rounding noise from small gradients (see `factors`); gradients by
+            autograd and by `torch.func` come without.
 
     Raises:
         NotCovered: a parameter enters an operation without a rule, or one whose output has no
@@ -103,7 +106,7 @@ def capture(
             raise
         _refuse_uncovered(recorder)
         cotangents, grads = _backward(recorder, logits, direct)
-    builder = FactorBuilder(len(batch), logits.shape[1])
+    builder = FactorBuilder(len(batch), logits.shape[1], bounded)
     factors = {name: builder.build(uses) for name, uses in cotangents.items()}
     factors |= {name: [Dense(grad)] for name, grad in grads.items()}
     if uncovered and not direct:

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,20 @@ from subkern.checks import Plan, check_function, make_plan
 from subkern.contraction import contract
 from subkern.errors import UserError
 from subkern.kernel import Kernel
+from subkern.lora_updates import sweep_updates
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
 from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
+from subkern.rules import UpdateRule, as_rule
 from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
 from subkern.tiles import Progress, TileStore, parse_memory
+from subkern.updates import Zeroed, update_block
 from subkern.weights import weights_digest
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
 
-RULES = ("sgd",)
 ENGINES = ("factors", "reference")
 
 
@@ -71,18 +73,23 @@ def compute_kernel(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample] | None = None,
     *,
-    rule: str = "sgd",
+    rule: UpdateRule | str = "sgd",
     subspace: Subspace | str = "full",
     engine: str = "factors",
     running: Running | None = None,
 ) -> Kernel:
     """The eNTK ⟨∇_z f_k(x_i), ∇_z f_l(x'_j)⟩ of `model` in the coordinates z of `subspace`.
 
+    Other rules than ``"sgd"`` replace a gradient by the update u they make of it, entry by entry in
+    the coordinates z, on both sides or (``asymmetric_…``) on the left, with the other direction in
+    `Kernel.reverse`.
+
     Args:
         model: f, in evaluation mode.
         left: n examples (rows).
         right: m examples (columns); None means `left`, and a symmetric kernel.
-        rule: update rule; ``"sgd"`` is the neural tangent kernel (Jacot et al. 2018).
+        rule: an `UpdateRule` or its one-line form; ``"sgd"`` is the neural tangent kernel (Jacot et
+            al. 2018).
         subspace: what is trained: a `Subspace` or its one-line form.
         engine: ``"factors"`` (fast) or ``"reference"`` (slow, independent, on `torch.func`).
         running: batch size, memory, progress, checkpoint.
@@ -96,7 +103,7 @@ def compute_kernel(
     """
     right = left if right is None else right
     running = running or Running()
-    _check_choice("rule", rule, RULES)
+    rule = as_rule(rule)
     _check_choice("engine", engine, ENGINES)
     _check_examples(left, right)
     coordinates = as_subspace(subspace).attach(model)
@@ -104,16 +111,19 @@ def compute_kernel(
     started = time.perf_counter()
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
-        outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress))
+        outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress, rule))
         recorded: dict[str, Any] = {}
     else:
         plan = make_plan(
             coordinates.model, coordinates.parameters, [*left, *right], running.batch_size
         )
-        block = _Timed(_full_block(coordinates))
-        job = _job(coordinates, plan, block, running)
+        zeroed = Zeroed()
+        block = _Timed(_full_block(coordinates, rule, zeroed))
+        job = _job(coordinates, plan, block, running, rule)
         outcome = run(job, left, right, _store(running, provenance), running.progress)
         recorded = block.cost() | {"reasons": list(plan.reasons)}
+        if not rule.is_sgd:
+            recorded["zeroed_entries"] = zeroed.entries
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)
@@ -124,16 +134,19 @@ def kernel_identity(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
     *,
-    rule: str = "sgd",
+    rule: UpdateRule | str = "sgd",
     subspace: Subspace | str = "full",
     engine: str = "factors",
 ) -> dict[str, Any]:
     """Everything that decides the numbers of a kernel: the provenance it will carry."""
-    return _provenance(model, left, right) | {
-        "rule": rule,
-        "subspace": as_subspace(subspace).describe(),
-        "engine": engine,
-    }
+    rule = as_rule(rule)
+    if engine == "reference":  # takes every entry as it is
+        rule = replace(rule, zero_tolerance=0.0)
+    return (
+        _provenance(model, left, right)
+        | rule.describe()
+        | {"subspace": as_subspace(subspace).describe(), "engine": engine}
+    )
 
 
 @dataclass(frozen=True)
@@ -194,25 +207,27 @@ def sweep_lora(
     right: Sequence[EncodedExample] | None = None,
     *,
     grid: LoraGrid | None = None,
+    rule: UpdateRule | str = "sgd",
     running: Running | None = None,
 ) -> LoraSweep:
-    """Every kernel of `grid` and full fine-tuning's, from one capture of the base model.
+    """Every kernel of `grid` and full fine-tuning's by `rule`, from one capture of the base model.
 
-    Each LoRA kernel equals ``compute_kernel(model, left, right, subspace=grid.at(seed, rank))``.
+    Each LoRA kernel equals
+    ``compute_kernel(model, left, right, subspace=grid.at(seed, rank), rule=rule)``.
 
     Raises:
         UserError: as `compute_kernel`; nothing matches the targets; a rank exceeds a layer.
     """
     right = left if right is None else right
-    grid, running = grid or LoraGrid(), running or Running()
+    grid, running, rule = grid or LoraGrid(), running or Running(), as_rule(rule)
     _check_examples(left, right)
     layers = lora.sweep_layers(model, grid.targets, max(grid.ranks), grid.seeds)
     coordinates = Coordinates(model, named_parameters(model))
-    base = _provenance(model, left, right) | {"rule": "sgd", "engine": "factors"}
+    base = _provenance(model, left, right) | rule.describe() | {"engine": "factors"}
     started = time.perf_counter()
     plan = make_plan(model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = _Timed(_sweep_block(coordinates, layers, grid))
-    job = _job(coordinates, plan, block, running)
+    block = _Timed(_sweep_block(coordinates, layers, grid, rule))
+    job = _job(coordinates, plan, block, running, rule)
     store = _store(running, base | {"sweep": [grid.at(s, r).describe() for s, r in _cells(grid)]})
     outcome = run(job, left, right, store, running.progress)
     cost = block.cost() | {"seconds": time.perf_counter() - started, "peak_bytes": _peak_bytes()}
@@ -223,10 +238,11 @@ def sweep_lora(
 
     beside = sum(coordinates.parameters[n].numel() for n in layers.always)
     weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
-    cells = zip(_cells(grid), outcome.values[2:], strict=True)
+    values = np.moveaxis(outcome.values, 1, 0)  # [2 + cells, d, n, c, m, c]
+    cells = zip(_cells(grid), values[2:], strict=True)
     return LoraSweep(
-        full=kernel(outcome.values[0], Full().describe()),
-        targets_full=kernel(outcome.values[1], weights),
+        full=kernel(values[0], Full().describe()),
+        targets_full=kernel(values[1], weights),
         kernels={(s, r): kernel(v, grid.at(s, r).describe()) for (s, r), v in cells},
         trainable={r: layers.trainable(r) + beside for r in grid.ranks},
         trainable_full=coordinates.size,
@@ -243,28 +259,42 @@ def _cells(grid: LoraGrid) -> list[tuple[int, int]]:
     return [(s, r) for s in grid.seeds for r in grid.ranks]
 
 
-def _full_block(coordinates: Coordinates) -> Block:
+def _full_block(coordinates: Coordinates, rule: UpdateRule, zeroed: Zeroed) -> Block:
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     c = coordinates.model.num_logits
-    return lambda left, right: contract(left, right, shapes, c)
+    if rule.is_sgd:
+        return lambda left, right: contract(left, right, shapes, c)[None]
+    return lambda left, right: update_block(left, right, shapes, c, rule, zeroed)
 
 
-def _sweep_block(coordinates: Coordinates, layers: lora.SweepLayers, grid: LoraGrid) -> Block:
-    """Blocks ``[2 + seeds·ranks, n, c, m, c]``: full, adapted weights alone, each LoRA."""
+def _sweep_block(
+    coordinates: Coordinates, layers: lora.SweepLayers, grid: LoraGrid, rule: UpdateRule
+) -> Block:
+    """Blocks ``[d, 2 + seeds·ranks, n, c, m, c]``: full, adapted weights alone, each LoRA."""
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     adapted = {n: s for n, s in shapes.items() if n in layers.rows}
     others = {n: s for n, s in shapes.items() if n not in layers.rows}
     always = {n: s for n, s in shapes.items() if n in layers.always}
     c = coordinates.model.num_logits
-    scale = torch.from_numpy(lora.scales(grid.ranks, grid.alpha, grid.rslora))
+    squared, seeds = lora.scales(grid.ranks, grid.alpha, grid.rslora), len(grid.seeds)
+
+    def over(left: Captured, right: Captured, part: Mapping[str, torch.Size]) -> Tensor:
+        if rule.is_sgd:
+            return contract(left, right, part, c)[None]
+        return update_block(left, right, part, c, rule)
+
+    def swept(left: Captured, right: Captured) -> Tensor:
+        if not rule.is_sgd:
+            scales = np.sqrt(squared)
+            return sweep_updates(left, right, layers, seeds, scales, grid.ranks, rule)
+        blocks = lora.sweep_block(left, right, layers, seeds, grid.ranks)
+        return (blocks * torch.from_numpy(squared).to(blocks)[:, None, None, None, None])[None]
 
     def block(left: Captured, right: Captured) -> Tensor:
-        over = contract(left, right, adapted, c)
-        beside = contract(left, right, always, c)
-        full = over + contract(left, right, others, c)
-        swept = lora.sweep_block(left, right, layers, len(grid.seeds), grid.ranks)
-        swept = swept * scale.to(swept.device)[None, :, None, None, None, None] + beside
-        return torch.cat([torch.stack([full, over + beside]), swept.flatten(0, 1)])
+        beside, weights = over(left, right, always), over(left, right, adapted)
+        full = weights + over(left, right, others)
+        cells = (swept(left, right) + beside[:, None, None]).flatten(1, 2)
+        return torch.cat([torch.stack([full, weights + beside], 1), cells], 1)
 
     return block
 
@@ -290,9 +320,17 @@ class _Timed:
         return {"contraction_seconds": self.seconds, "pairs": float(self.entries)}
 
 
-def _job(coordinates: Coordinates, plan: Plan, block: Block, running: Running) -> Job:
+def _job(
+    coordinates: Coordinates,
+    plan: Plan,
+    block: Block,
+    running: Running,
+    rule: UpdateRule,
+) -> Job:
     memory = parse_memory(running.memory)
-    return Job(coordinates.model, coordinates.parameters, plan, block, memory)
+    bounded = not rule.is_sgd and rule.zero_tolerance > 0
+    model, parameters = coordinates.model, coordinates.parameters
+    return Job(model, parameters, plan, block, memory, bounded, rule.directions)
 
 
 def _store(running: Running, provenance: Mapping[str, Any]) -> TileStore:
@@ -322,8 +360,9 @@ def _kernel(
     provenance: Mapping[str, Any],
     recorded: Mapping[str, Any],
 ) -> Kernel:
+    """The `Kernel` of one rule's values ``[d, n, c, m, c]``."""
     return Kernel(
-        values,
+        values[0],
         [e.id for e in left],
         [e.id for e in right],
         [e.label for e in left],
@@ -331,6 +370,7 @@ def _kernel(
         {**provenance, "recorded": dict(recorded)},
         outcome.left_logits,
         outcome.right_logits,
+        values[1] if len(values) == 2 else None,
     )
 
 

@@ -11,14 +11,14 @@ are float32 over at most `BLOCK` terms and their sums float64 (float64 models: f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from subkern.capture import Captured
-from subkern.factors import Factor, Outer, Rows
+from subkern.factors import Factor, Outer, Rows, work_dtype
 
 BLOCK = 1024  # terms of one float32 dot product
 TILE_BYTES = 24 * 2**20  # explicit gradients formed at a time, both sides together
@@ -29,7 +29,7 @@ F = TypeVar("F", Outer, Rows)
 
 
 def contract(
-    left: Captured, right: Captured, shapes: dict[str, torch.Size], num_logits: int
+    left: Captured, right: Captured, shapes: Mapping[str, torch.Size], num_logits: int
 ) -> Tensor:
     """Kernel block ⟨∇f_k(x_i), ∇f_l(x'_j)⟩ summed over all parameters.
 
@@ -80,11 +80,6 @@ def outer_flops(left: Sequence[Outer], right: Sequence[Outer]) -> dict[str, floa
         "explicit": 2.0 * size * c * (t + s) + 2.0 * size * len(left) * len(right) * c * c,
         "factored": t * s * (2.0 * d_in + c * c * (2.0 * d_out + _POINTWISE)),
     }
-
-
-def work_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Type of the products: float64 for float64 factors, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def blocked_gram(left: Tensor, right: Tensor, block: int = BLOCK) -> Tensor:

@@ -6,6 +6,10 @@ cheapest exact form:
 * `Outer`: Σ_t g_t a_tᵀ, kept as a ``[t, d_in]`` and g ``[t, c, d_out]``;
 * `Rows`: a few rows of a table, kept as ids ``[k]`` and rows ``[k, c, d]``;
 * `Dense`: the gradient, ``[c, …shape of the parameter]``.
+
+Where it is asked for, the last two keep beside every entry Σ_t g_t a_t the most it could be by
+Cauchy and Schwarz, ‖g‖·‖a‖ over the positions t, which tells rounding noise from small gradients;
+of an `Outer` it can be read off.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ class Rows:
 
     ids: Tensor  # [k]
     rows: Tensor  # [k, c, d]
+    bound: Tensor | None = None  # ‖g‖·‖a‖ of every entry, [k, c, d]
 
     def dense(self, shape: torch.Size) -> Tensor:
         """The gradient, ``[c, *shape]``."""
@@ -53,6 +58,7 @@ class Dense:
     """The gradient itself."""
 
     grad: Tensor  # [c, *shape]
+    bound: Tensor | None = None  # ‖g‖·‖a‖ of every entry, [c, *shape]
 
     def dense(self, shape: torch.Size) -> Tensor:
         """The gradient, ``[c, *shape]``."""
@@ -60,6 +66,11 @@ class Dense:
 
 
 Factor = Outer | Rows | Dense
+
+
+def work_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type of the products: float64 for float64 factors, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def nbytes(factors: Iterable[Factor]) -> int:
@@ -75,11 +86,13 @@ class FactorBuilder:
     Args:
         batch: number of examples b.
         num_logits: c.
+        bounded: keep the bounds ‖g‖·‖a‖ that sign rules read.
     """
 
-    def __init__(self, batch: int, num_logits: int) -> None:
+    def __init__(self, batch: int, num_logits: int, bounded: bool = False) -> None:
         self.batch = batch
         self.num_logits = num_logits
+        self.bounded = bounded
         # Query, key and value weights read the same input: keep one copy of what they keep of it.
         self._kept: dict[tuple[object, ...], Tensor] = {}
 
@@ -87,7 +100,8 @@ class FactorBuilder:
         """Factors ``[b]`` of one parameter from its uses and their cotangents ``[c, *output]``."""
         parts = [self._use(use, g) for use, g in uses]
         shape = uses[0][0].shape
-        return [merge([part[i] for part in parts], shape) for i in range(self.batch)]
+        each = zip(*parts, strict=True)
+        return [merge(factors, shape, self.bounded) for factors in each]
 
     def _use(self, use: Use, g: Tensor) -> Sequence[Factor]:
         if use.kind is Kind.OUTER:
@@ -128,7 +142,7 @@ class FactorBuilder:
         factors: list[Factor] = []
         for i in range(self.batch):
             live = (g[:, i] != 0).any(-1).any(0) & (ids[i] >= 0)
-            factors.append(sum_rows(ids[i, live], g[:, i, live].transpose(0, 1)))
+            factors.append(sum_rows(ids[i, live], g[:, i, live].transpose(0, 1), self.bounded))
         return factors
 
     def _summed(self, use: Use, g: Tensor) -> list[Factor]:
@@ -144,9 +158,15 @@ class FactorBuilder:
         body = g.shape[2:]
         # Leading axes of length 1 may reach over the axis of examples.
         inner = tuple(use.shape)[max(0, len(use.shape) - len(body)) :]
-        padded = (1,) * (len(body) - len(inner)) + inner
-        summed = g.sum_to_size(*lead, *padded).reshape(*lead, *use.shape)
-        return [Dense(summed[:, i].contiguous()) for i in range(self.batch)]
+        padded = (*lead, *(1,) * (len(body) - len(inner)), *inner)
+        summed = g.sum_to_size(padded).reshape(*lead, *use.shape)
+        if not self.bounded:
+            return [Dense(summed[:, i].contiguous()) for i in range(self.batch)]
+        wide = g.to(work_dtype(g.dtype))
+        bound = wide.square().sum_to_size(padded).sqrt().reshape(summed.shape)
+        return [
+            Dense(summed[:, i].contiguous(), bound[:, i].contiguous()) for i in range(self.batch)
+        ]
 
 
 def _positions(live: Sequence[bool], device: torch.device) -> slice | Tensor:
@@ -157,28 +177,36 @@ def _positions(live: Sequence[bool], device: torch.device) -> slice | Tensor:
     return torch.tensor([t for t, alive in enumerate(live) if alive], device=device)
 
 
-def sum_rows(ids: Tensor, rows: Tensor) -> Rows:
-    """Rows of equal id added up: ids ``[k]``, rows ``[k, c, d]``."""
+def sum_rows(ids: Tensor, rows: Tensor, bounded: bool = False) -> Rows:
+    """Rows of equal id added up: ids ``[k]``, rows ``[k, c, d]``, their bounds if `bounded`."""
     unique, inverse = torch.unique(ids, return_inverse=True)
-    summed = rows.new_zeros(len(unique), *rows.shape[1:])
-    return Rows(unique, summed.index_add_(0, inverse, rows))
+    summed = _add_rows(rows, inverse, len(unique))
+    if not bounded:
+        return Rows(unique, summed)
+    squares = rows.to(work_dtype(rows.dtype)).square()
+    return Rows(unique, summed, _add_rows(squares, inverse, len(unique)).sqrt())
 
 
-def merge(parts: Sequence[Factor], shape: torch.Size) -> Factor:
+def _add_rows(rows: Tensor, places: Tensor, count: int) -> Tensor:
+    return rows.new_zeros(count, *rows.shape[1:]).index_add_(0, places, rows)
+
+
+def merge(parts: Sequence[Factor], shape: torch.Size, bounded: bool = False) -> Factor:
     """The factor of a parameter used several times: gradients add **before** any product.
 
     Positions of a shared linear layer concatenate; an embedding tied to a decoder adds rows,
     because a prompted decoder's cotangent is zero but for the label words.
     """
     table = any(isinstance(p, Rows) for p in parts)
-    parts = [_as_rows(p) if isinstance(p, Outer) and _is_few_rows(p, table) else p for p in parts]
+    parts = [
+        _as_rows(p, bounded) if isinstance(p, Outer) and _is_few_rows(p, table) else p
+        for p in parts
+    ]
     if len(parts) == 1:
         return parts[0]
-    if all(isinstance(p, Rows) for p in parts):
-        return sum_rows(
-            torch.cat([p.ids for p in parts if isinstance(p, Rows)]),
-            torch.cat([p.rows for p in parts if isinstance(p, Rows)]),
-        )
+    tables = [p for p in parts if isinstance(p, Rows)]
+    if len(tables) == len(parts):
+        return _merge_rows(tables, bounded)
     outers = [p for p in parts if isinstance(p, Outer)]
     if len(outers) == len(parts) and len({p.transposed for p in outers}) == 1:
         return Outer(
@@ -186,7 +214,35 @@ def merge(parts: Sequence[Factor], shape: torch.Size) -> Factor:
             torch.cat([p.cotangents for p in outers]),
             outers[0].transposed,
         )
-    return Dense(torch.stack([p.dense(shape) for p in parts]).sum(0))
+    grad = torch.stack([p.dense(shape) for p in parts]).sum(0)
+    if not bounded:
+        return Dense(grad)
+    return Dense(grad, torch.stack([bound_of(p).dense(shape) for p in parts]).sum(0))
+
+
+def _merge_rows(parts: Sequence[Rows], bounded: bool) -> Rows:
+    unique, inverse = torch.unique(torch.cat([p.ids for p in parts]), return_inverse=True)
+    rows = _add_rows(torch.cat([p.rows for p in parts]), inverse, len(unique))
+    if not bounded:
+        return Rows(unique, rows)
+    bounds = torch.cat([b.rows for b in map(bound_of, parts) if isinstance(b, Rows)])
+    return Rows(unique, rows, _add_rows(bounds, inverse, len(unique)))
+
+
+def bound_of(factor: Factor) -> Factor:
+    """The factor whose entries are the bounds ‖g‖·‖a‖ of `factor`'s, 0 where they are unknown.
+
+    Several uses of one kind are one sum over positions; else their bounds add.
+    """
+    if isinstance(factor, Outer):
+        a, g = factor.inputs, factor.cotangents
+        dtype = work_dtype(a.dtype)
+        norms = [torch.linalg.vector_norm(x, dim=0, keepdim=True, dtype=dtype) for x in (a, g)]
+        return Outer(norms[0], norms[1], factor.transposed)
+    if isinstance(factor, Rows):
+        rows = factor.rows
+        return Rows(factor.ids, torch.zeros_like(rows) if factor.bound is None else factor.bound)
+    return Dense(torch.zeros_like(factor.grad) if factor.bound is None else factor.bound)
 
 
 def _is_few_rows(part: Outer, tied_to_table: bool) -> bool:
@@ -198,7 +254,11 @@ def _is_few_rows(part: Outer, tied_to_table: bool) -> bool:
     return tied_to_table or 8 * touched <= d_out
 
 
-def _as_rows(part: Outer) -> Rows:
+def _as_rows(part: Outer, bounded: bool) -> Rows:
     ids = (part.cotangents != 0).any(0).any(0).nonzero()[:, 0]
-    rows = torch.einsum("tck,td->kcd", part.cotangents[..., ids], part.inputs)
-    return Rows(ids, rows)
+    g = part.cotangents[..., ids]
+    rows = torch.einsum("tck,td->kcd", g, part.inputs)
+    if not bounded:
+        return Rows(ids, rows)
+    a, g = (torch.linalg.vector_norm(x, dim=0, dtype=work_dtype(x.dtype)) for x in (part.inputs, g))
+    return Rows(ids, rows, g.T[:, :, None] * a)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from subkern.contraction import work_dtype
-from subkern.factors import Factor, Outer, Rows
+from subkern.factors import Factor, Outer, Rows, work_dtype
 
 WIDTH = 1 << 14  # coordinates of a chunk: with 32 examples, 2 MiB in float32
 

@@ -41,10 +41,13 @@ class Kernel:
             kernel of a rule that starts with ``asymmetric`` is not expected to be symmetric.
         left_logits: initial logits f0 ``[n, c]``, or None.
         right_logits: initial logits f0 ``[m, c]``, or None.
+        reverse: of a rule whose update u acts on one side only, the other direction
+            ``reverse[i, a, j, b] = ⟨g_ia, u(g_jb)⟩`` ``[n, c, m, c]``; `values` has u on the left.
 
     Raises:
         UserError: shapes disagree, an id repeats, a value is not finite, a label is out of range,
-            or rows are columns and the kernel is not symmetric (to 1e-6 of its largest entry).
+            or rows are columns and the kernel is not symmetric (to 1e-6 of its largest entry), or
+            `reverse` not its transpose.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Kernel:
         provenance: Mapping[str, Any] | None = None,
         left_logits: npt.ArrayLike | None = None,
         right_logits: npt.ArrayLike | None = None,
+        reverse: npt.ArrayLike | None = None,
     ) -> None:
         array = kernel_checks.floats(values)
         if array.ndim != 4 or array.shape[1] != array.shape[3] or 0 in array.shape:
@@ -78,16 +82,28 @@ class Kernel:
             if logits is not None:
                 f0 = kernel_checks.logits(side, logits, (count, num_logits))
                 data[f"{side}_logits"] = ((side, f"{side}_logit"), f0)
+        if reverse is not None:
+            data["reverse"] = (_DIMS, kernel_checks.reverse(reverse, array.shape))
         self._data = xr.Dataset(data, coords)
         self._provenance = canonical_json({} if provenance is None else provenance)
         kernel_checks.finite(array, self.left_ids, self.right_ids)
+        other = self.reverse
+        if other is not None:
+            kernel_checks.finite(other, self.left_ids, self.right_ids)
         if self.is_symmetric:
-            kernel_checks.symmetric(array, self.left_ids)
+            kernel_checks.symmetric(array, array, self.left_ids)
+        elif other is not None and self.left_ids == self.right_ids:
+            kernel_checks.symmetric(array, other, self.left_ids)
 
     @property
     def values(self) -> Floats:
         """Kernel ``[n, c, m, c]``, float64, read-only."""
         return _read_only(self._data["kernel"].values)
+
+    @property
+    def reverse(self) -> Floats | None:
+        """The other direction ⟨g_ia, u(g_jb)⟩ ``[n, c, m, c]`` of an asymmetric rule, or None."""
+        return self._optional("reverse")
 
     @property
     def array(self) -> xr.DataArray:
@@ -159,10 +175,16 @@ class Kernel:
         return fingerprint(self._identity)
 
     @property
+    def is_asymmetric(self) -> bool:
+        """Whether there are two directions: the rule's update acts on one side only."""
+        return "reverse" in self._data
+
+    @property
     def is_symmetric(self) -> bool:
         """Whether rows are columns (same ids, same order) and the rule treats both sides alike."""
         rule = str(self.provenance.get("rule", ""))
-        return self.left_ids == self.right_ids and not rule.startswith("asymmetric")
+        alike = not (self.is_asymmetric or rule.startswith("asymmetric"))
+        return alike and self.left_ids == self.right_ids
 
     def matrix(self) -> Floats:
         """Return the plain reshape ``[n*c, m*c]``: row i*c + a is logit a of left example i."""
@@ -198,8 +220,12 @@ class Kernel:
         same = (self.left_ids, self.right_ids, self.shape)
         if same != (other.left_ids, other.right_ids, other.shape):
             return False
-        bound = atol + rtol * float(np.abs(self.values).max())
-        return bool(np.abs(self.values - other.values).max() <= bound)
+        pairs = [(self.values, other.values)]
+        if self.reverse is not None and other.reverse is not None:
+            pairs.append((self.reverse, other.reverse))
+        return self.is_asymmetric == other.is_asymmetric and all(
+            np.abs(a - b).max() <= atol + rtol * float(np.abs(a).max()) for a, b in pairs
+        )
 
     def __repr__(self) -> str:
         """Shape, rule, examples and fingerprint on one line."""
@@ -264,7 +290,7 @@ def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any]) -> Kernel:
     """Return the kernel of a dataset laid out as `Kernel` lays it out."""
     optional = {
         name: data[name].values if name in data else None
-        for name in ("left_label", "right_label", "left_logits", "right_logits")
+        for name in ("left_label", "right_label", "left_logits", "right_logits", "reverse")
     }
     return Kernel(
         data["kernel"].values,
@@ -275,6 +301,7 @@ def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any]) -> Kernel:
         provenance,
         optional["left_logits"],
         optional["right_logits"],
+        optional["reverse"],
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from subkern.errors import UserError
 
-__all__ = ["finite", "floats", "ids", "labels", "logits", "symmetric"]
+__all__ = ["finite", "floats", "ids", "labels", "logits", "reverse", "symmetric"]
 
 _SYMMETRY_RTOL = 1e-6
 
@@ -70,9 +70,25 @@ def finite(values: npt.NDArray[np.float64], left: Sequence[str], right: Sequence
         )
 
 
-def symmetric(values: npt.NDArray[np.float64], names: Sequence[str]) -> None:
-    """Raise if a kernel of a set with itself differs from its transpose."""
-    flipped = values.transpose(2, 3, 0, 1)
+def reverse(given: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return the other direction of an asymmetric kernel as float64, of the kernel's shape."""
+    array = floats(given)
+    if array.shape != shape:
+        raise UserError(
+            f"the reverse direction has shape {list(array.shape)} and the kernel {list(shape)}:"
+            " give both as [n, c, m, c]"
+        )
+    return array
+
+
+def symmetric(
+    values: npt.NDArray[np.float64], other: npt.NDArray[np.float64], names: Sequence[str]
+) -> None:
+    """Raise if a kernel of a set with itself is not the transpose of `other`.
+
+    `other` is the kernel itself, or the other direction of an asymmetric one.
+    """
+    flipped = other.transpose(2, 3, 0, 1)
     gap = np.abs(values - flipped)
     if gap.max() > _SYMMETRY_RTOL * np.abs(values).max():
         at = np.unravel_index(gap.argmax(), gap.shape)

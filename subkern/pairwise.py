@@ -37,8 +37,11 @@ class Job:
         model: f.
         parameters: name → parameter.
         plan: how to capture them.
-        block: factors × factors → symmetric kernel blocks ``[…, n, c, m, c]``.
+        block: factors × factors → kernel blocks ``[…, n, c, m, c]``: symmetric ones, or with a
+            leading axis of two directions, each the transpose of the other with sides swapped.
         memory: bytes that may be used beyond the model.
+        bounded: whether the block reads the bounds of gradient entries (see `factors`).
+        directions: length of that leading axis; 1 where there is none.
     """
 
     model: LogitModel
@@ -46,6 +49,8 @@ class Job:
     plan: Plan
     block: Block
     memory: float
+    bounded: bool = False
+    directions: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def run(
         done += twice * len(tile["left"]) * len(tile["right"])
         if progress is not None:
             progress(done, total)
-    return _assemble(tiles, tiling, mirror, [places.get(e.id, -1) for e in right])
+    return assemble(tiles, tiling, mirror, [places.get(e.id, -1) for e in right], job.directions)
 
 
 class _Source:
@@ -128,7 +133,13 @@ def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
     """Factors of `examples`, captured in batches of similar length and put back in order."""
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
     parts = [
-        capture(job.model, job.parameters, [examples[i] for i in picks], list(job.plan.uncovered))
+        capture(
+            job.model,
+            job.parameters,
+            [examples[i] for i in picks],
+            list(job.plan.uncovered),
+            job.bounded,
+        )
         for picks in _batches(order, examples, job.plan.batch_size)
     ]
     back = np.argsort(order).tolist()
@@ -184,8 +195,12 @@ def _naming_memory() -> Iterator[None]:
         ) from error
 
 
-def _assemble(
-    tiles: dict[str, dict[str, np.ndarray]], tiling: Tiling, mirror: bool, places: Sequence[int]
+def assemble(
+    tiles: dict[str, dict[str, np.ndarray]],
+    tiling: Tiling,
+    mirror: bool,
+    places: Sequence[int],
+    directions: int = 1,
 ) -> Outcome:
     """Put the tiles together, and the columns in the order of the right examples."""
     rows = len(tiling.left)
@@ -193,7 +208,7 @@ def _assemble(
     left_logits = np.concatenate([_row_logits(tiles, i) for i in range(rows)])
     right_logits: list[np.ndarray] = []
     if mirror:
-        pieces.append(_mirrored(tiles, rows))
+        pieces.append(_mirrored(tiles, rows, directions))
         right_logits.append(left_logits)
     for k in range(len(tiling.right)):
         column = [tiles[f"right-{i}-{k}"] for i in range(rows)]
@@ -212,17 +227,21 @@ def _row_logits(tiles: dict[str, dict[str, np.ndarray]], i: int) -> np.ndarray:
     return next(t["left"] for key, t in tiles.items() if key.split("-")[1] == str(i))
 
 
-def _mirrored(tiles: dict[str, dict[str, np.ndarray]], rows: int) -> np.ndarray:
-    """The symmetric left × left part from its tiles on and above the diagonal."""
+def _mirrored(tiles: dict[str, dict[str, np.ndarray]], rows: int, directions: int) -> np.ndarray:
+    """The left × left part from its tiles on and above the diagonal."""
+
+    def swap(values: np.ndarray) -> np.ndarray:
+        swapped = np.moveaxis(values, (-2, -1), (-4, -3))
+        return swapped[::-1] if directions == 2 else swapped
 
     def block(i: int, k: int) -> np.ndarray:
         if i <= k:
             return tiles[f"left-{i}-{k}"]["values"]
-        return np.moveaxis(tiles[f"left-{k}-{i}"]["values"], (-2, -1), (-4, -3))
+        return swap(tiles[f"left-{k}-{i}"]["values"])
 
     bands = [np.concatenate([block(i, k) for k in range(rows)], axis=-2) for i in range(rows)]
     whole = np.concatenate(bands, axis=-4)
-    return (whole + np.moveaxis(whole, (-2, -1), (-4, -3))) / 2  # to the last bit
+    return (whole + swap(whole)) / 2  # to the last bit
 
 
 def fingerprint_examples(examples: Sequence[EncodedExample]) -> str:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from subkern.capture import jacobian
 from subkern.errors import UserError
+from subkern.rules import UpdateRule
 from subkern.subspaces import Coordinates
 from subkern.tiles import Progress
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
 
+SGD = UpdateRule("sgd")
 _ROWS_BYTES = 2**30  # Jacobian rows of left examples held at a time
 
 
@@ -29,14 +31,18 @@ def reference_kernel(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
     progress: Progress | None = None,
+    rule: UpdateRule = SGD,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernel ``[n, c, m, c]`` and initial logits ``[n, c]``, ``[m, c]``, all float64.
+    """Kernels ``[d, n, c, m, c]`` and initial logits ``[n, c]``, ``[m, c]``, all float64.
+
+    An asymmetric rule has d = 2 kernels: the update on the left, and on the right. Entries are
+    taken as they are (``zero_tolerance`` 0): whole gradients do not tell how they came to be.
 
     Raises:
         UserError: the model holds a custom autograd function that `torch.func` refuses.
     """
     c = coordinates.model.num_logits
-    values = np.zeros((len(left), c, len(right), c))
+    values = np.zeros((rule.directions, len(left), c, len(right), c))
     logits = np.zeros((len(left), c)), np.zeros((len(right), c))
     chunk = max(1, _ROWS_BYTES // (8 * c * max(1, coordinates.size)))
     for start in range(0, len(left), chunk):
@@ -45,11 +51,30 @@ def reference_kernel(
         logits[0][start : start + chunk] = [f for _, f in held]
         for j, example in enumerate(right):
             other, logits[1][j] = _rows(coordinates, example)
-            block = torch.einsum("icp,dp->icd", rows, other)
-            values[start : start + chunk, :, j] = block.cpu().numpy()
+            for d, (a, b) in enumerate(_updated(rows, other, rule)):
+                block = torch.einsum("icp,dp->icd", a, b)
+                values[d, start : start + chunk, :, j] = block.cpu().numpy()
             if progress is not None:
                 progress(start * len(right) + (j + 1) * len(held), len(left) * len(right))
     return values, *logits
+
+
+def _updated(left: Tensor, right: Tensor, rule: UpdateRule) -> list[tuple[Tensor, Tensor]]:
+    """The pairs of rows whose inner products `rule` asks for."""
+    if rule.is_sgd:
+        return [(left, right)]
+    ours, theirs = (_update(rows, rule) for rows in (left, right))
+    return [(ours, right), (left, theirs)] if rule.is_asymmetric else [(ours, theirs)]
+
+
+def _update(rows: Tensor, rule: UpdateRule) -> Tensor:
+    """u(g), written out once more so as not to share a mistake with `rules`."""
+    g = rows.cpu().numpy()
+    if rule.is_adam:
+        moved = g / (np.sqrt(g * g) + rule.epsilon)
+    else:
+        moved = np.where(g > 0, 1.0, 0.0) - np.where(g < 0, 1.0, 0.0)
+    return torch.from_numpy(moved).to(rows.device)
 
 
 def _rows(coordinates: Coordinates, example: EncodedExample) -> tuple[Tensor, np.ndarray]:

@@ -1,0 +1,140 @@
+"""Update rules: what an optimizer's first step makes of a gradient, entry by entry.
+
+The kernel of a rule replaces ∇f by u(∇f) on one side or on both:
+
+| rule                | kernel          | u(g)                                             |
+| ------------------- | --------------- | ------------------------------------------------ |
+| `sgd`               | ⟨g, g'⟩         | g                                                |
+| `signgd`            | ⟨u(g), u(g')⟩   | sign g, sign 0 = 0                               |
+| `asymmetric_signgd` | ⟨u(g), g'⟩      | sign g                                           |
+| `adam`              | ⟨u(g), u(g')⟩   | g/(|g| + ε): Adam's first bias-corrected step    |
+| `asymmetric_adam`   | ⟨u(g), g'⟩      | g/(|g| + ε)                                      |
+
+Some entries are zero by structure and rounding noise in floating point, and their signs coin flips:
+shifting all scores of a query alike leaves softmax as it is, so a key's bias has no gradient. An
+entry Σ_t g_t a_t counts as 0 where |Σ_t g_t a_t| ≤ `zero_tolerance`·‖g‖·‖a‖, norms over the
+positions t: by Cauchy and Schwarz no entry exceeds ‖g‖·‖a‖, and rounding noise is a small multiple
+of it. See docs/kernels.md for how the default was measured.
+
+Source: Malladi et al. 2023, "A Kernel-Based View of Language Model Fine-Tuning".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subkern.errors import UserError
+
+NAMES = ("sgd", "signgd", "asymmetric_signgd", "adam", "asymmetric_adam")
+ZERO_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """An update rule and its numbers.
+
+    Args:
+        name: one of `NAMES`.
+        epsilon: Adam's ε, in the units of the gradient; only the adam rules read it.
+        zero_tolerance: entries of at most this share of their Cauchy-Schwarz bound count as 0;
+            0 takes every entry as it is. The sgd rule does not read it.
+    """
+
+    name: str = "sgd"
+    epsilon: float = 1e-8
+    zero_tolerance: float = ZERO_TOLERANCE
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise UserError(f"unknown rule '{self.name}': use {' or '.join(NAMES)}")
+        if not 0 < self.epsilon < float("inf"):
+            raise UserError(f"epsilon {self.epsilon} of rule {self.name} is not positive: use 1e-8")
+        if not 0 <= self.zero_tolerance < 1:
+            raise UserError(
+                f"zero_tolerance {self.zero_tolerance} of rule {self.name} is not from 0 to below"
+                f" 1: use {ZERO_TOLERANCE:g}, or 0 to take every entry as it is"
+            )
+
+    @property
+    def is_sgd(self) -> bool:
+        """Whether u is the identity."""
+        return self.name == "sgd"
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether u acts on one side only, so that there are two kernels."""
+        return self.name.startswith("asymmetric")
+
+    @property
+    def is_adam(self) -> bool:
+        """Whether u is the smoothed sign g/(|g| + ε)."""
+        return self.name.endswith("adam")
+
+    @property
+    def directions(self) -> int:
+        """Kernels of one pair of sides: 2 if u acts on one side only, else 1."""
+        return 2 if self.is_asymmetric else 1
+
+    def update(self, rows: Tensor) -> Tensor:
+        """u(g) of gradient entries of any shape; new memory unless u is the identity."""
+        if self.is_adam:
+            return rows / (rows.abs() + self.epsilon)
+        return rows if self.is_sgd else torch.sign(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance: ``rule``, and beside any but sgd ``rule_parameters``."""
+        if self.is_sgd:
+            return {"rule": "sgd"}
+        parameters = {"zero_tolerance": self.zero_tolerance}
+        if self.is_adam:
+            parameters["epsilon"] = self.epsilon
+        return {"rule": self.name, "rule_parameters": parameters}
+
+
+_OPTIONS: dict[str, str] = {
+    "eps": "epsilon",
+    "epsilon": "epsilon",
+    "zero_tolerance": "zero_tolerance",
+}
+
+
+def parse_rule(text: str) -> UpdateRule:
+    """A rule from one line: a name, or e.g. ``adam:eps=1e-6,zero_tolerance=0``.
+
+    Raises:
+        UserError: unknown name or option, or a value that is no number.
+    """
+    name, _, rest = text.partition(":")
+    options: dict[str, float] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        field = _OPTIONS.get(key)
+        if field is None or not _reads(field, name):
+            known = [k for k, f in _OPTIONS.items() if k != "epsilon" and _reads(f, name)]
+            hint = f"write {' or '.join(f'{k}=…' for k in known)}" if known else "it has none"
+            raise UserError(f"unknown option '{part}' of rule '{name}': {hint}")
+        options[field] = _number(key, value)
+    return UpdateRule(name, **options)
+
+
+def _reads(field: str, name: str) -> bool:
+    """Whether rule `name` reads `field`; an unknown name is refused elsewhere."""
+    if name not in NAMES:
+        return True
+    return name != "sgd" if field == "zero_tolerance" else name.endswith("adam")
+
+
+def _number(key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"rule option {key}='{value}' is not a number: write {key}=1e-8") from None
+
+
+def as_rule(rule: UpdateRule | str) -> UpdateRule:
+    """An `UpdateRule`, parsed if it is text."""
+    return parse_rule(rule) if isinstance(rule, str) else rule

@@ -1,0 +1,122 @@
+"""Kernel blocks of rules that see gradient entries: u(g) applied in tiles that stay in cache.
+
+Parameter by parameter and a chunk of coordinates at a time, the gradients of all examples of a tile
+are formed, u is applied, and the products with u on both sides, or on either, are taken from the
+same chunk. Products are float32 over `BLOCK` terms at most and their sums float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from subkern.capture import Captured
+from subkern.contraction import blocked_gram
+from subkern.factors import Factor, bound_of, work_dtype
+from subkern.gradients import WIDTH, chunks
+from subkern.rules import UpdateRule
+
+TILE_BYTES = 16 * 2**20  # gradient entries formed at a time, of all examples together
+
+
+class Zeroed:
+    """Counts entries that rounding alone made other than 0 (see `UpdateRule.zero_tolerance`)."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+
+
+def update_block(
+    left: Captured,
+    right: Captured,
+    shapes: Mapping[str, torch.Size],
+    num_logits: int,
+    rule: UpdateRule,
+    zeroed: Zeroed | None = None,
+) -> Tensor:
+    """Kernel blocks of `rule` summed over all parameters.
+
+    Args:
+        left: factors of n examples.
+        right: factors of m examples; `left` itself for a block of the diagonal.
+        shapes: parameter name → shape; what the kernel is over.
+        num_logits: c.
+        rule: u.
+        zeroed: counts the entries within `rule.zero_tolerance`.
+
+    Returns:
+        ``[d, n, c, m, c]``, float64: ⟨u(g), u(g')⟩, or ⟨u(g), g'⟩ and ⟨g, u(g')⟩ where `rule` is
+        asymmetric (d = 2).
+    """
+    n, m, c = len(left), len(right), num_logits
+    out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=left.logits.device)
+    for name, shape in shapes.items():
+        if name in left.factors and name in right.factors:
+            other = None if right is left else right.factors[name]
+            out += parameter_update(left.factors[name], other, shape, c, rule, zeroed)
+    return out
+
+
+def parameter_update(
+    left: Sequence[Factor],
+    right: Sequence[Factor] | None,
+    shape: torch.Size,
+    num_logits: int,
+    rule: UpdateRule,
+    zeroed: Zeroed | None = None,
+) -> Tensor:
+    """One parameter's contribution, ``[d, n, c, m, c]`` as in `update_block`.
+
+    `right` None stands for `left`, whose gradients are then formed once.
+    """
+    factors = [*left, *(right or ())]
+    n, m = len(left), len(left if right is None else right)
+    width = _width(len(factors) * num_logits, factors[0])
+    size = n * num_logits
+    mine, theirs = slice(0, size), slice(0 if right is None else size, None)
+    out: Tensor | None = None
+    bounds = [bound_of(f) for f in factors] if rule.zero_tolerance else factors
+    pairs = zip(
+        chunks(factors, shape, num_logits, width),
+        chunks(bounds, shape, num_logits, width),
+        strict=True,
+    )
+    for chunk, bound in pairs:
+        rows = chunk.rows.flatten(0, 1)
+        if rule.zero_tolerance:
+            rows = drop_noise(rows, bound.rows.flatten(0, 1), rule.zero_tolerance, zeroed)
+        step = _products(rule.update(rows), rows, mine, theirs, rule)
+        out = step if out is None else out.add_(step)
+    if out is None:  # a table of which no example touches a row
+        device = left[0].ids.device if hasattr(left[0], "ids") else None
+        out = torch.zeros(rule.directions, size, m * num_logits, dtype=torch.float64, device=device)
+    return out.view(-1, n, num_logits, m, num_logits)
+
+
+def _width(rows: int, factor: Factor) -> int:
+    tensor = next(v for k, v in vars(factor).items() if k in ("inputs", "rows", "grad"))
+    size = 8 if work_dtype(tensor.dtype) == torch.float64 else 4
+    return max(1, min(WIDTH, TILE_BYTES // (rows * size)))
+
+
+def drop_noise(
+    rows: Tensor, bound: Tensor, tolerance: float, zeroed: Zeroed | None = None
+) -> Tensor:
+    """`rows` with 0 where they are at most `tolerance` times `bound`, of the same shape."""
+    noise = rows.abs() <= tolerance * bound
+    if zeroed is not None:
+        zeroed.entries += int(torch.count_nonzero(rows[noise]))
+    return rows.masked_fill(noise, 0.0)
+
+
+def _products(
+    updated: Tensor, rows: Tensor, mine: slice, theirs: slice, rule: UpdateRule
+) -> Tensor:
+    """Products of one chunk, ``[d, n·c, m·c]``, float64; `theirs` may be `mine`."""
+    if not rule.is_asymmetric:
+        return blocked_gram(updated[mine], updated[theirs])[None]
+    forward = blocked_gram(updated[mine], rows[theirs])
+    same = theirs.start == mine.start
+    return torch.stack([forward, forward.T if same else blocked_gram(rows[mine], updated[theirs])])
