@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ def main(
 
     started = time.monotonic()
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     plan = replace(QUICK, memory=memory) if quick else Plan(rounds=rounds, memory=memory)
     if quick:
         left, right = min(left, 6), min(right, 12)

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.cases import BEST, ROWS
 
 SCHEMA = 2
-_WIDTHS = (20, 9, 8, 10, 12, 9, 9)
+_WIDTHS = (22, 9, 8, 10, 11, 9, 9)
 _HEAD = (
     ("", "ms per", "times", "GFLOP", "peak MiB", "error", "error"),
     ("method", "{unit}", "{base}", "{flop}", "over model", "raw", "centred"),
@@ -60,11 +60,12 @@ def _about(record: Mapping[str, Any]) -> str:
 
 def aims(record: Mapping[str, Any]) -> str:
     """Each aim beside what was measured."""
-    return "".join(
-        f"aim: {a['what']} {a['sense']} {_plain(a['aim'])}: {_plain(a['measured'])},"
-        f" {'met' if a['met'] else 'not met'}\n"
+    lines = (
+        f"aim: {a['what']}: {a['sense']} {_plain(a['aim'])}; {_plain(a['measured'])},"
+        f" {'met' if a['met'] else 'not met'}"
         for a in record["aims"]
     )
+    return "".join(textwrap.fill(line, 78, subsequent_indent="  ") + "\n" for line in lines)
 
 
 def notes(record: Mapping[str, Any]) -> str:
@@ -131,8 +132,8 @@ def _row(contender: Mapping[str, Any]) -> tuple[str, ...]:
         _significant(contender["ratio"]),
         "-" if flops is None else _significant(flops / 1e9),
         f"{contender['peak_bytes'] / 2**20:.0f}",
-        f"{contender['error_raw']:.0e}",
-        f"{contender['error_centred']:.0e}",
+        _error(contender["error_raw"]),
+        _error(contender["error_centred"]),
     )
 
 
@@ -145,6 +146,11 @@ def _significant(value: float) -> str:
     """Three significant digits, never in scientific notation."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{digits}f}"
+
+
+def _error(value: float) -> str:
+    """Rounding errors as powers of ten; those of a random projection with two digits."""
+    return f"{value:.2g}" if value > 1e-2 else f"{value:.0e}"
 
 
 def _plain(value: float) -> str:

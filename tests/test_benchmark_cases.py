@@ -35,8 +35,7 @@ def problem(binary: bool = True) -> Problem:
     return made
 
 
-@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd"])
-@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(("rule", "binary"), [("signgd", True), ("asymmetric_signgd", False)])
 def test_sign_contenders_compute_the_kernels(rule: str, binary: bool) -> None:
     whole = problem(binary)
     exact = both_directions(
