@@ -30,6 +30,7 @@ from subkern.pairwise import Block, Job, Outcome, fingerprint_examples, run
 from subkern.provenance import environment, fingerprint
 from subkern.reference import reference_kernel
 from subkern.rules import UpdateRule, as_rule
+from subkern.sign_kernel import run_signs
 from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
 from subkern.tiles import Progress, TileStore, parse_memory
 from subkern.updates import Zeroed, update_block
@@ -109,10 +110,10 @@ def compute_kernel(
     coordinates = as_subspace(subspace).attach(model)
     provenance = kernel_identity(model, left, right, rule=rule, subspace=subspace, engine=engine)
     started = time.perf_counter()
+    recorded: dict[str, Any] = {}
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
         outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress, rule))
-        recorded: dict[str, Any] = {}
     else:
         plan = make_plan(
             coordinates.model, coordinates.parameters, [*left, *right], running.batch_size
@@ -120,10 +121,16 @@ def compute_kernel(
         zeroed = Zeroed()
         block = _Timed(_full_block(coordinates, rule, zeroed))
         job = _job(coordinates, plan, block, running, rule)
-        outcome = run(job, left, right, _store(running, provenance), running.progress)
-        recorded = block.cost() | {"reasons": list(plan.reasons)}
-        if not rule.is_sgd:
-            recorded["zeroed_entries"] = zeroed.entries
+        store = _store(running, provenance)
+        recorded = {"reasons": list(plan.reasons)}
+        if rule.name == "signgd":
+            outcome, cost = run_signs(job, rule, left, right, store, running.progress)
+            recorded |= cost
+        else:
+            outcome = run(job, left, right, store, running.progress)
+            recorded |= block.cost()
+            if not rule.is_sgd:
+                recorded["zeroed_entries"] = zeroed.entries
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)

@@ -73,8 +73,8 @@ def choose_tiling(
         # Left × left tiles hold two left chunks: halve them unless one chunk takes all.
         whole = sum(left_bytes) <= mine
         tiling = Tiling(
-            _chunks(left_bytes, mine if whole else min(mine, budget / 2)),
-            _chunks(right_bytes, rest),
+            cut(left_bytes, mine if whole else min(mine, budget / 2)),
+            cut(right_bytes, rest),
         )
         rows, columns = len(tiling.left), max(1, len(tiling.right))
         # Capturing costs about twice what forming explicit gradients does.
@@ -86,7 +86,8 @@ def choose_tiling(
     return best[1]
 
 
-def _chunks(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
+def cut(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
+    """Consecutive chunks of at most `budget`, each of one element at least."""
     bounds, held = [0], 0.0
     for i, size in enumerate(sizes):
         if held + size > budget and i > bounds[-1]:
