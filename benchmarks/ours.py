@@ -54,9 +54,8 @@ class Subkern:
         seconds, kernel = timed(lambda: self._compute(self.problem))
         self.recorded = kernel.provenance["recorded"]
         entries = self.problem.entries
-        parts = {"contraction_seconds": float(self.recorded["contraction_seconds"])}
-        parts["rest_seconds"] = seconds - parts["contraction_seconds"]
-        return Sample(seconds / entries, seconds, entries, parts=parts)
+        numbers = {k: v for k, v in self.recorded.items() if isinstance(v, int | float)}
+        return Sample(seconds / entries, seconds, entries, parts=numbers)
 
     def flops_per_entry(self) -> float | None:
         """FLOPs an entry of the whole kernel, counted on a part of it; of products only."""
