@@ -51,7 +51,7 @@ class Plan:
     blocks: int = 3
     left_sizes: tuple[int, ...] = (2, 4, 8)
     right_sizes: tuple[int, ...] = (8, 16, 32)
-    search: float = 75.0
+    search: float = 60.0
     memory: str = "3GiB"
     grid: LoraGrid = SWEEP
     gradients: int = 64

@@ -106,13 +106,12 @@ class RankSweep:
         """Nothing: it plans by itself."""
 
     def values(self, problem: Problem) -> np.ndarray:
-        """The full kernel and that of the first seed at the largest rank, ``[2, n, c, m, c]``."""
+        """Its kernel of the first seed at the largest rank, ``[n, c, m, c]``."""
         running = Running(memory=self.memory)
         swept = sweep_lora(
             problem.model, problem.left, problem.right, grid=self.grid, running=running
         )
-        largest = swept.kernels[self.grid.seeds[0], max(self.grid.ranks)]
-        return np.stack([swept.full.values, largest.values])
+        return swept.kernels[self.grid.seeds[0], max(self.grid.ranks)].values
 
     def sample(self, turn: int) -> Sample:
         """The whole sweep, its seconds shared by the entries of one kernel."""
