@@ -33,7 +33,8 @@ from subkern.rules import UpdateRule, as_rule
 from subkern.sign_kernel import run_signs
 from subkern.subspaces import Coordinates, Full, Subspace, parse_subspace
 from subkern.tiles import Progress, TileStore, parse_memory
-from subkern.updates import Zeroed, update_block
+from subkern.update_kernel import run_updates
+from subkern.updates import update_block
 from subkern.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -118,19 +119,17 @@ def compute_kernel(
         plan = make_plan(
             coordinates.model, coordinates.parameters, [*left, *right], running.batch_size
         )
-        zeroed = Zeroed()
-        block = _Timed(_full_block(coordinates, rule, zeroed))
+        block = _Timed(_full_block(coordinates))
         job = _job(coordinates, plan, block, running, rule)
         store = _store(running, provenance)
         recorded = {"reasons": list(plan.reasons)}
         if rule.name == "signgd":
             outcome, cost = run_signs(job, rule, left, right, store, running.progress)
-            recorded |= cost
+        elif rule.is_sgd:
+            outcome, cost = run(job, left, right, store, running.progress), block.cost()
         else:
-            outcome = run(job, left, right, store, running.progress)
-            recorded |= block.cost()
-            if not rule.is_sgd:
-                recorded["zeroed_entries"] = zeroed.entries
+            outcome, cost = run_updates(job, rule, left, right, store, running.progress)
+        recorded |= cost
     recorded["seconds"] = time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return _kernel(outcome.values, outcome, left, right, provenance, recorded)
@@ -266,12 +265,10 @@ def _cells(grid: LoraGrid) -> list[tuple[int, int]]:
     return [(s, r) for s in grid.seeds for r in grid.ranks]
 
 
-def _full_block(coordinates: Coordinates, rule: UpdateRule, zeroed: Zeroed) -> Block:
+def _full_block(coordinates: Coordinates) -> Block:
     shapes = {n: p.shape for n, p in coordinates.parameters.items()}
     c = coordinates.model.num_logits
-    if rule.is_sgd:
-        return lambda left, right: contract(left, right, shapes, c)[None]
-    return lambda left, right: update_block(left, right, shapes, c, rule, zeroed)
+    return lambda left, right: contract(left, right, shapes, c)[None]
 
 
 def _sweep_block(

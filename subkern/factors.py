@@ -73,6 +73,15 @@ def work_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def zero_like(factor: Factor) -> Factor:
+    """The factor of a zero gradient, of the kind of `factor`."""
+    if isinstance(factor, Outer):
+        return Outer(factor.inputs[:0], factor.cotangents[:0], factor.transposed)
+    if isinstance(factor, Rows):
+        return Rows(factor.ids[:0], factor.rows[:0])
+    return Dense(torch.zeros_like(factor.grad))
+
+
 def nbytes(factors: Iterable[Factor]) -> int:
     """Bytes that the tensors of `factors` hold; what several share counts once."""
     tensors = [v for f in factors for v in vars(f).values() if isinstance(v, Tensor)]
@@ -163,7 +172,10 @@ class FactorBuilder:
         if not self.bounded:
             return [Dense(summed[:, i].contiguous()) for i in range(self.batch)]
         wide = g.to(work_dtype(g.dtype))
-        bound = wide.square().sum_to_size(padded).sqrt().reshape(summed.shape)
+        bound = wide.square().sum_to_size(padded).sqrt().flatten(len(lead))
+        # Cotangents that are noise themselves are so on the scale of the vector's other entries.
+        typical = bound.square().mean(-1, keepdim=True).sqrt()
+        bound = torch.maximum(bound, typical).reshape(summed.shape)
         return [
             Dense(summed[:, i].contiguous(), bound[:, i].contiguous()) for i in range(self.batch)
         ]

@@ -87,7 +87,7 @@ def _form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
 def _table(side: Sequence[Rows], c: int, step: int) -> Iterator[Chunk]:
     dtype, width = work_dtype(side[0].rows.dtype), side[0].rows.shape[-1]
     touched = torch.unique(torch.cat([f.ids for f in side]))
-    for ids in touched.split(step):
+    for ids in touched.split(step) if len(touched) else ():
         tile = torch.zeros(len(side), len(ids), c, width, dtype=dtype, device=ids.device)
         for factor, out in zip(side, tile, strict=True):
             lo, hi = torch.searchsorted(factor.ids, ids[[0, -1]] + torch.tensor([0, 1]).to(ids))

@@ -15,7 +15,7 @@ from torch import Tensor
 from subkern.capture import Captured, capture
 from subkern.checks import Plan
 from subkern.errors import UserError
-from subkern.factors import Dense, Factor, Outer, Rows
+from subkern.factors import zero_like
 from subkern.models import LogitModel
 from subkern.tiles import Progress, TileStore, Tiling, choose_tiling
 
@@ -143,11 +143,10 @@ def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
         for picks in _batches(order, examples, job.plan.batch_size)
     ]
     back = np.argsort(order).tolist()
-    shapes = {n: p.shape for n, p in job.parameters.items()}
     factors = {}
     for name in dict.fromkeys(n for part in parts for n in part.factors):
         known = next(part.factors[name][0] for part in parts if name in part.factors)
-        empty = _zero_like(known, shapes[name])
+        empty = zero_like(known)
         listed = [f for part in parts for f in part.factors.get(name, [empty] * len(part))]
         factors[name] = [listed[i] for i in back]
     return Captured(factors, torch.cat([part.logits for part in parts])[back])
@@ -165,15 +164,6 @@ def _batches(
         batch.append(i)
     if batch:
         yield batch
-
-
-def _zero_like(factor: Factor, shape: torch.Size) -> Factor:
-    """The factor of a zero gradient, of the kind of `factor`."""
-    if isinstance(factor, Outer):
-        return Outer(factor.inputs[:0], factor.cotangents[:0], factor.transposed)
-    if isinstance(factor, Rows):
-        return Rows(factor.ids[:0], factor.rows[:0])
-    return Dense(torch.zeros_like(factor.grad))
 
 
 def _tiling(job: Job, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]) -> Tiling:

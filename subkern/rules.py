@@ -13,8 +13,9 @@ The kernel of a rule replaces ∇f by u(∇f) on one side or on both:
 Some entries are zero by structure and rounding noise in floating point, and their signs coin flips:
 shifting all scores of a query alike leaves softmax as it is, so a key's bias has no gradient. An
 entry Σ_t g_t a_t counts as 0 where |Σ_t g_t a_t| ≤ `zero_tolerance`·‖g‖·‖a‖, norms over the
-positions t: by Cauchy and Schwarz no entry exceeds ‖g‖·‖a‖, and rounding noise is a small multiple
-of it. See docs/kernels.md for how the default was measured.
+positions t: by Cauchy and Schwarz no entry exceeds ‖g‖·‖a‖, and rounding noise is a small share of
+it. For vectors (biases, gains), where g itself can be noise, the bound is at least its root mean
+square over the vector. docs/rules.md tells how the default was measured.
 
 Source: Malladi et al. 2023, "A Kernel-Based View of Language Model Fine-Tuning".
 """
@@ -30,7 +31,7 @@ from torch import Tensor
 from subkern.errors import UserError
 
 NAMES = ("sgd", "signgd", "asymmetric_signgd", "adam", "asymmetric_adam")
-ZERO_TOLERANCE = 1e-6
+ZERO_TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)

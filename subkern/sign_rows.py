@@ -2,8 +2,8 @@
 
 A parameter's coordinates are cut into blocks: one row of its first axis each, or 512 coordinates or
 so where rows are short. A block in which no example has a non-zero entry (an embedding row that no
-token touches) is not there; of the others the sign plane is kept, one bit an entry, and a non-zero
-plane only where an entry is 0. So a row takes little more than 1/32 of its float32 form.
+token touches) is not there; of the others the sign plane is kept, one bit an entry, and of the
+non-zero plane the words that hold a 0. So a row takes little more than 1/32 of its float32 form.
 
     ⟨s, s'⟩ = N − 2·popcount(s ⊕ s')      over N entries that are non-zero in both
 
@@ -67,15 +67,15 @@ class Planes:
     Attributes:
         layout: what a block is.
         present: blocks with a non-zero entry, ascending, ``[P]`` int64.
-        signs: bit 1 where an entry is positive, ``[M, P, words]``.
-        mixed: (gradient, place in `present`) of blocks that hold a 0, ``[Q, 2]`` int64.
-        masks: bit 1 where an entry of those is not 0, ``[Q, words]``.
+        signs: bit 1 where an entry is positive, ``[M, P·words]``.
+        mixed: (gradient, word) of words that hold a 0, by word, ``[Q, 2]`` int32.
+        masks: bit 1 where an entry of those is not 0, ``[Q]``.
     """
 
     layout: Layout
     present: npt.NDArray[np.int64]
     signs: Words
-    mixed: npt.NDArray[np.int64]
+    mixed: npt.NDArray[np.int32]
     masks: Words
 
     @property
@@ -83,25 +83,29 @@ class Planes:
         """Bytes of all arrays."""
         return sum(a.nbytes for a in (self.present, self.signs, self.mixed, self.masks))
 
-    def unpack(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.int8]:
-        """Entries −1, 0 or 1 of the blocks at `places` (ascending), ``[M, len·size]``."""
-        bits = _bits(self.signs[:, places], self.layout.size)
-        entries = bits.view(np.int8)
+    def words(self, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """Where the words of `blocks` stand, all of which are present."""
+        places = np.searchsorted(self.present, blocks)
+        return (places[:, None] * self.layout.words + np.arange(self.layout.words)).ravel()
+
+    def unpack(self, words: npt.NDArray[np.intp]) -> npt.NDArray[np.int8]:
+        """Entries −1, 0 or 1 of some words (ascending), ``[M, 64·len]``."""
+        entries = _bits(self.signs[:, words])
         entries *= 2
         entries -= 1
-        at = np.searchsorted(places, self.mixed[:, 1])
-        here = at < len(places)
-        here[here] = places[at[here]] == self.mixed[here, 1]
-        if here.any():
-            entries[self.mixed[here, 0], at[here]] *= _bits(
-                self.masks[here], self.layout.size
-            ).view(np.int8)
+        first, last = np.searchsorted(self.mixed[:, 1], [words[0], words[-1] + 1])
+        gradients, at = self.mixed[first:last].T
+        places = np.searchsorted(words, at)
+        here = words[places] == at
+        entries[gradients[here], places[here]] *= _bits(self.masks[first:last][here])
         return entries.reshape(len(entries), -1)
 
 
-def _bits(words: Words, size: int) -> npt.NDArray[np.uint8]:
-    """The first `size` bits of each last axis of words, as 0 and 1."""
-    return np.unpackbits(words.view(np.uint8), axis=-1, count=size, bitorder="little")
+def _bits(words: Words) -> npt.NDArray[np.int8]:
+    """Words ``[…]`` as bits 0 and 1 ``[…, 64]``."""
+    flat = np.ascontiguousarray(words).view(np.uint8)
+    bits = np.unpackbits(flat, axis=-1, bitorder="little").view(np.int8)
+    return bits.reshape(*words.shape, WORD)
 
 
 def pack(
@@ -120,7 +124,7 @@ def pack(
         if len(part.present):
             parts.append(part)
             part.mixed[:, 1] += start
-            start += len(part.present)
+            start += part.signs.shape[1]
     if not parts:
         return None, zeroed
     return Planes(
@@ -174,9 +178,11 @@ def _pack_chunk(chunk: Chunk, layout: Layout, tolerance: float) -> tuple[Planes,
     touched = nonzero.any(axis=(0, 2))
     if not touched.all():
         blocks, positive, nonzero = blocks[touched], positive[:, touched], nonzero[:, touched]
-    full = (nonzero == _full_words(layout)).all(axis=2)
-    mixed = np.argwhere(~full)
-    return Planes(layout, blocks, positive, mixed, nonzero[mixed[:, 0], mixed[:, 1]]), zeroed
+    positive, nonzero = (x.reshape(len(x), -1) for x in (positive, nonzero))
+    full = np.uint64(2**64 - 1)
+    at, gradients = np.nonzero((nonzero != full).T)  # what pads a block is 0 too
+    mixed = np.stack([gradients, at], axis=1).astype(np.int32)
+    return Planes(layout, blocks, positive, mixed, nonzero[gradients, at]), zeroed
 
 
 def _blocks(
@@ -205,11 +211,6 @@ def _packed(
     if size < padded:
         flags = np.pad(flags, ((0, 0), (0, 0), (0, padded - size)))
     return np.packbits(flags, axis=-1, bitorder="little").view(np.uint64)
-
-
-def _full_words(layout: Layout) -> Words:
-    bits = np.arange(layout.words * WORD) < layout.size
-    return np.packbits(bits, bitorder="little").view(np.uint64)
 
 
 @dataclass(frozen=True)

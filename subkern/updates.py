@@ -14,7 +14,7 @@ from torch import Tensor
 
 from subkern.capture import Captured
 from subkern.contraction import blocked_gram
-from subkern.factors import Factor, bound_of, work_dtype
+from subkern.factors import Factor, Outer, Rows, bound_of, work_dtype
 from subkern.gradients import WIDTH, chunks
 from subkern.rules import UpdateRule
 
@@ -34,7 +34,6 @@ def update_block(
     shapes: Mapping[str, torch.Size],
     num_logits: int,
     rule: UpdateRule,
-    zeroed: Zeroed | None = None,
 ) -> Tensor:
     """Kernel blocks of `rule` summed over all parameters.
 
@@ -44,7 +43,6 @@ def update_block(
         shapes: parameter name → shape; what the kernel is over.
         num_logits: c.
         rule: u.
-        zeroed: counts the entries within `rule.zero_tolerance`.
 
     Returns:
         ``[d, n, c, m, c]``, float64: ⟨u(g), u(g')⟩, or ⟨u(g), g'⟩ and ⟨g, u(g')⟩ where `rule` is
@@ -54,14 +52,17 @@ def update_block(
     out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=left.logits.device)
     for name, shape in shapes.items():
         if name in left.factors and name in right.factors:
-            other = None if right is left else right.factors[name]
-            out += parameter_update(left.factors[name], other, shape, c, rule, zeroed)
+            same = right is left
+            factors = [*left.factors[name], *(() if same else right.factors[name])]
+            columns = slice(0 if same else n, None)
+            out += parameter_update(factors, slice(0, n), columns, shape, c, rule)
     return out
 
 
 def parameter_update(
-    left: Sequence[Factor],
-    right: Sequence[Factor] | None,
+    factors: Sequence[Factor],
+    left: slice,
+    right: slice,
     shape: torch.Size,
     num_logits: int,
     rule: UpdateRule,
@@ -69,14 +70,17 @@ def parameter_update(
 ) -> Tensor:
     """One parameter's contribution, ``[d, n, c, m, c]`` as in `update_block`.
 
-    `right` None stands for `left`, whose gradients are then formed once.
+    Every gradient of `factors` is formed once; `left` and `right` say which of them are rows and
+    which columns, from their start on.
     """
-    factors = [*left, *(right or ())]
-    n, m = len(left), len(left if right is None else right)
-    width = _width(len(factors) * num_logits, factors[0])
-    size = n * num_logits
-    mine, theirs = slice(0, size), slice(0 if right is None else size, None)
-    out: Tensor | None = None
+    c, counts = num_logits, [len(factors[side]) for side in (left, right)]
+    mine, theirs = (
+        slice(side.start * c, None if side.stop is None else side.stop * c)
+        for side in (left, right)
+    )
+    width = _width(len(factors) * c, factors[0])
+    dtype, device = torch.float64, _tensor(factors[0]).device
+    out = torch.zeros(rule.directions, *(k * c for k in counts), dtype=dtype, device=device)
     bounds = [bound_of(f) for f in factors] if rule.zero_tolerance else factors
     pairs = zip(
         chunks(factors, shape, num_logits, width),
@@ -87,18 +91,20 @@ def parameter_update(
         rows = chunk.rows.flatten(0, 1)
         if rule.zero_tolerance:
             rows = drop_noise(rows, bound.rows.flatten(0, 1), rule.zero_tolerance, zeroed)
-        step = _products(rule.update(rows), rows, mine, theirs, rule)
-        out = step if out is None else out.add_(step)
-    if out is None:  # a table of which no example touches a row
-        device = left[0].ids.device if hasattr(left[0], "ids") else None
-        out = torch.zeros(rule.directions, size, m * num_logits, dtype=torch.float64, device=device)
-    return out.view(-1, n, num_logits, m, num_logits)
+        out += _products(rule.update(rows), rows, mine, theirs, rule)
+    return out.view(-1, counts[0], c, counts[1], c)
 
 
 def _width(rows: int, factor: Factor) -> int:
-    tensor = next(v for k, v in vars(factor).items() if k in ("inputs", "rows", "grad"))
-    size = 8 if work_dtype(tensor.dtype) == torch.float64 else 4
+    size = 8 if work_dtype(_tensor(factor).dtype) == torch.float64 else 4
     return max(1, min(WIDTH, TILE_BYTES // (rows * size)))
+
+
+def _tensor(factor: Factor) -> Tensor:
+    """One that tells type and device."""
+    if isinstance(factor, Outer):
+        return factor.inputs
+    return factor.rows if isinstance(factor, Rows) else factor.grad
 
 
 def drop_noise(
@@ -118,5 +124,5 @@ def _products(
     if not rule.is_asymmetric:
         return blocked_gram(updated[mine], updated[theirs])[None]
     forward = blocked_gram(updated[mine], rows[theirs])
-    same = theirs.start == mine.start
+    same = mine == theirs
     return torch.stack([forward, forward.T if same else blocked_gram(rows[mine], updated[theirs])])

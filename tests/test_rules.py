@@ -1,0 +1,385 @@
+"""Update rules: their texts, and kernels of signs and smoothed signs against plain autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+from families import CASES, FAMILIES, Family, case_id, random_examples
+from subkern import UserError, sign_kernel, update_kernel
+from subkern.capture import Captured
+from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.kernel import Kernel
+from subkern.models import LogitModel, named_parameters
+from subkern.pairwise import Job
+from subkern.prompts import EncodedExample
+from subkern.rules import NAMES, UpdateRule, parse_rule
+
+BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
+BERT, GPT2 = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"]
+SIGN_RULES = tuple(name for name in NAMES if name != "sgd")
+TOLERANCE = 1e-10
+NOISE = "zero_tolerance=1e-12"  # that of float64; the default is that of float32
+
+
+def examples(family: Family, n: int = 5, seed: int = 0) -> list[EncodedExample]:
+    return random_examples(n, read=family.read, seed=seed)
+
+
+# --- texts ---
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("sgd", UpdateRule("sgd")),
+        ("signgd", UpdateRule("signgd")),
+        ("signgd:zero_tolerance=0", UpdateRule("signgd", zero_tolerance=0.0)),
+        ("adam:eps=1e-6,zero_tolerance=0", UpdateRule("adam", 1e-6, 0.0)),
+        ("asymmetric_adam:epsilon=0.5", UpdateRule("asymmetric_adam", 0.5)),
+    ],
+)
+def test_texts_of_rules(text: str, rule: UpdateRule) -> None:
+    assert parse_rule(text) == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adamw", r"^unknown rule 'adamw': use sgd or signgd or "),
+        ("adam:beta=1", r"^unknown option 'beta=1' of rule 'adam': write eps=… or zero_tolerance"),
+        ("signgd:eps=1", r"^unknown option 'eps=1' of rule 'signgd': write zero_tolerance=…$"),
+        ("sgd:zero_tolerance=0", r"^unknown option .* of rule 'sgd': it has none$"),
+        ("adam:eps=small", r"^rule option eps='small' is not a number"),
+        ("adam:eps=0", r"^epsilon 0\.0 of rule adam is not positive"),
+        ("signgd:zero_tolerance=1", r"^zero_tolerance 1\.0 of rule signgd is not from 0"),
+    ],
+)
+def test_bad_rules_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_rule(text)
+
+
+# --- plain autograd ---
+
+
+@cache
+def jacobian(name: str, kind: str, tied: bool) -> torch.Tensor:
+    """Return the gradients of two logits of six examples, without noise, ``[6, 2, P]``."""
+    family = BY_NAME[name, kind]
+    model = oracles.logit_model(family, 2, tied=tied)
+    rows = oracles.jacobian(model, examples(family, 6))
+    bias = [torch.full((p.numel(),), n.endswith("bias")) for n, p in model.named_parameters()]
+    rows[(rows.abs() < 1e-13) & torch.cat(bias)] = 0.0  # of keys: zero by mathematics
+    return rows
+
+
+def update(rows: torch.Tensor, rule: str, epsilon: float = 1e-8) -> torch.Tensor:
+    """Write the update once more, as the definition has it."""
+    return rows / (rows.abs() + epsilon) if "adam" in rule else torch.sign(rows)
+
+
+def expected(rows: torch.Tensor, rule: str, c: int, epsilon: float = 1e-8) -> list[np.ndarray]:
+    """Return both directions of a kernel from gradients of two logits, or of their difference."""
+    if c == 1:
+        rows = rows[:, 1:] - rows[:, :1]
+    moved = update(rows, rule, epsilon)
+    if rule.startswith("asymmetric"):
+        return [oracles.kernel(moved, rows), oracles.kernel(rows, moved)]
+    return [oracles.kernel(moved)]
+
+
+def assert_equals(values: np.ndarray | None, wanted: np.ndarray, rule: str) -> None:
+    """Signs are counted: they agree to the last bit, or not at all."""
+    assert values is not None
+    if rule == "signgd":
+        np.testing.assert_array_equal(values, wanted)
+    else:
+        assert np.abs(values - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+
+
+def check(family: Family, tied: bool, rule: str, c: int, batch_size: int) -> None:
+    model = oracles.logit_model(family, c, tied=tied)
+    running = Running(batch_size=batch_size)
+    kernel = compute_kernel(model, examples(family, 6), rule=f"{rule}:{NOISE}", running=running)
+    wanted = expected(jacobian(family.name, family.kind, tied), rule, c)
+    assert_equals(kernel.values, wanted[0], rule)
+    if len(wanted) == 2:
+        assert_equals(kernel.reverse, wanted[1], rule)
+    assert kernel.is_asymmetric == (len(wanted) == 2)
+
+
+@pytest.mark.parametrize(("family", "tied"), CASES, ids=case_id)
+def test_signs_equal_autograd(family: Family, tied: bool) -> None:
+    check(family, tied, "signgd", 2, 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=case_id)
+def test_signs_on_one_side_equal_autograd(family: Family) -> None:
+    check(family, True, "asymmetric_signgd", 1, 1)
+
+
+@pytest.mark.parametrize("family", [BERT, GPT2, BY_NAME["mamba", "causal"]], ids=case_id)
+@pytest.mark.parametrize("rule", ["adam", "asymmetric_adam"])
+def test_smoothed_signs_equal_autograd(family: Family, rule: str) -> None:
+    model, left, right = oracles.logit_model(family), examples(family, 3), examples(family, 6)[2:]
+    kernel = compute_kernel(model, left, right, rule=f"{rule}:eps=1e-3,{NOISE}")
+    rows = jacobian(family.name, family.kind, True)
+    wanted = expected(rows, rule, 2, 1e-3)
+    assert_equals(kernel.values, wanted[0][:3, :, 2:], rule)
+    if len(wanted) == 2:
+        assert_equals(kernel.reverse, wanted[1][:3, :, 2:], rule)
+
+
+@pytest.mark.parametrize("rule", SIGN_RULES)
+def test_reference_engine_takes_entries_as_they_are(rule: str) -> None:
+    model, batch = oracles.logit_model(BERT), examples(BERT, 3)
+    found = compute_kernel(model, batch, batch[1:], rule=rule, engine="reference")
+    fast = compute_kernel(model, batch, batch[1:], rule=f"{rule}:{NOISE}")
+    free = sum(p.numel() for n, p in model.named_parameters() if n.endswith("key.bias"))
+    assert found.provenance["rule_parameters"]["zero_tolerance"] == 0
+    for a, b in ((found.values, fast.values), (found.reverse, fast.reverse)):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            assert np.abs(a - b).max() <= (free if rule in ("signgd", "adam") else 1e-10)
+
+
+# --- mathematics ---
+
+
+@pytest.mark.parametrize("family", [BERT, GPT2], ids=case_id)
+def test_signgd_counts_non_zero_entries_and_is_psd(family: Family) -> None:
+    rule = f"signgd:{NOISE}"
+    kernel = compute_kernel(oracles.logit_model(family), examples(family, 6), rule=rule)
+    matrix, rows = kernel.matrix(), jacobian(family.name, family.kind, True)
+    np.testing.assert_array_equal(np.diag(matrix), rows.count_nonzero(-1).flatten().numpy())
+    np.testing.assert_array_equal(matrix, matrix.T)
+    assert np.linalg.eigvalsh(matrix)[0] >= -1e-10 * matrix.max()
+
+
+def test_smoothed_signs_lie_between_signs_and_gradients() -> None:
+    model, batch = oracles.logit_model(GPT2), examples(GPT2)
+
+    def values(rule: str) -> np.ndarray:
+        return compute_kernel(model, batch, rule=rule).values
+
+    assert_close(values("adam:eps=1e-30"), values("signgd"))
+    assert_close(values("adam:eps=1e9") * 1e18, values("sgd"))
+    assert_close(values("asymmetric_adam:eps=1e9") * 1e9, values("sgd"))
+
+
+def assert_close(values: np.ndarray, wanted: np.ndarray, rtol: float = 1e-6) -> None:
+    assert np.abs(values - wanted).max() <= rtol * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd"])
+def test_kernels_of_disjoint_parameters_add_up(rule: str) -> None:
+    model, batch = oracles.logit_model(GPT2), examples(GPT2)
+    whole = compute_kernel(model, batch, rule=rule)
+    parts = [
+        compute_kernel(model, batch, rule=rule, subspace=f"params:{p}")
+        for p in (r"bias$", r"(?<!bias)$")
+    ]
+    assert_close(parts[0].values + parts[1].values, whole.values, 1e-12)
+    if whole.reverse is not None:
+        assert_close(parts[0].reverse + parts[1].reverse, whole.reverse, 1e-12)
+
+
+@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd", "adam:eps=1e-3"])
+@pytest.mark.parametrize("family", [BY_NAME["bert", "encoder"], GPT2], ids=case_id)
+def test_lora_sweep_equals_a_wrapped_model(family: Family, rule: str) -> None:
+    model, left, right = oracles.logit_model(family), examples(family, 3), examples(family, 4)[1:]
+    grid = LoraGrid((3, 1), (0, 2))
+    sweep = sweep_lora(model, left, right, grid=grid, rule=rule)
+    for (seed, rank), kernel in list(sweep.kernels.items())[::3]:
+        alone = compute_kernel(model, left, right, rule=rule, subspace=grid.at(seed, rank))
+        assert_close(kernel.values, alone.values, 1e-12)
+        if alone.reverse is not None:
+            assert_close(kernel.reverse, alone.reverse, 1e-12)
+        assert kernel.provenance["rule"] == alone.provenance["rule"]
+    full = compute_kernel(model, left, right, rule=rule)
+    assert_close(sweep.full.values, full.values, 1e-12)
+
+
+# --- rounding ---
+
+
+def test_default_tolerance_makes_float32_and_float64_agree() -> None:
+    """What differs with it are entries near the threshold; without it keys' biases are noise."""
+    batch = examples(BERT, 5)
+
+    def values(dtype: torch.dtype, rule: str) -> np.ndarray:
+        return compute_kernel(oracles.logit_model(BERT, dtype=dtype), batch, rule=rule).values
+
+    single, double = (values(d, "signgd") for d in (torch.float32, torch.float64))
+    assert np.abs(single - double).max() <= 2
+    free = [values(d, "signgd:zero_tolerance=0") for d in (torch.float32, torch.float64)]
+    assert np.abs(free[0] - free[1]).max() > 2
+
+
+def test_tolerance_of_zero_is_the_paper_s_definition() -> None:
+    model, batch = oracles.logit_model(GPT2), examples(GPT2, 3)
+    rows = oracles.jacobian(model, batch)
+    for name, part in _parts(model, rows):  # entries of key biases are noise in either
+        if name.endswith("c_attn.bias"):
+            part[..., 16:32] = 0.0
+    kernel = compute_kernel(
+        model, batch, rule="signgd:zero_tolerance=0", subspace=r"params:^(?!.*c_attn\.bias)"
+    )
+    kept = [part for name, part in _parts(model, rows) if not name.endswith("c_attn.bias")]
+    signs = torch.sign(torch.cat(kept, -1))
+    np.testing.assert_array_equal(kernel.values, oracles.kernel(signs))
+    assert kernel.provenance["recorded"]["zeroed_entries"] == 0
+
+
+def _parts(model: LogitModel, rows: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    named = [(n, p.numel()) for n, p in model.named_parameters()]
+    pieces = rows.split([size for _, size in named], -1)
+    return [(n, piece) for (n, _), piece in zip(named, pieces, strict=True)]
+
+
+# --- ways of running ---
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Stands for Ctrl-C."""
+
+
+def stop_after(tiles: int) -> Callable[[int, int], None]:
+    """Return a progress callback that raises after `tiles` tiles."""
+    left = [tiles]
+
+    def progress(done: int, total: int) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Interrupted
+
+    return progress
+
+
+X, Y = examples(GPT2, 4), examples(GPT2, 3, 1)
+SIDES = {"same": X, "more": [Y[0], X[2], X[0], Y[1], X[3], X[1]], "other": Y, "some": [Y[0], X[2]]}
+
+
+@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd"])
+@pytest.mark.parametrize("right", SIDES.values(), ids=SIDES)
+def test_unchanged_by_memory_and_batches(right: list[EncodedExample], rule: str) -> None:
+    model = oracles.logit_model(GPT2)
+    whole = compute_kernel(model, X, right, rule=rule)
+    tight = compute_kernel(
+        model, X, right, rule=rule, running=Running(memory=least(model), batch_size=1)
+    )
+    assert_close(tight.values, whole.values, 1e-12)
+    if whole.reverse is not None:
+        assert_close(tight.reverse, whole.reverse, 1e-12)
+    swapped = compute_kernel(model, right, X, rule=rule)
+    other = whole.reverse if whole.reverse is not None else whole.values
+    assert_close(swapped.matrix().T.reshape(other.shape), other, 1e-12)
+
+
+def least(model: LogitModel) -> float:
+    """Return a budget that two examples hardly fit into."""
+    from subkern.checks import make_plan
+
+    plan = make_plan(model, named_parameters(model), X)
+    return 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in [*X, *Y]) / 0.6
+
+
+@pytest.mark.parametrize("stop", [1, 4, 8])
+def test_interrupted_signs_go_on_to_the_same_numbers(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, right = oracles.logit_model(GPT2), SIDES["more"]
+    folder, memory = tmp_path / "tiles", least(model)
+    whole = compute_kernel(model, X, right, rule="signgd", running=Running(memory=memory))
+    formed: list[int] = []
+    form = sign_kernel._Signs.form
+
+    def counted(signs: sign_kernel._Signs, group: list[EncodedExample]) -> object:
+        formed.append(len(group))
+        return form(signs, group)
+
+    monkeypatch.setattr(sign_kernel._Signs, "form", counted)
+    with pytest.raises(Interrupted):
+        compute_kernel(
+            model, X, right, rule="signgd",
+            running=Running(memory=memory, checkpoint=folder, progress=stop_after(stop)),
+        )  # fmt: skip
+    running = Running(memory=3 * memory, checkpoint=folder)
+    again = compute_kernel(model, X, right, rule="signgd", running=running)
+    np.testing.assert_array_equal(again.values, whole.values)
+    assert sum(formed) <= 6 + max(formed)  # a column's group at most is formed again
+    recorded = [k.provenance["recorded"]["zeroed_entries"] for k in (whole, again)]
+    assert recorded[0] == recorded[1] > 0
+    running.clear()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_interrupted_updates_go_on_to_the_same_numbers(
+    spilled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, right, folder = oracles.logit_model(GPT2), SIDES["more"], tmp_path / "tiles"
+    memory = least(model) if spilled else None
+    rule = "asymmetric_adam:eps=1e-3"
+    whole = compute_kernel(model, X, right, rule=rule, running=Running(memory=memory))
+    captured: list[int] = []
+    capture_all = update_kernel.capture_all
+
+    def counted(job: Job, group: list[EncodedExample]) -> Captured:
+        captured.append(len(group))
+        return capture_all(job, group)
+
+    monkeypatch.setattr(update_kernel, "capture_all", counted)
+    with pytest.raises(Interrupted):
+        compute_kernel(
+            model, X, right, rule=rule,
+            running=Running(memory=memory, checkpoint=folder, progress=stop_after(4)),
+        )  # fmt: skip
+    assert sum(captured) == 6
+    assert len(list(folder.glob("factors-*"))) == (len(captured) if spilled else 0)
+    running = Running(memory=memory, checkpoint=folder)
+    again = compute_kernel(model, X, right, rule=rule, running=running)
+    assert sum(captured) == (6 if spilled else 12)  # those in files are found again
+    assert again == whole
+    running.clear()
+    assert not folder.exists()
+
+
+# --- kernels of two directions ---
+
+
+def test_both_directions_are_saved_and_selected(tmp_path: Path) -> None:
+    kernel = compute_kernel(oracles.logit_model(GPT2), X, Y, rule="asymmetric_signgd")
+    assert kernel.is_asymmetric
+    assert not kernel.is_symmetric
+    loaded = Kernel.load(kernel.save(tmp_path / "kernel.zarr"))
+    assert loaded == kernel
+    assert loaded.reverse is not None
+    part = loaded.select(left=[X[2].id, X[0].id], right=slice(1, 3))
+    assert part.reverse is not None
+    np.testing.assert_array_equal(part.reverse, loaded.reverse[[2, 0], :, 1:3])
+    other = Kernel(kernel.values, kernel.left_ids, kernel.right_ids, provenance=kernel.provenance)
+    assert not other.is_asymmetric
+    assert other != kernel
+    assert not kernel.allclose(other)
+
+
+def test_directions_must_fit_each_other() -> None:
+    values = np.arange(16.0).reshape(2, 2, 2, 2)
+    ids = ["a", "b"]
+    rule = {"rule": "asymmetric_signgd"}
+    turned = values.transpose(2, 3, 0, 1)
+    assert Kernel(values, ids, ids, provenance=rule, reverse=turned).is_asymmetric
+    with pytest.raises(UserError, match=r"^rows are columns but the kernel is not symmetric"):
+        Kernel(values, ids, ids, provenance=rule, reverse=values)
+    with pytest.raises(UserError, match=r"^the reverse direction has shape \[2, 2, 2, 1\]"):
+        Kernel(values, ids, ids, provenance=rule, reverse=turned[..., :1])
+    with pytest.raises(UserError, match="not finite"):
+        Kernel(values, ids, ids, provenance=rule, reverse=turned + np.inf)
