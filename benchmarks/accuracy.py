@@ -21,7 +21,8 @@ class Oracle:
 
     Attributes:
         values: ``[…, n, c, m, c]``.
-        reference_error: largest relative difference of a few entries from an independent engine.
+        reference_error: largest difference of a few entries from an independent engine's, over
+            the largest of these.
     """
 
     values: np.ndarray
@@ -61,7 +62,7 @@ def kernel_oracle(part: Problem, rule: str = "sgd") -> Oracle:
     reference = compute_kernel(exact.model, exact.left[:1], ends, rule=rule, engine="reference")
     values, known = both_directions(kernel), both_directions(reference)
     mine = values[..., :1, :, :, :][..., [0, -1], :]
-    return Oracle(values, float((np.abs(mine - known) / np.abs(known)).max()))
+    return Oracle(values, _largest_difference(mine, known))
 
 
 def sweep_oracle(part: Problem, grid: LoraGrid = SWEEP) -> Oracle:
@@ -71,7 +72,12 @@ def sweep_oracle(part: Problem, grid: LoraGrid = SWEEP) -> Oracle:
     values = compute_kernel(exact.model, exact.left, exact.right, subspace=subspace).values
     few = exact.left[:1], exact.right[:1]
     known = compute_kernel(exact.model, *few, subspace=subspace, engine="reference").values
-    return Oracle(values, float((np.abs(values[:1, :, :1] - known) / np.abs(known)).max()))
+    return Oracle(values, _largest_difference(values[:1, :, :1], known))
+
+
+def _largest_difference(values: np.ndarray, known: np.ndarray) -> float:
+    """Relative to the largest entry: one of a sign kernel may be 0."""
+    return float(np.abs(values - known).max() / np.abs(known).max())
 
 
 def _in_float64(problem: Problem) -> Problem:

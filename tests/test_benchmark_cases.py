@@ -45,7 +45,7 @@ def test_sign_contenders_compute_the_kernels(rule: str, binary: bool) -> None:
     field = (
         PaperSigns(whole, rule, Batching(1, 1), collect=True),
         PaperSigns(whole, rule, Batching(2, 3)),
-        Subkern(whole, rule=rule),
+        Subkern(whole, rule=f"{rule}:zero_tolerance=0"),  # every entry as it is, as the others
     )
     for contender in field:
         values = contender.values(whole)

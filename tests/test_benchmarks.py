@@ -182,19 +182,22 @@ def test_json_names_environment_and_settings(results: dict[str, Any]) -> None:
 
 
 def test_json_holds_every_sample_of_every_contender(results: dict[str, Any]) -> None:
+    # An entry that counts as zero makes a difference of one in a few hundred signs.
+    most = {"kernel": 1e-3, "sweep": 1e-3, "sign": 0.02, "projection": 1.0}
     for case in results["cases"]:
         contenders = {c["label"]: c for c in case["contenders"]}
         for c in contenders.values():
             assert len(c["samples"]) == results["settings"]["rounds"]
             assert c["seconds_per_entry"] == c["samples"][0]["seconds_per_entry"] > 0
-            assert c["error_raw"] < (1.0 if case["case"] == "projection" else 1e-3)
+            assert c["error_raw"] < most[case["case"].partition(" ")[0]]
         assert contenders[case["base"]]["ratio"] == 1.0
         if case["case"] == "kernel":
             assert len(contenders) == 4
             assert all(c["flops_per_entry"] > 0 for c in contenders.values())
         if case["case"] != "projection":
             assert contenders[case["base"]]["samples"][0]["entries"] == case["entries"] == 72
-            assert case["oracle"]["reference_error"] < 1e-8
+            close = 0.02 if case["case"].startswith("sign") else 1e-8
+            assert case["oracle"]["reference_error"] < close
 
 
 def test_json_holds_aims_and_whether_they_are_met(results: dict[str, Any]) -> None:
