@@ -28,6 +28,7 @@ from subkern.gradients import Chunk, chunks
 
 Words = npt.NDArray[np.uint64]
 WORD = 64
+_FULL = np.uint64(2**64 - 1)
 _SHORT = 64  # rows of fewer coordinates share a block
 _BLOCK = 512  # coordinates of such a block
 _TILE_BYTES = 2 * 2**20  # gradient entries formed at a time: they stay in cache
@@ -172,17 +173,23 @@ def _pack_chunk(chunk: Chunk, layout: Layout, tolerance: float) -> tuple[Planes,
     positive = _packed(entries > tolerance, place, len(blocks), layout)
     nonzero = _packed(entries < -tolerance, place, len(blocks), layout)
     np.bitwise_or(nonzero, positive, out=nonzero)
-    zeroed = 0
-    if tolerance:
-        zeroed = int(np.count_nonzero(entries)) - int(np.bitwise_count(nonzero).sum())
+    zeroed = _count_zeroed(entries, nonzero) if tolerance else 0
     touched = nonzero.any(axis=(0, 2))
     if not touched.all():
         blocks, positive, nonzero = blocks[touched], positive[:, touched], nonzero[:, touched]
     positive, nonzero = (x.reshape(len(x), -1) for x in (positive, nonzero))
-    full = np.uint64(2**64 - 1)
-    at, gradients = np.nonzero((nonzero != full).T)  # what pads a block is 0 too
+    at, gradients = np.nonzero((nonzero != _FULL).T)  # what pads a block is 0 too
     mixed = np.stack([gradients, at], axis=1).astype(np.int32)
     return Planes(layout, blocks, positive, mixed, nonzero[gradients, at]), zeroed
+
+
+def _count_zeroed(entries: npt.NDArray[np.floating], nonzero: Words) -> int:
+    """Entries that are not 0 and not in `nonzero` ``[M, B, words]``; those in full words are."""
+    flags = nonzero.reshape(len(nonzero), -1)
+    if entries.shape[1] == flags.shape[1] * WORD:
+        at = np.nonzero(flags != _FULL)
+        entries, flags = entries.reshape(*flags.shape, WORD)[at], flags[at]
+    return int(np.count_nonzero(entries)) - int(np.bitwise_count(flags).sum())
 
 
 def _blocks(

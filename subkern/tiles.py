@@ -65,7 +65,7 @@ def choose_tiling(
             f" {need / 2**20:.0f} MiB of two examples: raise --memory or shorten the examples"
         )
     best: tuple[float, Tiling] | None = None
-    for share in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9):
+    for share in (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9):
         mine = max(budget * share, max(left_bytes))
         rest = budget - mine
         if right_bytes and rest < max(right_bytes):
