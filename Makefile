@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(ad
 # Each worker computes with one thread: two workers on two cores beat one worker on both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-.PHONY: help install demo test test-all lint format bench clean
+.PHONY: help install demo test test-all lint format bench bench-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -51,8 +51,12 @@ format: $(STAMP) ## put imports and layout in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## time the kernels against the paper's algorithm
+bench: $(STAMP) ## time kernels and projections against other ways to compute them, 15 minutes
 	$(BIN)/python -m benchmarks --out runs/bench
+
+bench-deps: $(STAMP) ## fetch the projections of TRAK and bergson, for `make bench`
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --upgrade --no-deps \
+		--target runs/bench-deps -r requirements-bench.txt
 
 clean: ## remove caches and build products; runs and the environment stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,19 +19,22 @@ class Contender(Protocol):
     name: str
     problem: Problem
 
-    def tune(self, say: Say) -> None:
-        """Find the settings that are fastest here."""
+    def tune(self, say: Say, seconds: float) -> None:
+        """Find the settings that are fastest here, in about so many seconds."""
 
     def values(self, problem: Problem) -> np.ndarray:
-        """The kernel ``[n, c, m, c]`` of `problem`, float64, computed this way."""
+        """Kernels ``[…, n, c, m, c]`` of `problem`, float64, computed this way."""
         ...
 
     def sample(self, turn: int) -> Sample:
         """Time one turn on a part of the problem that stands for the whole."""
         ...
 
-    def flops_per_entry(self) -> float:
-        """FLOPs of matrix products per entry of the whole kernel, counted as they run."""
+    def flops_per_entry(self) -> float | None:
+        """FLOPs of matrix products per entry of the whole kernel, counted on a part.
+
+        None where matrix products are not what it does.
+        """
         ...
 
     def settings(self) -> dict[str, Any]:

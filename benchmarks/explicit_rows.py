@@ -6,6 +6,7 @@ the kernel is rows × rowsᵀ. The n left rows stay in memory (n·c·P numbers),
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from benchmarks.contenders import Say
 from benchmarks.measure import Sample, counted, timed
 from benchmarks.problem import Examples, Problem, by_length, spread, tokens
 from subkern.capture import frozen
-from subkern.models import named_parameters
+from subkern.models import LogitModel, named_parameters
 
 _COLUMNS = (2**12, 2**14, 2**16)  # terms of one float32 product, before its sum in float64
 _SLICE = 16  # the product is timed on one of so many equal parts of the columns
@@ -42,8 +43,8 @@ class ExplicitRows:
         self.size = sum(p.numel() for p in self.parameters.values())
         self.search: dict[str, float] = {}
 
-    def tune(self, say: Say) -> None:
-        """Find the block of columns with the fastest product."""
+    def tune(self, say: Say, seconds: float) -> None:
+        """Find the block of columns with the fastest product; takes a second or two."""
         left, right = self._operands(self._form(spread(self.problem.left, 1)))
         for self.columns in _COLUMNS:
             seconds = min(timed(lambda: self._product(left, right))[0] for _ in range(2))
@@ -102,22 +103,8 @@ class ExplicitRows:
         }
 
     def _form(self, examples: Examples) -> Tensor:
-        """Rows ``[b·c, P]``: one forward and c backwards an example."""
-        model = self.problem.model
-        wanted = list(self.parameters.values())
-        c = model.num_logits
-        out = torch.empty(len(examples) * c, self.size, dtype=model.dtype)
-        with frozen(model), torch.enable_grad():
-            for p in wanted:
-                p.requires_grad_(True)
-            for i, example in enumerate(examples):
-                logits = model(model.collate([example]))[0]
-                for k in range(c):
-                    grads = torch.autograd.grad(
-                        logits[k], wanted, retain_graph=k < c - 1, materialize_grads=True
-                    )
-                    torch.cat([g.flatten() for g in grads], out=out[i * c + k])
-        return out
+        """Rows ``[b·c, P]``."""
+        return form_rows(self.problem.model, self.parameters, examples)
 
     def _product(self, left: Tensor, right: Tensor) -> Tensor:
         """Product left @ right.T in blocks of columns, summed in float64."""
@@ -142,3 +129,22 @@ class ExplicitRows:
         c = self.problem.model.num_logits
         share = max(1, self.size // _SLICE) / self.size
         return product_seconds / share / (len(self.problem.left) * self.stream * c * c)
+
+
+def form_rows(model: LogitModel, parameters: Mapping[str, Tensor], examples: Examples) -> Tensor:
+    """Gradients ``[b·c, P]`` over `parameters`: a forward and c backwards an example."""
+    wanted = list(parameters.values())
+    c = model.num_logits
+    size = sum(p.numel() for p in wanted)
+    out = torch.empty(len(examples) * c, size, dtype=model.dtype)
+    with frozen(model), torch.enable_grad():
+        for p in wanted:
+            p.requires_grad_(True)
+        for i, example in enumerate(examples):
+            logits = model(model.collate([example]))[0]
+            for k in range(c):
+                grads = torch.autograd.grad(
+                    logits[k], wanted, retain_graph=k < c - 1, materialize_grads=True
+                )
+                torch.cat([g.flatten() for g in grads], out=out[i * c + k])
+    return out

@@ -1,4 +1,4 @@
-"""subkern itself: the whole kernel, for real."""
+"""subkern itself: whole kernels, for real."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Say
-from benchmarks.measure import Sample, counted, timed
+from benchmarks.flops import kernel_flops
+from benchmarks.measure import Sample, timed
 from benchmarks.problem import Problem
-from subkern.compute import Running, compute_kernel
+from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
 from subkern.kernel import Kernel
+
+SWEEP = LoraGrid(ranks=(1, 2, 4, 8, 16, 32), seeds=(0, 1, 2))
+"""The rank sweep that is timed: 6 ranks × 3 seeds, all linear layers."""
 
 
 class Subkern:
@@ -19,40 +23,117 @@ class Subkern:
     Args:
         problem: the whole kernel.
         memory: its budget beyond the model.
+        counted: examples of each side on which FLOPs are counted.
+        rule: update rule.
     """
 
     name = "subkern"
 
-    def __init__(self, problem: Problem, memory: str = "3GiB") -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        memory: str = "3GiB",
+        counted: tuple[int, int] = (4, 8),
+        rule: str = "sgd",
+    ) -> None:
         self.problem = problem
         self.memory = memory
-        self.kernel: Kernel | None = None
+        self.counted = counted
+        self.rule = rule
+        self.recorded: dict[str, Any] = {}
 
-    def tune(self, say: Say) -> None:
+    def tune(self, say: Say, seconds: float) -> None:
         """Nothing: it plans by itself."""
 
     def values(self, problem: Problem) -> np.ndarray:
-        """The kernel ``[n, c, m, c]`` of `problem`."""
-        return self._compute(problem).values
+        """The kernel ``[n, c, m, c]`` of `problem`; both, stacked, if it is asymmetric."""
+        return both_directions(self._compute(problem))
 
     def sample(self, turn: int) -> Sample:
         """The whole kernel."""
-        seconds, self.kernel = timed(lambda: self._compute(self.problem))
+        seconds, kernel = timed(lambda: self._compute(self.problem))
+        self.recorded = kernel.provenance["recorded"]
         entries = self.problem.entries
-        recorded = self.kernel.provenance["recorded"]
-        parts = {"contraction_seconds": float(recorded["contraction_seconds"])}
-        parts["rest_seconds"] = seconds - parts["contraction_seconds"]
-        return Sample(seconds / entries, seconds, entries, parts=parts)
+        numbers = {k: v for k, v in self.recorded.items() if isinstance(v, int | float)}
+        return Sample(seconds / entries, seconds, entries, parts=numbers)
 
-    def flops_per_entry(self) -> float:
-        """FLOPs an entry of the whole kernel, capture and checks included."""
-        flops, self.kernel = counted(lambda: self._compute(self.problem))
-        return flops / self.problem.entries
+    def flops_per_entry(self) -> float | None:
+        """FLOPs an entry of the whole kernel, counted on a part of it; of products only."""
+        if self.rule != "sgd":
+            return None
+        return kernel_flops(self.problem, *self.counted) / self.problem.entries
 
     def settings(self) -> dict[str, Any]:
-        """Memory budget."""
-        return {"memory": self.memory, "engine": "factors"}
+        """Rule, memory budget, what FLOPs are counted on, and what the last run recorded."""
+        return {
+            "rule": self.rule,
+            "memory": self.memory,
+            "engine": "factors",
+            "flops_counted_on": list(self.counted),
+            "recorded": self.recorded,
+        }
 
     def _compute(self, problem: Problem) -> Kernel:
         running = Running(memory=self.memory)
-        return compute_kernel(problem.model, problem.left, problem.right, running=running)
+        return compute_kernel(
+            problem.model, problem.left, problem.right, rule=self.rule, running=running
+        )
+
+
+def both_directions(kernel: Kernel) -> np.ndarray:
+    """Values ``[n, c, m, c]``, or with the reverse of an asymmetric kernel ``[2, n, c, m, c]``."""
+    reverse = getattr(kernel, "reverse", None)
+    return kernel.values if reverse is None else np.stack([kernel.values, reverse])
+
+
+class RankSweep:
+    """`sweep_lora`: full fine-tuning's kernel and LoRA's at every rank and seed, in one pass.
+
+    Args:
+        problem: the whole kernel.
+        memory: its budget beyond the model.
+        grid: ranks and seeds.
+    """
+
+    name = "rank sweep"
+
+    def __init__(self, problem: Problem, memory: str = "3GiB", grid: LoraGrid = SWEEP) -> None:
+        self.problem = problem
+        self.memory = memory
+        self.grid = grid
+
+    def tune(self, say: Say, seconds: float) -> None:
+        """Nothing: it plans by itself."""
+
+    def values(self, problem: Problem) -> np.ndarray:
+        """Its kernel of the first seed at the largest rank, ``[n, c, m, c]``."""
+        running = Running(memory=self.memory)
+        swept = sweep_lora(
+            problem.model, problem.left, problem.right, grid=self.grid, running=running
+        )
+        return swept.kernels[self.grid.seeds[0], max(self.grid.ranks)].values
+
+    def sample(self, turn: int) -> Sample:
+        """The whole sweep, its seconds shared by the entries of one kernel."""
+        whole, running = self.problem, Running(memory=self.memory)
+        seconds, swept = timed(
+            lambda: sweep_lora(
+                whole.model, whole.left, whole.right, grid=self.grid, running=running
+            )
+        )
+        parts = {"contraction_seconds": float(swept.cost["contraction_seconds"])}
+        parts["rest_seconds"] = seconds - parts["contraction_seconds"]
+        entries = whole.entries
+        return Sample(seconds / entries, seconds, entries * (1 + len(swept.kernels)), parts=parts)
+
+    def flops_per_entry(self) -> None:
+        """Not counted."""
+
+    def settings(self) -> dict[str, Any]:
+        """Grid and memory budget."""
+        return {
+            "ranks": list(self.grid.ranks),
+            "seeds": list(self.grid.seeds),
+            "targets": str(self.grid.targets),
+            "memory": self.memory,
+        }

@@ -10,15 +10,14 @@ these rows of ``jvp`` pushes each as a tangent of the parameters through the mod
 * the Jacobian is taken example by example (a batch of b would cost b times more an example);
 * only the read position goes through the decoder;
 * no garbage collection per block;
-* batch sizes are the fastest of a search.
+* batch sizes are the fastest of a search (see `benchmarks.batching`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,30 +26,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vmap
 
+from benchmarks.batching import AS_SHIPPED, Batching, BatchSearch
 from benchmarks.contenders import Say
 from benchmarks.measure import Sample, counted, timed
-from benchmarks.problem import Examples, Problem, batches, padded, strata
+from benchmarks.problem import Examples, Problem, batches, padded, strata, tokens
 
 Rows = dict[str, Tensor]
 """Parameter name → rows of the Jacobian ``[r, *shape]``."""
 
 
-@dataclass(frozen=True)
-class Batching:
-    """How many examples run together on each side."""
-
-    left: int
-    right: int
-
-    def __str__(self) -> str:
-        return f"{self.left} x {self.right}"
-
-
-AS_SHIPPED = Batching(1, 1)
-"""What its script runs with, and a garbage collection after every block."""
-
-_LONG = 2.0  # seconds of a block that need no second look
-_SEARCH_ENTRIES = 160  # a search block with more entries than this takes too long to try
+_LONG = 1.0  # seconds of a block that need no second look
+_MOST_ENTRIES = 160  # larger blocks gain nothing and need more than 10 GiB on SmolLM2
+_TURN = 25.0  # seconds of blocks a turn, if one block is not longer
 
 
 class PaperAlgorithm:
@@ -60,7 +47,8 @@ class PaperAlgorithm:
         problem: the whole kernel.
         batching: settled batch sizes; None has `tune` search for the best.
         collect: collect garbage after every block, as the paper's code does.
-        blocks: right batches timed a turn.
+        blocks: most right batches timed a turn.
+        left_sizes: left batch sizes to try.
         right_sizes: right batch sizes to try.
     """
 
@@ -73,28 +61,26 @@ class PaperAlgorithm:
         *,
         collect: bool = False,
         blocks: int = 3,
-        right_sizes: tuple[int, ...] = (1, 8, 16, 32),
+        left_sizes: Sequence[int] = (2, 4, 8),
+        right_sizes: Sequence[int] = (8, 16, 32),
     ) -> None:
         self.problem = problem
         self.batching = batching or AS_SHIPPED
         self.collect = collect
         self.blocks = blocks
-        self.right_sizes = right_sizes if batching is None else ()
+        self.sizes = (left_sizes, right_sizes) if batching is None else None
         self.search: dict[str, float] = {}
         self.parameters = {k: p.detach() for k, p in problem.model.named_parameters()}
 
-    def tune(self, say: Say) -> None:
-        """Try right batch sizes with one left example, then larger left batches."""
-        for right in self.right_sizes:
-            self._try(Batching(1, right), say)
-        if not self.right_sizes:
+    def tune(self, say: Say, seconds: float) -> None:
+        """Search for the fastest batch sizes, unless they are settled."""
+        if self.sizes is None:
             return
-        best = self._best().right
-        sizes = sorted({max(1, best // 4), max(1, best // 2), best})
-        for candidate in (Batching(left, right) for left in (2, 4) for right in sizes):
-            if candidate.left * candidate.right <= _SEARCH_ENTRIES:
-                self._try(candidate, say)
-        self.batching = self._best()
+        search = BatchSearch(self._try, lambda line: say(f"paper, {line}"), seconds)
+        self.batching = search.run(*self.sizes, most=_MOST_ENTRIES)
+        self.search = search.ms_per_entry
+        block = self.search[str(self.batching)] / 1e3 * self.batching.left * self.batching.right
+        self.blocks = max(1, min(self.blocks, int(_TURN / block)))
 
     def values(self, problem: Problem) -> np.ndarray:
         """The kernel ``[n, c, m, c]`` of `problem`."""
@@ -149,13 +135,21 @@ class PaperAlgorithm:
         return right, every * len(left) / sum(len(e.input_ids) for e in left)
 
     def flops_per_entry(self) -> float:
-        """FLOPs an entry: of one Jacobian and one block of middling length."""
+        """FLOPs an entry, of one Jacobian and one block of middling length.
+
+        A block's are linear in its examples and affine in its rows, so they are counted on two
+        examples with one row and with two.
+        """
         lefts = batches(self.problem.left, self.batching.left)
         rights = batches(self.problem.right, self.batching.right)
         left, right = lefts[len(lefts) // 2], rights[len(rights) // 2]
-        jacobian, rows = counted(lambda: self.jacobian(left))
-        block, _ = counted(lambda: self.block(rows, right))
-        return self._sample(left, [right], jacobian, block).seconds_per_entry
+        jacobian, rows = counted(lambda: self.jacobian(left[:1]))
+        few = right[-2:]
+        one, two = (counted(partial(self.block, _first(rows, k), few))[0] for k in (1, 2))
+        count = len(left) * self.problem.model.num_logits
+        block = (one + (count - 1) * (two - one)) * padded(right) / padded(few)
+        share = tokens(left) / tokens(left[:1])
+        return self._sample(left, [right], jacobian * share, block).seconds_per_entry
 
     def settings(self) -> dict[str, Any]:
         """Batch sizes, and what the search measured (milliseconds per entry)."""
@@ -192,8 +186,8 @@ class PaperAlgorithm:
         batch = model.collate(examples)
         return lambda theta: functional_call(model, theta, (batch,))
 
-    def _try(self, batching: Batching, say: Say) -> None:
-        """Time one block of middling length."""
+    def _try(self, batching: Batching) -> float:
+        """Seconds per entry by one block of middling length."""
         self.batching = batching
         rights = batches(self.problem.right, batching.right)
         lefts = batches(self.problem.left, batching.left)
@@ -202,14 +196,12 @@ class PaperAlgorithm:
         block, _ = timed(lambda: self.block(rows, right))
         if block < _LONG:  # a short one again: the first of a shape warms up
             block = min(block, timed(lambda: self.block(rows, right))[0])
-        found = self._sample(left, [right], jacobian, block).seconds_per_entry
-        self.search[str(batching)] = 1e3 * found
-        say(f"paper, batches {batching}: {1e3 * found:.1f} ms per entry")
+        return self._sample(left, [right], jacobian, block).seconds_per_entry
 
-    def _best(self) -> Batching:
-        best = min(self.search, key=lambda key: self.search[key])
-        left, right = best.split(" x ")
-        return Batching(int(left), int(right))
+
+def _first(rows: Rows, count: int) -> Rows:
+    """`count` rows, the first over and over: what they hold does not matter for FLOPs."""
+    return {name: value[:1].expand(count, *value.shape[1:]) for name, value in rows.items()}
 
 
 @contextlib.contextmanager

@@ -1,122 +1,101 @@
-"""One case: tune, check, count and time every contender, taking turns."""
+"""Everything on one model: tune, check, count and time every entrant, taking turns."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
-from benchmarks.accuracy import Oracle, errors, make_oracle
-from benchmarks.contenders import Contender, Say
-from benchmarks.explicit_rows import ExplicitRows
+from benchmarks.cases import Case, Entrant, Plan
+from benchmarks.contenders import Say
 from benchmarks.measure import PeakMemory, Sample, release_memory, resident_bytes
-from benchmarks.ours import Subkern
-from benchmarks.paper import AS_SHIPPED, PaperAlgorithm
 from benchmarks.problem import Problem, tokens
 
-OURS = "subkern"
+_SLACK = 1.15  # a turn may take so many times as long as the last one did
+_PREPARATION = 0.2  # of the time there is, at most, for searches of batch sizes
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much to measure.
-
-    Attributes:
-        rounds: turns of every contender.
-        oracle: examples of each side in the part that is checked against float64.
-        blocks: right batches of the paper's algorithm a turn.
-        right_sizes: right batch sizes it tries.
-        memory: subkern's budget beyond the model.
-    """
-
-    rounds: int = 3
-    oracle: tuple[int, int] = (4, 8)
-    blocks: int = 3
-    right_sizes: tuple[int, ...] = (1, 8, 16, 32)
-    memory: str = "3GiB"
-
-
-@dataclass
-class Entrant:
-    """A contender and what was measured of it."""
-
-    label: str
-    contender: Contender
-    errors: dict[str, float] = field(default_factory=dict)
-    flops_per_entry: float = 0.0
-    samples: list[Sample] = field(default_factory=list)
-
-    @property
-    def seconds_per_entry(self) -> float:
-        """Median of the turns."""
-        return median(s.seconds_per_entry for s in self.samples)
-
-    @property
-    def peak_bytes(self) -> float:
-        """Most of any turn."""
-        return max(s.peak_bytes for s in self.samples)
-
-
-def entrants(problem: Problem, plan: Plan) -> list[Entrant]:
-    """All contenders, in the order of their turns."""
-    best = PaperAlgorithm(problem, blocks=plan.blocks, right_sizes=plan.right_sizes)
-    shipped = PaperAlgorithm(problem, AS_SHIPPED, collect=True, blocks=2 * plan.blocks)
-    return [
-        Entrant("paper, best batches", best),
-        Entrant("paper, as shipped", shipped),
-        Entrant("Jacobian rows", ExplicitRows(problem)),
-        Entrant(OURS, Subkern(problem, plan.memory)),
-    ]
-
-
-def race(problem: Problem, plan: Plan, say: Say, deadline: float) -> dict[str, Any]:
-    """Measure one case; the record is JSON-able.
+def race(
+    problem: Problem, cases: Sequence[Case], plan: Plan, say: Say, deadline: float
+) -> list[dict[str, Any]]:
+    """Measure the entrants of all `cases`; one JSON-able record a case.
 
     Args:
         problem: the kernel.
+        cases: comparisons; what two of them share is timed once.
         plan: how much to measure.
         say: takes progress lines.
-        deadline: `time.monotonic` after which no further round begins.
+        deadline: `time.monotonic` when it should be over (see `take_turns`).
     """
     say(f"{problem.title}: {len(problem.left)} x {len(problem.right)} examples")
-    problem.model(
-        problem.model.collate(problem.left[:1])
-    )  # touch the weights: they count as loaded
+    first = problem.model.collate(problem.left[:1])
+    problem.model(first)  # touch the weights: they count as loaded
     release_memory()
     base = resident_bytes()
-    oracle = make_oracle(problem, *plan.oracle)
-    say(f"float64 kernel: two entries are within {oracle.reference_error:.0e} of the reference")
-    field_ = entrants(problem, plan)
-    for entrant in field_:
-        entrant.contender.tune(say)
-        _prepare(entrant, oracle, say)
-    _rounds(field_, plan.rounds, base, say, deadline)
-    return _record(problem, field_, oracle, base)
+    search = min(plan.search, _PREPARATION * (deadline - time.monotonic()))
+    entrants = list({e.label: e for case in cases for e in case.field.values()}.values())
+    for entrant in entrants:
+        prepare(entrant, say, search)
+    take_turns(entrants, plan.rounds, base, say, deadline)
+    return [_record(problem, case, base) for case in cases]
 
 
-def _prepare(entrant: Entrant, oracle: Oracle, say: Say) -> None:
-    """Check against float64 and count FLOPs; also warms up what a first call compiles or caches."""
-    entrant.errors = errors(entrant.contender.values(oracle.problem), oracle.values)
+def prepare(entrant: Entrant, say: Say, search: float) -> None:
+    """Tune, check against float64 and count FLOPs.
+
+    Also warms up what a first call compiles or caches.
+    """
+    started = time.monotonic()
+    entrant.contender.tune(say, search)
+    entrant.errors = entrant.check.errors(entrant.contender, *entrant.checked_on)
     release_memory()
     entrant.flops_per_entry = entrant.contender.flops_per_entry()
     release_memory()
     say(
         f"{entrant.label}: error {entrant.errors['raw']:.1e} raw,"
-        f" {entrant.errors['centred']:.1e} centred,"
-        f" {entrant.flops_per_entry / 1e9:.3g} GFLOP per entry"
+        f" {entrant.errors['centred']:.1e} centred"
+        f" (prepared in {time.monotonic() - started:.0f} s)"
     )
 
 
-def _rounds(field_: Sequence[Entrant], rounds: int, base: float, say: Say, deadline: float) -> None:
-    longest = 0.0
+class Turns(Protocol):
+    """What can be timed turn by turn."""
+
+    label: str
+    samples: list[Sample]
+
+    @property
+    def contender(self) -> Sampled:
+        """Whose turns they are."""
+        ...
+
+
+class Sampled(Protocol):
+    """What can be timed once."""
+
+    def sample(self, turn: int) -> Sample:
+        """Time one turn."""
+        ...
+
+
+def take_turns(
+    entrants: Sequence[Turns], rounds: int, base: float, say: Say, deadline: float
+) -> None:
+    """Time every entrant once a round.
+
+    The first round is whole whatever it takes; afterwards no turn begins that would end after
+    `deadline`, going by the entrant's last one.
+    """
     for turn in range(rounds):
-        started = time.monotonic()
-        if turn and started + longest > deadline:
-            say(f"time is up after {turn} of {rounds} rounds")
-            return
-        for entrant in field_:
+        for entrant in entrants:
+            if len(entrant.samples) < turn:
+                continue  # has had its last turn
+            last = entrant.samples[-1].wall_seconds if turn else 0.0
+            if turn and time.monotonic() + _SLACK * last > deadline:
+                say(f"no time for turn {turn + 1} of {entrant.label}: about {last:.0f} s")
+                continue
             release_memory()
             with PeakMemory(base) as memory:
                 sample = entrant.contender.sample(turn)
@@ -126,15 +105,14 @@ def _rounds(field_: Sequence[Entrant], rounds: int, base: float, say: Say, deadl
                 f" {1e3 * sample.seconds_per_entry:.4g} ms per entry"
                 f" ({sample.entries} entries in {sample.wall_seconds:.1f} s)"
             )
-        longest = max(longest, time.monotonic() - started)
 
 
-def _record(
-    problem: Problem, field_: Sequence[Entrant], oracle: Oracle, base: float
-) -> dict[str, Any]:
-    ours = next(e for e in field_ if e.label == OURS)
+def _record(problem: Problem, case: Case, base: float) -> dict[str, Any]:
+    contenders = results(case)
+    part = case.check.part
     return {
-        "case": problem.name,
+        "case": case.name,
+        "problem": problem.name,
         "title": problem.title,
         "model": problem.model.description,
         "parameters": sum(p.numel() for p in problem.model.parameters()),
@@ -145,12 +123,20 @@ def _record(
         "entries": problem.entries,
         "loaded_bytes": base,
         "oracle": {
-            "left": len(oracle.problem.left),
-            "right": len(oracle.problem.right),
-            "reference_error": oracle.reference_error,
+            "left": len(part.left),
+            "right": len(part.right),
+            "reference_error": case.check.oracle.reference_error,
         },
-        "contenders": [_contender(e, ours) for e in field_],
+        "base": case.base,
+        "contenders": list(contenders.values()),
+        "aims": [aim.record(contenders) for aim in case.aims],
     }
+
+
+def results(case: Case) -> dict[str, dict[str, Any]]:
+    """Label → what was measured, JSON-able."""
+    ours = case.field[case.base]
+    return {label: _contender(label, e, ours) for label, e in case.field.items()}
 
 
 def _side(examples: Sequence[Any]) -> dict[str, Any]:
@@ -158,11 +144,11 @@ def _side(examples: Sequence[Any]) -> dict[str, Any]:
     return {"examples": len(examples), "tokens": tokens(examples), "longest": max(lengths)}
 
 
-def _contender(entrant: Entrant, ours: Entrant) -> dict[str, Any]:
-    turns = zip(entrant.samples, ours.samples, strict=True)
+def _contender(label: str, entrant: Entrant, ours: Entrant) -> dict[str, Any]:
+    turns = zip(entrant.samples, ours.samples, strict=False)  # one may have had a turn more
     ratios = [mine.seconds_per_entry / base.seconds_per_entry for mine, base in turns]
     return {
-        "label": entrant.label,
+        "label": label,
         "seconds_per_entry": entrant.seconds_per_entry,
         "ratio": median(ratios),
         "ratio_by_round": ratios,
@@ -170,6 +156,7 @@ def _contender(entrant: Entrant, ours: Entrant) -> dict[str, Any]:
         "flops_per_entry": entrant.flops_per_entry,
         "error_raw": entrant.errors["raw"],
         "error_centred": entrant.errors["centred"],
+        "checked_on": list(entrant.checked_on),
         "settings": entrant.contender.settings(),
         "samples": [asdict(s) for s in entrant.samples],
     }

@@ -1,0 +1,82 @@
+"""FLOPs of a whole kernel by subkern, counted on a part of it.
+
+Counting slows every operation down, so the whole is never run under the counter: the capture is
+counted on some examples and scales as their tokens; each kind of parameter is contracted once at
+full size, with the factors of those examples over and over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import counted
+from benchmarks.problem import Examples, Problem, by_length, tokens
+from subkern.capture import Captured, capture
+from subkern.contraction import contract
+from subkern.factors import Factor, Outer, Rows
+from subkern.models import LogitModel, named_parameters
+
+
+def kernel_flops(problem: Problem, left: int, right: int) -> float:
+    """FLOPs of capture and contraction of `problem`, counted on `left` + `right` examples.
+
+    Left out are the checks before the start: a few examples' captures. Exact where the part is
+    the whole.
+    """
+    part = problem.subset(left, right)
+    parameters = named_parameters(problem.model)
+    every = problem.left + problem.right
+    chosen = part.left + part.right
+    counts = [
+        counted(partial(_capture, problem.model, parameters, s)) for s in (part.left, part.right)
+    ]
+    captured = sum(flops for flops, _ in counts) * tokens(every) / tokens(chosen)
+    sizes = len(problem.left), len(problem.right)
+    full = [_repeated(one, size) for (_, one), size in zip(counts, sizes, strict=True)]
+    return captured + _contraction(problem, parameters, *full)
+
+
+def _capture(model: LogitModel, parameters: Mapping[str, Tensor], side: Examples) -> list[Captured]:
+    return [capture(model, parameters, [e]) for e in by_length(side)]
+
+
+def _repeated(captured: Sequence[Captured], size: int) -> dict[str, list[Factor]]:
+    """Factors of `size` examples: those of `captured` over and over, shared and not copied."""
+    names = dict.fromkeys(name for one in captured for name in one.factors)
+    listed = {n: [f for one in captured for f in one.factors.get(n, [])] for n in names}
+    return {n: [found[i % len(found)] for i in range(size)] for n, found in listed.items()}
+
+
+def _contraction(
+    problem: Problem,
+    parameters: Mapping[str, Tensor],
+    left: Mapping[str, list[Factor]],
+    right: Mapping[str, list[Factor]],
+) -> float:
+    """FLOPs of contracting every parameter; equal kinds are counted once."""
+    c = problem.model.num_logits
+    known: dict[tuple[object, ...], float] = {}
+    total = 0.0
+    for name, value in parameters.items():
+        if name not in left or name not in right:
+            continue
+        pair = left[name], right[name]
+        kind = (value.shape, *(_lengths(side) for side in pair))
+        if kind not in known:
+            mine, theirs = (Captured({name: s}, torch.zeros(len(s), c)) for s in pair)
+            work = partial(contract, mine, theirs, {name: value.shape}, c)
+            known[kind], _ = counted(work)
+        total += known[kind]
+    return total
+
+
+def _lengths(factors: Sequence[Factor]) -> tuple[int, ...]:
+    """What decides the work beside the shape: positions or rows of every example."""
+    return tuple(
+        len(f.inputs) if isinstance(f, Outer) else len(f.ids) if isinstance(f, Rows) else 0
+        for f in factors
+    )
