@@ -141,10 +141,11 @@ def kernel(**asked: Any) -> None:
     The same command again continues an interrupted run, or says "up to date".
     """
     from analyses.terminal import ProgressBar
-    from subkern.compute import Running, as_subspace, compute_kernel, kernel_identity
+    from subkern.compute import compute_kernel, kernel_identity
     from subkern.lmk import export_lmk
     from subkern.loading import load_model
     from subkern.rules import parse_rule
+    from subkern.running import Running, as_subspace
     from subkern.tasks import get_task
 
     out, task = asked["out"], get_task(asked["task"])

@@ -44,13 +44,13 @@ def features(**asked: Any) -> None:
     import pandas as pd
 
     from analyses.terminal import ProgressBar, show
-    from subkern.compute import Running, as_subspace
     from subkern.data import load_examples
     from subkern.errors import UserError
     from subkern.feature_error import feature_error
     from subkern.features import compute_features
     from subkern.loading import load_model
     from subkern.random_subspace import RandomSubspace
+    from subkern.running import Running, as_subspace
     from subkern.tasks import get_task
 
     task, inner = get_task(asked["task"]), as_subspace(asked["subspace"])

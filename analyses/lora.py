@@ -32,14 +32,15 @@ from analyses.report import png, render
 from analyses.results import FIGURE_FOLDER, REPORT, Results, RunDirectory, State, replacing
 from subkern import provenance
 from subkern.agreement.predictions import Score
-from subkern.compute import LoraGrid, LoraSweep, Running, sweep_targets
 from subkern.data import Example
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.loading import load_model
-from subkern.lora_sweep import resolve_sets
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import LoraSweep, resolve_sets, sweep_targets
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
+from subkern.running import Running
 from subkern.target_sets import resolve
 from subkern.tiles import Progress
 

@@ -18,8 +18,8 @@ from subkern.agreement import (
     prediction_interval,
 )
 from subkern.agreement.predictions import Score
-from subkern.compute import LoraSweep
 from subkern.kernel import Kernel
+from subkern.lora_sweep import LoraSweep
 
 __all__ = ["measure"]
 

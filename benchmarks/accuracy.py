@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.contenders import Contender
 from benchmarks.ours import SWEEP, both_directions
 from benchmarks.problem import Problem
-from subkern.compute import LoraGrid, compute_kernel
+from subkern.compute import compute_kernel
+from subkern.lora_grid import LoraGrid
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from benchmarks.ours import SWEEP, RankSweep, Subkern
 from benchmarks.paper import PaperAlgorithm
 from benchmarks.paper_signs import PaperSigns
 from benchmarks.problem import Problem
-from subkern.compute import LoraGrid
+from subkern.lora_grid import LoraGrid
 from subkern.tiles import parse_memory
 
 OURS = "subkern"

@@ -10,8 +10,11 @@ from benchmarks.contenders import Say
 from benchmarks.flops import kernel_flops
 from benchmarks.measure import Sample, timed
 from benchmarks.problem import Problem
-from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.compute import compute_kernel
 from subkern.kernel import Kernel
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
+from subkern.running import Running
 
 SWEEP = LoraGrid(ranks=(1, 2, 4, 8, 16, 32), seeds=(0, 1, 2))
 """The rank sweep that is timed: 6 ranks × 3 seeds, all linear layers."""

@@ -18,10 +18,10 @@ _HOME = {
     "Features": "features",
     "Kernel": "kernel",
     "LogitModel": "models",
-    "LoraGrid": "compute",
-    "LoraSweep": "compute",
+    "LoraGrid": "lora_grid",
+    "LoraSweep": "lora_sweep",
     "RandomSubspace": "random_subspace",
-    "Running": "compute",
+    "Running": "running",
     "Prompt": "prompts",
     "TASKS": "tasks",
     "Task": "tasks",
@@ -34,8 +34,8 @@ _HOME = {
     "load_examples": "data",
     "load_model": "loading",
     "sweep_dimensions": "dimension_sweep",
-    "sweep_lora": "compute",
-    "sweep_targets": "compute",
+    "sweep_lora": "lora_sweep",
+    "sweep_targets": "lora_sweep",
 }
 
 __all__ = [
@@ -67,14 +67,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from subkern.compute import (
-        LoraGrid,
-        LoraSweep,
-        Running,
-        compute_kernel,
-        sweep_lora,
-        sweep_targets,
-    )
+    from subkern.compute import compute_kernel
     from subkern.data import Example, load_examples
     from subkern.dimension_sweep import sweep_dimensions
     from subkern.errors import UserError
@@ -82,9 +75,12 @@ if TYPE_CHECKING:
     from subkern.kernel import Kernel
     from subkern.lmk import export_lmk, import_lmk
     from subkern.loading import load_model
+    from subkern.lora_grid import LoraGrid
+    from subkern.lora_sweep import LoraSweep, sweep_lora, sweep_targets
     from subkern.models import Batch, LogitModel
     from subkern.prompts import EncodedExample, Prompt
     from subkern.random_subspace import RandomSubspace
+    from subkern.running import Running
     from subkern.tasks import TASKS, Task, get_task
 
 

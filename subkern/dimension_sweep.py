@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subkern import compute
 from subkern.capture import Captured
 from subkern.checks import make_plan
+from subkern.compute import entrywise, kernel_identity, run_rule
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel
@@ -20,6 +20,17 @@ from subkern.projected import batches, project_captured, rows_kernels
 from subkern.projections import Cell
 from subkern.random_subspace import RandomSubspace
 from subkern.rules import UpdateRule, as_rule
+from subkern.running import (
+    Running,
+    Timed,
+    as_subspace,
+    check_examples,
+    full_block,
+    make_job,
+    make_store,
+    peak_bytes,
+    to_kernel,
+)
 from subkern.sketching import Projections
 from subkern.subspaces import Coordinates, Subspace
 
@@ -53,7 +64,7 @@ def sweep_dimensions(
     allocation: str = "global",
     rule: UpdateRule | str = "sgd",
     inner: Subspace | str = "full",
-    running: compute.Running | None = None,
+    running: Running | None = None,
 ) -> DimensionSweep:
     """The kernel of `inner` and of every random subspace of it, from one capture an example.
 
@@ -77,29 +88,29 @@ def sweep_dimensions(
             to sweep.
     """
     right = left if right is None else right
-    running, inner, rule = running or compute.Running(), compute.as_subspace(inner), as_rule(rule)
+    running, inner, rule = running or Running(), as_subspace(inner), as_rule(rule)
     cells = [Cell(kind, seed, dim) for kind in kinds for seed in seeds for dim in dims]
     if not cells:
         raise UserError("nothing to sweep: name at least one kind, seed and dimension")
-    compute._check_examples(left, right)
+    check_examples(left, right)
     coordinates = inner.attach(model)
     sizes = {n: p.numel() for n, p in coordinates.parameters.items()}
     subspaces = {c: RandomSubspace(c.dim, c.kind, c.seed, allocation, inner) for c in cells}
     projector = _Projector(coordinates, Projections(cells, sizes, allocation))
     started = time.perf_counter()
-    base = compute.kernel_identity(model, left, right, rule=rule, subspace=inner)
+    base = kernel_identity(model, left, right, rule=rule, subspace=inner)
     plan = make_plan(coordinates.model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = compute._Timed(compute._full_block(coordinates))
-    job = replace(compute._job(coordinates, plan, block, running, rule), seen=projector)
+    block = Timed(full_block(coordinates))
+    job = replace(make_job(coordinates, plan, block, running, rule), seen=projector)
     swept = {"sweep": [s.describe() for s in subspaces.values()]}
-    store = compute._store(running, base | swept)
-    outcome, spent = compute.run_rule(job, block, rule, left, right, store, running.progress)
+    store = make_store(running, base | swept)
+    outcome, spent = run_rule(job, block, rule, left, right, store, running.progress)
     projector.catch_up(job, [*left, *right])
 
     def kernel(values: np.ndarray, subspace: Subspace) -> Kernel:
-        used = compute.entrywise(rule, subspace, "factors")
+        used = entrywise(rule, subspace, "factors")
         provenance = base | used.describe() | {"subspace": subspace.describe()}
-        return compute._kernel(values, outcome, left, right, provenance, {})
+        return to_kernel(values, outcome, left, right, provenance, {})
 
     mine, theirs = projector.rows(left), projector.rows(right)
     kernels = {
@@ -109,7 +120,7 @@ def sweep_dimensions(
     cost = spent | {
         "projection_seconds": projector.seconds,
         "seconds": time.perf_counter() - started,
-        "peak_bytes": compute._peak_bytes(),
+        "peak_bytes": peak_bytes(),
     }
     return DimensionSweep(kernel(outcome.values, inner), kernels, cost)
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subkern import compute
+from subkern.compute import compute_kernel
 from subkern.errors import UserError
 from subkern.features import Features, kernel_from_features
 from subkern.kernel import Kernel
 from subkern.models import LogitModel
 from subkern.projections import jl_epsilon
 from subkern.random_subspace import RandomSubspace
+from subkern.running import Running
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -91,7 +92,7 @@ def feature_error(
     subspace: RandomSubspace,
     sample: int = 32,
     seed: int = 0,
-    running: compute.Running | None = None,
+    running: Running | None = None,
 ) -> SketchError:
     """Error of `features` against the exact kernel of `sample` of the examples, drawn by `seed`.
 
@@ -107,6 +108,6 @@ def feature_error(
     count = min(sample, len(examples))
     drawn = np.random.default_rng(seed).permutation(len(examples))[:count]
     picked = [examples[i] for i in sorted(drawn.tolist())]
-    exact = compute.compute_kernel(model, picked, subspace=subspace.inner, running=running)
+    exact = compute_kernel(model, picked, subspace=subspace.inner, running=running)
     sketched = kernel_from_features(features.select([e.id for e in picked]))
     return sketch_error(exact, sketched, subspace.dim)

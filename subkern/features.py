@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subkern import compute
 from subkern.checks import make_plan
+from subkern.compute import kernel_identity
 from subkern.errors import UserError
 from subkern.feature_store import FeatureStore, holds_features
 from subkern.kernel import Kernel, Selection
@@ -25,6 +25,7 @@ from subkern.projected import no_block, project_captured, rows_kernels, rows_per
 from subkern.provenance import differences, fingerprint, summary
 from subkern.random_subspace import Projection, RandomSubspace
 from subkern.rules import UpdateRule, as_rule
+from subkern.running import Running, check_examples
 from subkern.tiles import parse_memory
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def compute_features(
     *,
     subspace: RandomSubspace,
     out: str | Path,
-    running: compute.Running | None = None,
+    running: Running | None = None,
     overwrite: bool = False,
 ) -> Features:
     """Project the gradients of `examples` and stream them to `out`.
@@ -127,8 +128,8 @@ def compute_features(
     Raises:
         UserError: as `compute_kernel`; `out` holds features of other settings, or something else.
     """
-    running, out = running or compute.Running(), Path(out)
-    compute._check_examples(examples, examples)
+    running, out = running or Running(), Path(out)
+    check_examples(examples, examples)
     coordinates = subspace.attach(model)
     assert coordinates.projection is not None
     provenance = features_identity(model, examples, subspace)
@@ -155,7 +156,7 @@ def features_identity(
     model: LogitModel, examples: Sequence[EncodedExample], subspace: RandomSubspace
 ) -> dict[str, Any]:
     """Everything that decides the features of `examples`."""
-    identity = compute.kernel_identity(model, examples, examples, subspace=subspace)
+    identity = kernel_identity(model, examples, examples, subspace=subspace)
     examples_of = identity.pop("examples")["left"]
     return {**identity, "examples": examples_of, "stored": "float32"}
 
@@ -193,7 +194,7 @@ def _fill(
     job: Job,
     projection: Projection,
     examples: Sequence[EncodedExample],
-    running: compute.Running,
+    running: Running,
 ) -> None:
     shapes = {n: p.shape for n, p in job.parameters.items()}
     for k, picks in enumerate(store.chunks):

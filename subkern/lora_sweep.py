@@ -1,31 +1,41 @@
-"""What a LoRA sweep covers and gives, for several target sets from one capture.
-
-Kernels of disjoint parameters add up. So the parameters are cut into parts that no target set
-divides (query and value projections, the rest of attention, MLPs, …), what a part contributes is
-computed once, and every target set adds up its own parts.
-"""
+"""Kernels of full fine-tuning and of LoRA at every rank, seed and target set, from one capture."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from subkern import lora
-from subkern.capture import Captured
-from subkern.contraction import contract
+from subkern.checks import make_plan
 from subkern.errors import UserError
 from subkern.kernel import Kernel
-from subkern.lora_updates import sweep_updates
-from subkern.models import LogitModel
-from subkern.pairwise import Block
-from subkern.rules import UpdateRule
-from subkern.subspaces import Coordinates
+from subkern.lora import SweepLayers
+from subkern.lora_grid import LoraGrid
+from subkern.lora_parts import sweep_blocks
+from subkern.models import LogitModel, named_parameters
+from subkern.pairwise import run
+from subkern.rules import UpdateRule, as_rule
+from subkern.running import (
+    Running,
+    Timed,
+    check_examples,
+    make_job,
+    make_store,
+    model_identity,
+    peak_bytes,
+    to_kernel,
+)
+from subkern.subspaces import Coordinates, Full
 from subkern.target_sets import Targets
-from subkern.updates import update_block
+
+if TYPE_CHECKING:
+    from subkern.prompts import EncodedExample
 
 
 @dataclass(frozen=True)
@@ -51,39 +61,95 @@ class LoraSweep:
     cost: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class LoraGrid:
-    """What a LoRA sweep covers.
+def sweep_lora(
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample] | None = None,
+    *,
+    grid: LoraGrid | None = None,
+    rule: UpdateRule | str = "sgd",
+    running: Running | None = None,
+) -> LoraSweep:
+    """Every kernel of `grid` and full fine-tuning's by `rule`, from one capture of the base model.
 
-    Attributes:
-        ranks: ranks, any order.
-        seeds: adapter seeds.
-        targets: as in `subkern.lora.Lora`.
-        alpha: LoRA's α.
-        rslora: rank-stabilised scaling.
+    Each LoRA kernel equals
+    ``compute_kernel(model, left, right, subspace=grid.at(seed, rank), rule=rule)``.
+
+    Raises:
+        UserError: as `compute_kernel`; nothing matches the targets; a rank exceeds a layer.
     """
+    grid = grid or LoraGrid()
+    sets = {"": grid.targets}
+    return sweep_targets(model, left, right, sets=sets, grid=grid, rule=rule, running=running)[""]
 
-    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    targets: Targets = "all-linear"
-    alpha: float = 8.0
-    rslora: bool = False
 
-    def __post_init__(self) -> None:
-        for what, values in (("rank", self.ranks), ("adapter seed", self.seeds)):
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"{what}s {list(values)} are empty or repeat: name each once")
-        if min(self.ranks) < 1:
-            raise UserError(f"LoRA rank {min(self.ranks)} is not positive: use ranks >= 1")
+def sweep_targets(
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample] | None = None,
+    *,
+    sets: Mapping[str, Targets],
+    grid: LoraGrid | None = None,
+    rule: UpdateRule | str = "sgd",
+    running: Running | None = None,
+) -> dict[str, LoraSweep]:
+    """`sweep_lora` of several target sets at once: one capture, each layer's share computed once.
 
-    def at(self, seed: int, rank: int) -> lora.Lora:
-        """The subspace of one cell of the grid."""
-        return lora.Lora(rank, self.alpha, self.targets, seed, self.rslora)
+    Args:
+        model: f, in evaluation mode.
+        left: n examples (rows).
+        right: m examples (columns); None means `left`.
+        sets: name → targets, as in `subkern.lora.Lora`; they take the place of ``grid.targets``.
+        grid: ranks, adapter seeds and scaling.
+        rule: update rule, as in `compute_kernel`.
+        running: batch size, memory, progress, checkpoint.
 
-    @property
-    def cells(self) -> list[tuple[int, int]]:
-        """Every (adapter seed, rank), seed by seed."""
-        return [(s, r) for s in self.seeds for r in self.ranks]
+    Returns:
+        One sweep a set, equal to `sweep_lora` of that set alone; ``full`` and ``cost`` are shared.
+
+    Raises:
+        UserError: as `sweep_lora`, naming the target set where there are several.
+    """
+    right = left if right is None else right
+    grid, running, rule = grid or LoraGrid(), running or Running(), as_rule(rule)
+    check_examples(left, right)
+    found = resolve_sets(model, sets, max(grid.ranks), grid.seeds)
+    coordinates = Coordinates(model, named_parameters(model))
+    base = model_identity(model, left, right) | rule.describe() | {"engine": "factors"}
+    started = time.perf_counter()
+    plan = make_plan(model, coordinates.parameters, [*left, *right], running.batch_size)
+    block = Timed(sweep_blocks(coordinates, list(found.values()), grid, rule))
+    job = make_job(coordinates, plan, block, running, rule)
+    grids = {name: replace(grid, targets=targets) for name, targets in sets.items()}
+    swept = [each.at(s, r).describe() for each in grids.values() for s, r in grid.cells]
+    store = make_store(running, base | {"sweep": swept})
+    outcome = run(job, left, right, store, running.progress)
+    cost = block.cost() | {"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
+
+    def kernel(values: np.ndarray, subspace: Mapping[str, Any]) -> Kernel:
+        provenance = base | {"subspace": dict(subspace)}
+        return to_kernel(values, outcome, left, right, provenance, {})
+
+    def sweep(layers: SweepLayers, grid: LoraGrid, values: np.ndarray) -> LoraSweep:
+        beside = sum(coordinates.parameters[n].numel() for n in layers.always)
+        weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
+        cells = zip(grid.cells, values[1:], strict=True)
+        return LoraSweep(
+            full=full,
+            targets_full=kernel(values[0], weights),
+            kernels={(s, r): kernel(v, grid.at(s, r).describe()) for (s, r), v in cells},
+            trainable={r: layers.trainable(r) + beside for r in grid.ranks},
+            trainable_full=coordinates.size,
+            cost=cost,
+        )
+
+    found_values = np.moveaxis(outcome.values, 1, 0)  # [kernels, d, n, c, m, c]
+    full = kernel(found_values[0], Full().describe())
+    each = found_values[1:].reshape(len(sets), -1, *found_values.shape[1:])
+    return {
+        name: sweep(found[name], grids[name], values)
+        for name, values in zip(sets, each, strict=True)
+    }
 
 
 def resolve_sets(
@@ -113,94 +179,3 @@ def resolve_sets(
                     " the other one: name the same layer in both"
                 )
     return found
-
-
-@dataclass(frozen=True)
-class Part:
-    """Parameters that belong to the same target sets in the same way.
-
-    Attributes:
-        names: the parameters.
-        adapted: indices of the sets that put LoRA on them.
-        trained: indices of the sets that train them directly.
-    """
-
-    names: tuple[str, ...]
-    adapted: tuple[int, ...]
-    trained: tuple[int, ...]
-
-
-def partition(names: Sequence[str], sets: Sequence[lora.SweepLayers]) -> list[Part]:
-    """Cut parameters into the parts that no target set divides."""
-    parts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
-    direct = [set(each.always) for each in sets]
-    for name in names:
-        adapted = tuple(i for i, each in enumerate(sets) if name in each.rows)
-        trained = tuple(i for i in range(len(sets)) if name in direct[i])
-        parts.setdefault((adapted, trained), []).append(name)
-    return [Part(tuple(found), *key) for key, found in parts.items()]
-
-
-def sweep_blocks(
-    coordinates: Coordinates, sets: Sequence[lora.SweepLayers], grid: LoraGrid, rule: UpdateRule
-) -> Block:
-    """Blocks ``[d, 1 + sets·(1 + seeds·ranks), n, c, m, c]``, d the directions of `rule`.
-
-    The full kernel; then for each target set the full kernel of its weights alone, and LoRA's of
-    every cell of `grid`.
-    """
-    shapes = {n: p.shape for n, p in coordinates.parameters.items()}
-    parts = partition(list(shapes), sets)
-    c = coordinates.model.num_logits
-
-    def block(left: Captured, right: Captured) -> Tensor:
-        sizes = (len(left), c, len(right), c)
-        cells = (len(grid.seeds), len(grid.ranks))
-        full = left.logits.new_zeros(rule.directions, *sizes)
-        whole = left.logits.new_zeros(rule.directions, len(sets), *sizes)
-        direct = torch.zeros_like(whole)
-        swept = left.logits.new_zeros(rule.directions, len(sets), *cells, *sizes)
-        for part in parts:
-            over = _over(left, right, {name: shapes[name] for name in part.names}, c, rule)
-            full += over
-            for i in {*part.adapted, *part.trained}:
-                whole[:, i] += over
-            for i in part.trained:
-                direct[:, i] += over
-            if part.adapted:
-                layers = _only(sets[part.adapted[0]], part.names)
-                found = _swept(left, right, layers, grid, rule)
-                for i in part.adapted:
-                    swept[:, i] += found
-        swept += direct[:, :, None, None]
-        each = torch.cat([whole[:, :, None], swept.flatten(2, 3)], 2)
-        return torch.cat([full[:, None], each.flatten(1, 2)], 1)
-
-    return block
-
-
-def _over(
-    left: Captured, right: Captured, shapes: dict[str, torch.Size], c: int, rule: UpdateRule
-) -> Tensor:
-    """Kernel over some parameters, ``[d, n, c, m, c]``."""
-    if rule.is_sgd:
-        return contract(left, right, shapes, c)[None]
-    return update_block(left, right, shapes, c, rule)
-
-
-def _swept(
-    left: Captured, right: Captured, layers: lora.SweepLayers, grid: LoraGrid, rule: UpdateRule
-) -> Tensor:
-    """LoRA kernels over some layers, ``[d, seeds, ranks, n, c, m, c]``."""
-    squared, seeds = lora.scales(grid.ranks, grid.alpha, grid.rslora), len(grid.seeds)
-    if not rule.is_sgd:
-        scales = np.sqrt(squared)
-        return sweep_updates(left, right, layers, seeds, scales, grid.ranks, rule)
-    blocks = lora.sweep_block(left, right, layers, seeds, grid.ranks)
-    return (blocks * torch.from_numpy(squared).to(blocks)[:, None, None, None, None])[None]
-
-
-def _only(layers: lora.SweepLayers, names: Sequence[str]) -> lora.SweepLayers:
-    """Some of the layers of a sweep."""
-    rows = {name: layers.rows[name] for name in names}
-    return lora.SweepLayers(rows, {name: layers.shapes[name] for name in names}, ())

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from subkern.compute import LoraGrid, LoraSweep, Running
 from subkern.kernel import Kernel
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import LoraSweep
 from subkern.prompts import EncodedExample
+from subkern.running import Running
 from subkern.target_sets import Resolved, Targets
 
 FEATURES, ADAPTED = 600, 480  # parameters of the made-up model, and how many of them LoRA adapts

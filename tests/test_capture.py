@@ -16,7 +16,7 @@ from torch import Tensor
 import oracles
 from subkern.capture import Captured, NotCovered, capture
 from subkern.checks import make_plan
-from subkern.compute import Running, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.contraction import (
     BLOCK,
     blocked_gram,
@@ -30,6 +30,7 @@ from subkern.contraction import (
 from subkern.factored import factored
 from subkern.factors import Dense, Factor, Outer, Rows, merge
 from subkern.models import LogitModel, named_parameters
+from subkern.running import Running
 from toys import CLASSES, VOCAB, WIDTH, Use, toy, toy_examples
 
 SQUARE = {"w": (WIDTH, WIDTH)}

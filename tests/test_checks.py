@@ -13,9 +13,12 @@ import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError
 from subkern.checks import make_plan
-from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.compute import compute_kernel
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
 from subkern.models import LinearReadout, LogitModel, named_parameters
 from subkern.prompts import EncodedExample
+from subkern.running import Running
 from toys import WIDTH, toy, toy_examples
 
 BATCH = toy_examples((5, 3, 4, 6))

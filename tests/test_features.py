@@ -15,13 +15,14 @@ import cli
 import oracles
 from families import FAMILIES, random_examples
 from subkern import features as module
-from subkern.compute import Running, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.errors import UserError
 from subkern.feature_error import feature_error, sketch_error
 from subkern.features import Features, compute_features
 from subkern.kernel import Kernel
 from subkern.prompts import EncodedExample
 from subkern.random_subspace import RandomSubspace
+from subkern.running import Running
 
 GPT2 = next(f for f in FAMILIES if f.name == "gpt2")
 SUBSPACE = RandomSubspace(96, "srht", 3)

@@ -13,9 +13,12 @@ import oracles
 from families import FAMILIES, VOCAB, Family, case_id, random_examples
 from subkern import UserError, pairwise
 from subkern.checks import make_plan
-from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.compute import compute_kernel
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, WordReadout, named_parameters
 from subkern.prompts import EncodedExample
+from subkern.running import Running
 from subkern.subspaces import ParameterSubset
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}

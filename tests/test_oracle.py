@@ -13,9 +13,10 @@ import torch
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import Running, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.models import untie
 from subkern.prompts import EncodedExample
+from subkern.running import Running
 
 each_case = pytest.mark.parametrize(("family", "tied"), CASES, ids=case_id)
 

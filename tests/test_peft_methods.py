@@ -18,9 +18,10 @@ from peft.tuners.lora import LoraLayer
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import Running, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.groups import ParameterGroup
 from subkern.models import LogitModel
+from subkern.running import Running
 from subkern.subspaces import ParameterSubset, Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}

@@ -13,9 +13,12 @@ from peft.tuners.lora import LoraLayer
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.compute import compute_kernel
 from subkern.lora import Lora, Targets, draw_rows
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel
+from subkern.running import Running
 from subkern.subspaces import Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}

@@ -10,13 +10,14 @@ import torch
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern.compute import Running, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.dimension_sweep import sweep_dimensions
 from subkern.errors import UserError
 from subkern.models import LogitModel, named_parameters
 from subkern.projections import KINDS
 from subkern.prompts import EncodedExample
 from subkern.random_subspace import RandomSubspace
+from subkern.running import Running
 from subkern.subspace_text import parse_subspace
 from subkern.subspaces import ParameterSubset
 

@@ -14,12 +14,15 @@ import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError, sign_kernel, update_kernel
 from subkern.capture import Captured
-from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora
+from subkern.compute import compute_kernel
 from subkern.kernel import Kernel
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import Job
 from subkern.prompts import EncodedExample
 from subkern.rules import NAMES, UpdateRule, parse_rule
+from subkern.running import Running
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, GPT2 = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"]

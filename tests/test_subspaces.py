@@ -11,8 +11,10 @@ import pytest
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import LoraGrid, compute_kernel, sweep_lora
+from subkern.compute import compute_kernel
 from subkern.lora import Lora
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, named_parameters, parameter_path
 from subkern.subspace_text import parse_subspace, parse_targets
 from subkern.subspaces import Full, ParameterSubset, Peft, Subspace
@@ -92,7 +94,7 @@ def test_descriptions_tell_settings_apart() -> None:
 
 
 WRONG = {
-    "ful": r"^unknown subspace 'ful': use full, bias, norm, .*last:N, params:REGEX, random:dim=1000",
+    "ful": r"^unknown subspace 'ful': use full, bias, norm, .*params:REGEX, random:dim=1000",
     "": "unknown subspace ''",
     "full:1": "unknown subspace",
     "params:": "unknown subspace",

@@ -11,10 +11,13 @@ import oracles
 import test_peft_oracle as alone
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import LoraGrid, Running, compute_kernel, sweep_lora, sweep_targets
+from subkern.compute import compute_kernel
 from subkern.lora import Lora, sweep_layers
-from subkern.lora_sweep import partition
+from subkern.lora_grid import LoraGrid
+from subkern.lora_parts import partition
+from subkern.lora_sweep import sweep_lora, sweep_targets
 from subkern.models import named_parameters
+from subkern.running import Running
 from subkern.subspace_text import parse_subspace, parse_targets
 from subkern.target_sets import NAMED, resolve
 

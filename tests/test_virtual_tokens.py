@@ -16,10 +16,11 @@ from torch import Tensor
 import oracles
 from families import FAMILIES, POSITIONS, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import Running, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.models import LogitModel, WordReadout
 from subkern.precision import KeepDouble
 from subkern.prompts import EncodedExample
+from subkern.running import Running
 from subkern.subspaces import Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
