@@ -29,6 +29,7 @@ from analyses.options import (
     TARGETS,
     Numbers,
 )
+from analyses.subspace_command import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
 from subkern.subspace_text import FORMS
@@ -283,6 +284,9 @@ cli.add_command(features)
 @cli.group()
 def analyze() -> None:
     """Studies: one question each, answered with tables, figures and a report."""
+
+
+analyze.add_command(analyze_subspace)
 
 
 @analyze.command("lora")
