@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import click
 
 from analyses.options import Numbers
 from subkern.errors import UserError
 
-if TYPE_CHECKING:
-    from analyses.settings import Settings
-
 __all__ = ["NumbersOrNone", "Words", "settings_of"]
 
-Chosen = TypeVar("Chosen", bound="Settings")
+
+class Stored(Protocol):
+    """Settings that are read from and written to plain values."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings with these values."""
+        ...
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """The settings in a YAML file."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        ...
+
+
+Chosen = TypeVar("Chosen", bound=Stored)
 
 
 class NumbersOrNone(Numbers):
