@@ -29,6 +29,8 @@ from analyses.options import (
     TARGETS,
     Numbers,
 )
+from analyses.study_options import settings_of
+from analyses.subspace_command import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
 from subkern.subspace_text import FORMS
@@ -285,6 +287,9 @@ def analyze() -> None:
     """Studies: one question each, answered with tables, figures and a report."""
 
 
+analyze.add_command(analyze_subspace)
+
+
 @analyze.command("lora")
 @click.option("--config", type=PATH, help="YAML of settings; options given here win.")
 @click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm.")
@@ -333,7 +338,7 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
         asked |= from_texts(asked["targets"])
     else:
         del asked["targets"]
-    settings = _settings(config, asked)
+    settings = settings_of(lora.Config, config, asked)
     command = shlex.join(["subkern", *sys.argv[1:]])
     with ProgressBar("kernel entries") as report:
         found = lora.analyze(settings, out, overwrite=overwrite, progress=report, command=command)
@@ -342,21 +347,6 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
     if found.up_to_date:
         click.echo("up to date: nothing was computed")
     click.echo(f"report: {found.report}")
-
-
-def _settings(config: Path | None, asked: dict[str, Any]) -> Any:
-    """The study's settings: the file's, and over them the options given on the command line."""
-    from analyses.lora import Config
-
-    given = {k for k in asked if _is_given(k)}
-    values = {k: v for k, v in asked.items() if v is not None}
-    if config is not None:
-        stored = Config.from_file(config).as_dict()
-        values = stored | {k: v for k, v in values.items() if k in given}
-    missing = [f"--{k}" for k in ("model", "task") if k not in values]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
-    return Config.from_dict(values)
 
 
 def _is_given(option: str) -> bool:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from analyses.lora_config import Config
+from analyses.settings import Settings
 from subkern import provenance
 from subkern.data import SPLITS, Example, load_examples
 from subkern.errors import UserError
@@ -43,7 +44,7 @@ class Inputs:
         }
 
 
-def load_inputs(config: Config) -> Inputs:
+def load_inputs(config: Config | Settings) -> Inputs:
     """Load the task and every split of every data seed.
 
     Raises:
@@ -72,7 +73,7 @@ def load_inputs(config: Config) -> Inputs:
     return Inputs(task, logits, splits)
 
 
-def identity(config: Config, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
+def identity(config: Config | Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
     """Return all that decides the numbers: settings, task, examples, model files, versions, code.
 
     ``modules`` are those of the study itself; the library's own code is in the environment.
@@ -93,7 +94,7 @@ def code_digest(*modules: ModuleType) -> str:
     return hashlib.sha256("\0".join(map(inspect.getsource, modules)).encode()).hexdigest()
 
 
-def _task(config: Config) -> Task:
+def _task(config: Config | Settings) -> Task:
     """Return the task with the config's template and label words, for either kind of model."""
     task = get_task(config.task)
     changes: dict[str, Any] = {}

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-__all__ = ["Pooled", "pool"]
+__all__ = ["Pooled", "pool", "pool_values"]
 
+Floats = npt.NDArray[np.float64]
 Over = Literal["data seeds", "adapter seeds", "examples"]
 
 
@@ -46,17 +47,26 @@ def pool(rows: pd.DataFrame, confidence: float = 0.95) -> Pooled:
     """
     if rows.empty:
         raise ValueError("no rows to pool")
-    values = rows["value"].to_numpy(float)
-    if rows["data_seed"].nunique() > 1:
-        by_data = rows.groupby("data_seed")["value"].mean().to_numpy(float)
-        return Pooled(*_student(by_data, confidence), len(values), "data seeds")
+    seeds = rows["data_seed"].to_numpy(float, na_value=np.nan)
+    value, low, high = (rows[name].to_numpy(float) for name in ("value", "low", "high"))
+    return pool_values(value, seeds, (low[0], high[0]), confidence)
+
+
+def pool_values(values: Floats, seeds: Floats, own: tuple[float, float], level: float) -> Pooled:
+    """Pool ``values [k]`` of these data seeds ``[k]``; see :func:`pool`.
+
+    ``own`` is the interval over examples, for a single run; ``level`` the confidence.
+    """
+    known = np.unique(seeds)
+    if len(known) > 1:
+        by_data = np.array([values[seeds == seed].mean() for seed in known])
+        return Pooled(*_student(by_data, level), len(values), "data seeds")
     if len(values) > 1:
-        return Pooled(*_student(values, confidence), len(values), "adapter seeds")
-    low, high = (float(rows[column].iloc[0]) for column in ("low", "high"))
-    return Pooled(float(values[0]), low, high, 1, "examples")
+        return Pooled(*_student(values, level), len(values), "adapter seeds")
+    return Pooled(float(values[0]), float(own[0]), float(own[1]), 1, "examples")
 
 
-def _student(values: npt.NDArray[np.float64], confidence: float) -> tuple[float, float, float]:
+def _student(values: Floats, confidence: float) -> tuple[float, float, float]:
     """Return mean, and mean ∓ t·s/√k, of ``values [k]``."""
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / len(values) ** 0.5

@@ -80,7 +80,7 @@ class KernelFolder(MutableMapping[str, Kernel]):
         shutil.rmtree(self._path(name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """What an analysis computed, and all that its figures and its report are made from.
 

@@ -48,7 +48,18 @@ def refusal(result: Result) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "tasks", "tasks show", "kernel", "features", "solve", "agree", "analyze", "analyze lora"],
+    [
+        "",
+        "tasks",
+        "tasks show",
+        "kernel",
+        "features",
+        "solve",
+        "agree",
+        "analyze",
+        "analyze lora",
+        "analyze subspace",
+    ],
 )
 def test_help_of_every_command_fits_80_columns(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")

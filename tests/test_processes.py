@@ -77,6 +77,30 @@ def test_analyze_lora_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_pa
     assert "shots" in other.stderr
 
 
+def test_analyze_subspace_on_the_demo_model(
+    smollm2: str, movie_reviews: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    args = [
+        "analyze", "subspace", "--model", smollm2, "--task", "mr", "--data", "demo", "--shots", 2,
+        "--dims", "2,16", "--kinds", "srht", "--projection-seeds", 2, "--ranks", "1",
+        "--adapter-seeds", 1, "--method", "norm", "--dev-limit", 2, "--test-limit", 4, "--out", out,
+    ]  # fmt: skip
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert "random subspace" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= max(80, len(f"report: {out}/report.html"))
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert {"report.html", "config.yaml", "environment.json", "results.parquet"} <= names
+    assert {Path(n).suffix for n in names if n.startswith("figures/")} == {".png", ".pdf"}
+    before = (out / "report.html").read_bytes()
+    assert "up to date" in run(*args).stdout
+    assert (out / "report.html").read_bytes() == before
+    other = run(*args, "--dims", "2,32")
+    assert other.returncode == 2
+    assert "dims" in other.stderr
+
+
 def test_killed_kernel_continues_with_the_same_numbers(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path
 ) -> None:

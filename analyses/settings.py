@@ -1,0 +1,186 @@
+"""Settings that studies share: what to analyse, how to classify, how to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+
+from subkern.errors import UserError
+from subkern.solvers import SOLVERS
+
+__all__ = ["CLASSIFIERS", "Settings", "decides", "distinct", "one_of", "share"]
+
+CLASSIFIERS = ("logistic", "ridge", "svc")
+
+_CHOICES = {
+    "logits": ("auto", "all", "binary"),
+    "head": ("prompt", "linear"),
+    "pooling": ("read", "mean"),
+    "tie": ("model", "untied"),
+    "dtype": ("float32", "float64", "bfloat16"),
+    "tuning": ("full", "each"),
+}
+
+
+def decides(what: str | None, default: Any) -> Any:
+    """Return a field that decides only the ``answer`` drawn from the numbers, or nothing (None)."""
+    return field(default=default, metadata={"decides": what})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every study is told. Sequences may be given as any iterable; they are kept as tuples.
+
+    Attributes:
+        model: as `subkern.loading.load_model` takes it.
+        task: name of a task, or path of a task file.
+        data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
+        shots: training examples a label.
+        data_seeds: seeds of the k-shot splits.
+        logits: ``all``, ``binary`` (f_1 − f_0), or ``auto``: binary for two labels.
+        head, pooling, tie, dtype, revision, seed: as `load_model` takes them.
+        template: prompt to use instead of the task's, in LM-BFF's notation.
+        label_words: label words to use instead of the task's, in label order.
+        train_limit, dev_limit, test_limit: at most so many examples of a split.
+        solvers: classifiers to solve on every kernel; the first one judges.
+        tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
+            them, or for ``each`` kernel by itself.
+        confidence: of all intervals.
+        resamples: bootstrap resamples.
+        device, batch_size, memory: how to compute; they do not decide the numbers.
+
+    Raises:
+        UserError: a value is out of range or not among the choices.
+    """
+
+    counted: ClassVar[tuple[str, ...]] = ()
+    """Seeds for which a number n may be given, standing for 0 .. n-1."""
+
+    model: str
+    task: str
+    data: str = "hub"
+    shots: int = 16
+    data_seeds: tuple[int, ...] = (13,)
+    logits: str = "auto"
+    head: str = "prompt"
+    pooling: str = "read"
+    tie: str = "model"
+    dtype: str = "float32"
+    revision: str | None = None
+    seed: int = 0
+    template: str | None = None
+    label_words: tuple[str, ...] | None = None
+    train_limit: int | None = None
+    dev_limit: int | None = None
+    test_limit: int | None = None
+    solvers: tuple[str, ...] = CLASSIFIERS
+    tuning: str = "full"
+    confidence: float = 0.95
+    resamples: int = 500
+    device: str = decides(None, "cpu")
+    batch_size: int | None = decides(None, None)
+    memory: str | int | None = decides(None, None)
+
+    def __post_init__(self) -> None:
+        for name in ("model", "task", "data"):
+            self.keep(name, str(getattr(self, name)))
+        if self.label_words is not None:
+            self.keep("label_words", tuple(self.label_words))
+        for name in ("data_seeds", "solvers"):
+            self.keep(name, distinct(name, getattr(self, name)))
+        for name, choices in _CHOICES.items():
+            one_of(name, getattr(self, name), choices)
+        for solver in self.solvers:
+            one_of("solvers", solver, tuple(SOLVERS))
+        self.positive("shots", "resamples", "train_limit", "dev_limit", "test_limit")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
+
+    def keep(self, name: str, value: Any) -> None:
+        """Set a field of this frozen object while it is made."""
+        object.__setattr__(self, name, value)
+
+    def positive(self, *names: str) -> None:
+        """Raise `UserError` if a number below 1 stands in one of these fields."""
+        for name in names:
+            value = getattr(self, name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if each is not None and each < 1:
+                    raise UserError(f"{name} holds {each}: give whole numbers from 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values; `from_dict` reads them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def decisive(self, what: str = "numbers") -> dict[str, Any]:
+        """Return the settings that decide the ``numbers``, or only the ``answer`` they give."""
+        values = self.as_dict()
+        chosen = [f.name for f in fields(self) if f.metadata.get("decides", "numbers") == what]
+        return {name: values[name] for name in chosen}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the settings with these values; see ``counted`` for seeds given as a number.
+
+        Raises:
+            UserError: a setting is unknown (names the closest) or missing.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                close = get_close_matches(str(name), known, n=3)
+                hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
+                raise UserError(f"unknown setting '{name}': {hint}")
+        for name in ("model", "task"):
+            if name not in values:
+                raise UserError(f"the settings name no {name}: add '{name}: ...'")
+        counts = {name: values[name] for name in cls.counted if isinstance(values.get(name), int)}
+        return cls(**{**values, **{name: tuple(range(count)) for name, count in counts.items()}})
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read settings from YAML (or JSON); a run's own ``config.yaml`` does.
+
+        Raises:
+            UserError: the file cannot be read, or its settings are wrong.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot read settings from '{path}': {reason}") from error
+        if isinstance(values, dict) and isinstance(values.get("config"), dict):
+            values = values["config"]
+        if not isinstance(values, dict):
+            raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
+        return cls.from_dict(values)
+
+
+def distinct(name: str, values: Iterable[Any], *, empty: bool = False) -> tuple[Any, ...]:
+    """Return values as a tuple without repetition, in order; it may be ``empty`` only if said so.
+
+    Raises:
+        UserError: it is empty.
+    """
+    found = tuple(dict.fromkeys([values] if isinstance(values, str | int) else values))
+    if not found and not empty:
+        raise UserError(f"{name} is empty: give at least one")
+    return found
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `UserError` unless the value is one of the choices."""
+    if value not in choices:
+        raise UserError(f"{name} '{value}' is unknown: use {', '.join(choices)}")
+
+
+def share(name: str, value: float) -> None:
+    """Raise `UserError` unless the value is a share, 0 excluded."""
+    if not 0 < value <= 1:
+        raise UserError(f"{name} is {value}: give a share above 0, at most 1")

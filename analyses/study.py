@@ -1,0 +1,211 @@
+"""How a study is run in a directory: compute or resume, then draw figures and the report.
+
+A study says what it computes and what it draws; :func:`carry_out` does the rest, the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from analyses.lora_inputs import Inputs
+from analyses.report import Page, png, render
+from analyses.results import FIGURE_FOLDER, REPORT, Results, RunDirectory, replacing
+from analyses.settings import Settings
+from subkern import provenance
+from subkern.agreement.predictions import Score
+from subkern.data import Example
+from subkern.errors import UserError
+from subkern.kernel import Kernel
+from subkern.loading import load_model
+from subkern.models import LogitModel
+from subkern.prompts import EncodedExample
+
+__all__ = [
+    "Drawing",
+    "Outcome",
+    "Workplace",
+    "carry_out",
+    "describe",
+    "draw",
+    "encode",
+    "environment_since",
+    "load",
+    "metric_of",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study leaves.
+
+    Attributes:
+        results: the results, as read from the run directory.
+        report: path of the report page.
+        up_to_date: whether the numbers were there already.
+    """
+
+    results: Results
+    report: Path
+    up_to_date: bool
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a computation keeps what it makes.
+
+    Attributes:
+        kernels: takes the kernels by name.
+        checkpoint: folder for what an interrupted computation needs to go on, or None.
+    """
+
+    kernels: MutableMapping[str, Kernel]
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn from results: figures by name, and the report page from them."""
+
+    figures: Mapping[str, Callable[[Results], Figure]]
+    page: Callable[[Results, Mapping[str, bytes]], Page]
+
+
+def carry_out(
+    directory: RunDirectory,
+    config: Settings,
+    inputs: Inputs,
+    *,
+    prepare: Callable[[], tuple[LogitModel, Mapping[str, Any]]],
+    compute: Callable[[LogitModel, Workplace], Results],
+    drawing: Drawing,
+    overwrite: bool,
+    command: str,
+) -> Outcome:
+    """Compute a study in its run directory, or go on with it, or find it done.
+
+    Args:
+        directory: the run directory.
+        config: the settings.
+        inputs: what they were resolved to.
+        prepare: loads the model, refuses settings that it cannot take, and returns it with what
+            else was resolved; it comes before anything is written or given up.
+        compute: computes the numbers with this model.
+        drawing: what is drawn from them.
+        overwrite: replace a run of other settings.
+        command: what the report says makes it again.
+
+    Raises:
+        UserError: anything the user can put right; a new directory is then left out.
+    """
+    state = directory.state(overwrite=overwrite)
+    if state == "done" and directory.is_current and _is_drawn(directory.path, drawing.figures):
+        return Outcome(Results.load(directory.path), directory.path / REPORT, up_to_date=True)
+    if state == "done":
+        directory.rewrite(config.as_dict(), command)
+        results = Results.load(directory.path)
+    else:
+        model, resolved = prepare()
+        described = {**describe(inputs, model), **resolved}
+        directory.claim(config.as_dict(), described, command)
+        try:
+            found = compute(model, Workplace(directory.kernels, directory.checkpoint))
+        except UserError:
+            if state == "new":
+                directory.clear()
+            raise
+        results = directory.finish(found.table, found.environment)
+    return Outcome(results, draw(results, directory.path, drawing), up_to_date=state == "done")
+
+
+def draw(results: Results, out: Path, drawing: Drawing) -> Path:
+    """Write every figure as PNG and PDF and the report below ``out``; return the report's path."""
+    pictures = {}
+    for name, function in drawing.figures.items():
+        figure = function(results)
+        pictures[name] = png(figure)
+        with replacing(_figure_path(out, name, "png")) as part:
+            part.write_bytes(pictures[name])
+        with replacing(_figure_path(out, name, "pdf")) as part:
+            figure.savefig(part, metadata={"CreationDate": None})
+        plt.close(figure)
+    report = out / REPORT
+    with replacing(report) as part:
+        part.write_text(render(drawing.page(results, pictures)), encoding="utf-8")
+    return report
+
+
+def _figure_path(out: Path, name: str, kind: str) -> Path:
+    """Return where a figure of a run directory lies."""
+    return out / FIGURE_FOLDER / f"{name}.{kind}"
+
+
+def _is_drawn(out: Path, names: Iterable[str]) -> bool:
+    """Say if every figure and the report are there."""
+    paths = [_figure_path(out, name, kind) for name in names for kind in ("png", "pdf")]
+    return all(path.is_file() for path in [*paths, out / REPORT])
+
+
+def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
+    """Return what the settings were resolved to, for readers."""
+    task, prompt = inputs.task, model.prompt
+    words = list(prompt.label_words) if prompt is not None else []
+    return provenance.normalize(
+        {
+            "task": {
+                "name": task.name,
+                "metric": task.metric,
+                "labels": task.labels,
+                "label_words": words or task.labels,
+                "template": prompt.description["template"] if prompt is not None else "",
+            },
+            "logits": inputs.logits,
+            "examples": inputs.examples,
+            "model": model.description,
+        }
+    )
+
+
+def load(config: Settings, inputs: Inputs) -> LogitModel:
+    """Load the model for the study's task."""
+    return load_model(
+        config.model,
+        task=inputs.task,
+        head=config.head,
+        tie=config.tie,
+        logits=inputs.logits,
+        dtype=config.dtype,
+        device=config.device,
+        seed=config.seed,
+        revision=config.revision,
+        pooling=config.pooling,
+    )
+
+
+def encode(
+    model: LogitModel, splits: Mapping[str, list[Example]]
+) -> dict[str, list[EncodedExample]]:
+    """Return the examples of every split as the model reads them."""
+    if model.prompt is None:
+        raise ValueError("the model was loaded without a task, so it has no prompt")
+    return {name: model.prompt.encode_all(examples) for name, examples in splits.items()}
+
+
+def metric_of(inputs: Inputs) -> Score:
+    """Return the task's metric."""
+    return "f1" if inputs.task.metric == "f1" else "accuracy"
+
+
+def environment_since(started: datetime) -> dict[str, Any]:
+    """Return versions, code and machine, and when the study started and finished."""
+    times = {"started": started, "finished": datetime.now(UTC)}
+    return {
+        **provenance.environment(),
+        **{name: time.isoformat(timespec="seconds") for name, time in times.items()},
+    }

@@ -1,0 +1,131 @@
+"""How many dimensions a task needs: kernels of random subspaces, LoRA and other methods beside the
+kernel of full fine-tuning, on one axis of trained parameters.
+
+`run` computes, `plot` draws, `analyze` does both in a run directory that can be resumed::
+
+    config = Config(model="demo:smollm2", task="mr", data="demo")
+    results = analyze(config, "runs/mr").results
+    print(sentence(results))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from analyses import distortion, lora_classifiers, study, subspace_kernels, subspace_measure
+from analyses.lora_classifiers import Split
+from analyses.lora_inputs import Inputs, identity, load_inputs
+from analyses.results import Results, RunDirectory
+from analyses.study import Drawing, Outcome, Workplace
+from analyses.subspace_caveats import caveats
+from analyses.subspace_config import Config
+from analyses.subspace_figures import figures
+from analyses.subspace_kernels import Methods, choose_methods, compute_sweep
+from analyses.subspace_measure import measure
+from analyses.subspace_report import page, summary
+from analyses.subspace_table import tidy
+from analyses.subspace_text import sentence
+from subkern.models import LogitModel
+from subkern.running import Running
+from subkern.tiles import Progress
+
+__all__ = ["Config", "Outcome", "analyze", "caveats", "plot", "run", "sentence", "summary"]
+
+NAME = "subspace"
+
+
+def analyze(
+    config: Config,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Outcome:
+    """Run a study in the directory ``out``, or go on with it, or find it done.
+
+    Args:
+        config: the settings.
+        out: the run directory; see :mod:`analyses.results`.
+        overwrite: replace a run of other settings.
+        progress: called with kernel entries done and in all, for each sweep.
+        command: what the report says makes it again; the call of this function if None.
+
+    Raises:
+        UserError: anything the user can put right; nothing is written then.
+    """
+    inputs = load_inputs(config)
+    modules = (subspace_measure, subspace_kernels, distortion, lora_classifiers)
+    directory = RunDirectory(out, NAME, identity(config, inputs, *modules))
+    chosen: dict[str, Methods] = {}
+
+    def prepare() -> tuple[LogitModel, Mapping[str, Any]]:
+        model = study.load(config, inputs)
+        chosen["methods"] = choose_methods(config, model)
+        return model, chosen["methods"].describe()
+
+    return study.carry_out(
+        directory,
+        config,
+        inputs,
+        prepare=prepare,
+        compute=lambda model, place: _compute(
+            config, inputs, model, chosen["methods"], place, progress
+        ),
+        drawing=Drawing(figures(config.rule), page),
+        overwrite=overwrite,
+        command=command
+        or f"analyses.subspace.analyze(Config(**{config.as_dict()!r}), {str(out)!r})",
+    )
+
+
+def run(
+    config: Config, progress: Progress | None = None, *, checkpoint: Path | None = None
+) -> Results:
+    """Compute the whole study and return it, writing nothing (but to ``checkpoint``, if given)."""
+    inputs = load_inputs(config)
+    model = study.load(config, inputs)
+    place = Workplace({}, checkpoint)
+    return _compute(config, inputs, model, choose_methods(config, model), place, progress)
+
+
+def plot(results: Results) -> dict[str, Figure]:
+    """Draw the figures of saved or fresh results, by name."""
+    return {name: figure(results) for name, figure in figures(results.config["rule"]).items()}
+
+
+def _compute(
+    config: Config,
+    inputs: Inputs,
+    model: LogitModel,
+    methods: Methods,
+    place: Workplace,
+    progress: Progress | None,
+) -> Results:
+    """Compute and measure the kernels of every data seed."""
+    started = datetime.now(UTC)
+    rows: list[dict[str, Any]] = []
+    for seed, splits in inputs.splits.items():
+        encoded = study.encode(model, splits)
+        folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
+        running = Running(config.batch_size, config.memory, progress, folder)
+        right = [*encoded["train"], *encoded["dev"], *encoded["test"]]
+        sweep = compute_sweep(config, model, encoded["train"], right, methods, running)
+        for member in (sweep.full, *sweep.others):
+            if member.family != "random":  # thousands of files, and their seeds make them again
+                place.kernels[f"{seed}/{member.name}"] = member.kernel
+        split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
+        rows += measure(sweep, split, study.metric_of(inputs), config, data_seed=seed)
+    return Results(
+        analysis=NAME,
+        config=config.as_dict(),
+        inputs=study.describe(inputs, model) | methods.describe(),
+        table=tidy(rows),
+        kernels=place.kernels,
+        environment=study.environment_since(started),
+    )

@@ -1,0 +1,80 @@
+"""The answer of ``analyze subspace`` as plain JSON values, for other programs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from analyses.pooling import Pooled
+from analyses.results import Results
+from analyses.subspace_caveats import caveats
+from analyses.subspace_dimension import GOALS, needed
+from analyses.subspace_numbers import (
+    agreement,
+    families,
+    full_score,
+    kinds,
+    lora,
+    same_predictions,
+    scores,
+    zero_shot,
+)
+from analyses.subspace_text import sentence
+from analyses.subspace_verdict import calibrate, fewest
+
+__all__ = ["as_json"]
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Return answer, caveats and the tables it is read from; no number stands as None.
+
+    A number of parameters that no size tried reaches is None too: ``last`` says what was tried.
+    """
+    found = {
+        "answer": sentence(results),
+        "caveats": caveats(results),
+        "full_score": _pooled(full_score(results)),
+        "zero_shot": _pooled(zero_shot(results)),
+        "needed": [
+            {"method": family.name, "goal": goal, **asdict(needed(results, family, goal))}
+            for family in [*kinds(results), *lora(results)]
+            for goal in GOALS
+        ],
+        "preserved": [
+            {"method": each.family.name, "parameters": each.size, "last": each.last}
+            for each in fewest(results)
+        ],
+        "methods": [
+            {
+                "method": family.name,
+                "parameters": size,
+                "cka": _pooled(cka),
+                "prediction_agreement": _pooled(same_predictions(results, family)[size]),
+                "score": _pooled(scores(results, family)[size]),
+            }
+            for family in families(results)
+            for size, cka in agreement(results, family).items()
+        ],
+        "distortion": [
+            {"method": kind.name, "centred": centred, "holds": each.holds, **asdict(each)}
+            for kind in kinds(results)
+            for centred in (False, True)
+            if (each := calibrate(results, kind, centred=centred)) is not None
+        ],
+    }
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _pooled(value: Pooled) -> dict[str, float]:
+    """Return a mean with its interval."""
+    return {"mean": value.mean, "low": value.low, "high": value.high}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with None for what is no finite number."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,200 @@
+"""The rows of the long table: what the kernels of one data seed agree on and can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from analyses import distortion
+from analyses.lora_classifiers import Split, initial_predictions, labels_of, predict, tune
+from analyses.lora_measure import SCORES
+from analyses.subspace_config import Config
+from analyses.subspace_table import row
+from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
+from subkern.agreement.predictions import Score
+from subkern.kernel import Kernel
+
+__all__ = ["AGREEMENT", "Member", "Sweep", "measure"]
+
+Row = dict[str, Any]
+Integers = npt.NDArray[np.int64]
+
+AGREEMENT = (
+    "cka",
+    "relative_frobenius_centred_scaled",
+    "eigenspace_overlap_centred",
+    "pearson",
+    "alignment",
+    "relative_frobenius",
+)
+_SYMMETRIC_ONLY = ("eigenspace_overlap_centred",)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One kernel, train × (train, dev, test), and what it is of.
+
+    Attributes:
+        kernel: the kernel.
+        family: ``full``, ``random``, ``lora`` or ``method``.
+        method: kind of projection, ``rank <r>``, or a method's one-line form.
+        parameters: how many are trained.
+        seed: of the draw, if there is one.
+    """
+
+    kernel: Kernel
+    family: str
+    method: str
+    parameters: int
+    seed: int | None = None
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """The columns that name it."""
+        return {
+            "kernel": self.family,
+            "method": self.method,
+            "parameters": self.parameters,
+            "seed": self.seed,
+        }
+
+    @property
+    def name(self) -> str:
+        """A file name: ``full``, ``lora-rank%204-s0``, ``method-bias``."""
+        words = [self.family, *([self.method] if self.family != "full" else [])]
+        words += [] if self.seed is None else [f"s{self.seed}"]
+        return quote("-".join(words), safe=":=,+")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All kernels of one data seed.
+
+    Attributes:
+        full: that of full fine-tuning.
+        others: all others; random subspaces of one kind and dimension stand together.
+        cost: what computing them took, by name.
+    """
+
+    full: Member
+    others: Sequence[Member]
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed: int) -> list[Row]:
+    """Return all rows of one data seed: agreement, scores, distortions, costs.
+
+    Args:
+        sweep: its kernels.
+        split: which ids are which.
+        metric: the task's, ``accuracy`` or ``f1``.
+        config: solvers, tuning and intervals.
+        data_seed: for the column.
+    """
+    rows = [
+        *_agreement(sweep, split),
+        *_scores(sweep, split, metric, config),
+        *_distortions(sweep, split, config),
+        row(sweep.full.parameters, **sweep.full.cell, metric="trainable_parameters"),
+        *(row(value, metric=f"cost.{what}") for what, value in sweep.cost.items()),
+    ]
+    return [{**each, "data_seed": data_seed} for each in rows]
+
+
+def _agreement(sweep: Sweep, split: Split) -> Iterator[Row]:
+    """Yield agreement of every train kernel with the full one."""
+    full = sweep.full.kernel.select(right=list(split.train))
+    asked = [each for each in AGREEMENT if full.is_symmetric or each not in _SYMMETRIC_ONLY]
+    for member in sweep.others:
+        kernel = member.kernel.select(right=list(split.train))
+        table = agreement_table(full, kernel, metrics=asked, n_resamples=0)
+        for name, value in zip(table["metric"], table["value"], strict=True):
+            yield row(value, **member.cell, split="train", metric=name)
+
+
+def _scores(sweep: Sweep, split: Split, metric: Score, config: Config) -> Iterator[Row]:
+    """Yield the test scores of every solver on every kernel, and how equal its predictions are."""
+    full, labels = sweep.full.kernel, labels_of(sweep.full.kernel, split.test)
+    test: dict[str, Any] = {"split": "test", "metric": metric}
+    for name, guess in (
+        ("zero-shot", initial_predictions(full, split.test)),
+        ("constant", _constant(labels, metric, full.num_logits)),
+    ):
+        reach = _interval(SCORES[metric], config, labels, guess)
+        yield row(SCORES[metric](labels, guess), reach, kernel=name, **test)
+    for solver in config.solvers:
+        shared = tune(full, split, solver, metric)
+        reference = predict(full, split, solver, shared)
+        reach = _interval(SCORES[metric], config, labels, reference)
+        value = SCORES[metric](labels, reference)
+        yield row(value, reach, **sweep.full.cell, solver=solver, **test)
+        for member in sweep.others:
+            settings = shared
+            if config.tuning == "each":
+                settings = tune(member.kernel, split, solver, metric)
+            found = predict(member.kernel, split, solver, settings)
+            about = {**member.cell, "solver": solver, "split": "test"}
+            yield row(SCORES[metric](labels, found), **about, metric=metric)
+            same = prediction_agreement(reference, found)
+            yield row(same, **about, metric="prediction_agreement")
+
+
+def _constant(labels: Integers, metric: Score, num_logits: int) -> Integers:
+    """Return the one answer for all examples ``[m]`` that scores best."""
+    guesses = [np.full_like(labels, each) for each in range(max(num_logits, 2))]
+    return max(guesses, key=lambda guess: SCORES[metric](labels, guess))
+
+
+def _interval(
+    function: Callable[..., float], config: Config, *arrays: Integers
+) -> tuple[float, float]:
+    """Return the bootstrap interval over test examples."""
+    found = prediction_interval(
+        function, *arrays, confidence=config.confidence, n_resamples=config.resamples
+    )
+    return found.low, found.high
+
+
+def _distortions(sweep: Sweep, split: Split, config: Config) -> Iterator[Row]:
+    """Yield what random subspaces do to inner products, raw and centred, and what theory says.
+
+    Only for gradients themselves: signs are taken in the coordinates that are trained, so under
+    such rules the kernel of a random subspace is no estimate of the full one.
+    """
+    if config.rule != "sgd":
+        return
+    train = list(split.train)
+    full = sweep.full.kernel.select(right=train)
+    draws = [member for member in sweep.others if member.family == "random"]
+    forms = {
+        "distortion": distortion.pairs(full),
+        "centred_distortion": distortion.pairs(full, centred=True),
+    }
+    # One of all these verdicts is wrong by chance as often as a single one would be (Bonferroni).
+    sure = 1.0 - (1.0 - config.confidence) / (len(forms) * len(config.kinds))
+    for form, pairs in forms.items():
+        simulated: dict[tuple[int, ...], tuple[float, float]] = {}
+        for kind in config.kinds:
+            if (dims := config.dims_of(kind)) not in simulated:
+                seeds = len(config.projection_seeds)
+                simulated[dims] = distortion.expected_ratio(pairs, dims, seeds, sure)
+            cell = {"kernel": "random", "method": kind, "split": "train"}
+            yield row(1.0, simulated[dims], **cell, metric=f"{form}.expected_ratio")
+    for (kind, dim), group in groupby(draws, lambda member: (member.method, member.parameters)):
+        members = list(group)
+        kernels = [member.kernel.select(right=train) for member in members]
+        for form, pairs in forms.items():
+            found = distortion.distortions(pairs, kernels, dim)
+            about: dict[str, Any] = {"kernel": "random", "method": kind, "parameters": dim}
+            for name, value in distortion.statistics(found):
+                yield row(value, **about, split="train", metric=f"{form}.{name}")
+            for name, values in distortion.draw_statistics(found):
+                for member, value in zip(members, values, strict=True):
+                    about["seed"] = member.seed
+                    yield row(float(value), **about, split="train", metric=f"{form}.{name}")
