@@ -1,8 +1,8 @@
 """FLOPs of a whole kernel by subkern, counted on a part of it.
 
 Counting slows every operation down, so the whole is never run under the counter: the capture is
-counted on some examples and scales as their tokens; each kind of parameter is contracted once at
-full size, with the factors of those examples over and over.
+counted on some examples and scales as their tokens; each kind of parameter (or of layers that read
+the same inputs) is contracted once at full size, with the factors of those examples over and over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.measure import counted
 from benchmarks.problem import Examples, Problem, by_length, tokens
 from subkern.capture import Captured, capture
-from subkern.contraction import contract
+from subkern.contraction import contract, shared_inputs
 from subkern.factors import Factor, Outer, Rows
 from subkern.models import LogitModel, named_parameters
 
@@ -61,15 +61,13 @@ def _contraction(
     c = problem.model.num_logits
     known: dict[tuple[object, ...], float] = {}
     total = 0.0
-    for name, value in parameters.items():
-        if name not in left or name not in right:
-            continue
-        pair = left[name], right[name]
-        kind = (value.shape, *(_lengths(side) for side in pair))
+    for names in shared_inputs(left, right, parameters):
+        shapes = {n: parameters[n].shape for n in names}
+        sides = [{n: side[n] for n in names} for side in (left, right)]
+        kind = (*shapes.values(), *(_lengths(side[names[0]]) for side in sides))
         if kind not in known:
-            mine, theirs = (Captured({name: s}, torch.zeros(len(s), c)) for s in pair)
-            work = partial(contract, mine, theirs, {name: value.shape}, c)
-            known[kind], _ = counted(work)
+            mine, theirs = (Captured(s, torch.zeros(len(s[names[0]]), c)) for s in sides)
+            known[kind], _ = counted(partial(contract, mine, theirs, shapes, c))
         total += known[kind]
     return total
 

@@ -13,7 +13,7 @@ are float32 over at most `BLOCK` terms and their sums float64 (float64 models: f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -52,23 +52,33 @@ def contract(
     out = torch.zeros(
         len(left), num_logits, len(right), num_logits, dtype=torch.float64, device=device
     )
-    groups: dict[tuple[int, ...], list[tuple[list[Outer], list[Outer]]]] = defaultdict(list)
-    for name, shape in shapes.items():
-        if name not in left.factors or name not in right.factors:
-            continue
-        mine, theirs = left.factors[name], right.factors[name]
-        if outers := _all(Outer, mine, theirs):
-            groups[_inputs(outers)].append(outers)
+    for names in shared_inputs(left.factors, right.factors, shapes):
+        mine, theirs = left.factors[names[0]], right.factors[names[0]]
+        if len(names) == 1:
+            out += parameter_block(mine, theirs, shapes[names[0]])
         else:
-            out += parameter_block(mine, theirs, shape)
-    for layers in groups.values():
-        out += group_block(layers)
+            pairs = (_all(Outer, left.factors[n], right.factors[n]) for n in names)
+            out += group_block([pair for pair in pairs if pair])
     return out
 
 
-def _inputs(pair: tuple[Sequence[Outer], Sequence[Outer]]) -> tuple[int, ...]:
-    """What tells layers with the same inputs: the tensors themselves, which capture shares."""
-    return tuple(id(f.inputs) for side in pair for f in side)
+def shared_inputs(
+    left: Mapping[str, Sequence[Factor]],
+    right: Mapping[str, Sequence[Factor]],
+    names: Iterable[str],
+) -> list[list[str]]:
+    """Cut `names` into layers that read the same inputs, and all other parameters one by one.
+
+    Names without a factor on either side, whose gradient is zero, are left out. Layers share their
+    inputs where capture kept one copy: the tensors themselves tell.
+    """
+    groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name in names:
+        if name in left and name in right:
+            outers = _all(Outer, left[name], right[name])
+            key = tuple(id(f.inputs) for side in outers for f in side) if outers else (name,)
+            groups[key].append(name)
+    return list(groups.values())
 
 
 def group_block(layers: Sequence[tuple[list[Outer], list[Outer]]]) -> Tensor:
