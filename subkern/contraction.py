@@ -31,6 +31,7 @@ _POINTWISE = 64  # cost of a token pair's elementwise product and sum, in FLOPs 
 _FORMING, _BLOCKED = 2.5, 1.7
 
 Pair = tuple[Sequence[Factor], Sequence[Factor]]
+Factors = Mapping[str, Sequence[Factor]]
 F = TypeVar("F", Outer, Rows)
 
 
