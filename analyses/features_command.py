@@ -46,7 +46,7 @@ def features(**asked: Any) -> None:
     from analyses.terminal import ProgressBar, show
     from subkern.data import load_examples
     from subkern.errors import UserError
-    from subkern.feature_error import feature_error
+    from subkern.feature_error import check_allocation, feature_error
     from subkern.features import compute_features, is_finished
     from subkern.loading import load_model
     from subkern.random_subspace import RandomSubspace
@@ -56,8 +56,10 @@ def features(**asked: Any) -> None:
     task, inner = get_task(asked["task"]), as_subspace(asked["subspace"])
     kind, seed, dim = asked["kind"], asked["projection_seed"], asked["dim"]
     subspace = RandomSubspace(dim, kind, seed, asked["allocation"], inner)
-    if asked["check"] is not None and asked["check"] < 1:
-        raise UserError(f"--check {asked['check']} is not positive: give a number of examples")
+    if asked["check"] is not None:
+        if asked["check"] < 1:
+            raise UserError(f"--check {asked['check']} is not positive: give a number of examples")
+        check_allocation(subspace)  # before the features are computed
     wanted = {k: asked[k] for k in ("split", "shots", "seed", "limit")}
     examples = load_examples(task, asked["data"], **wanted)
     reading = {k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")}

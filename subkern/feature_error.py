@@ -86,6 +86,14 @@ def sketch_error(exact: Kernel, sketched: Kernel, dim: int) -> SketchError:
     )
 
 
+def check_allocation(subspace: RandomSubspace) -> None:
+    """Raise `UserError` unless the variance formula of one P over all parameters holds."""
+    if subspace.allocation != "global":
+        raise UserError(
+            f"no interval is known for allocation '{subspace.allocation}': use global, or no check"
+        )
+
+
 def feature_error(
     model: LogitModel,
     examples: Sequence[EncodedExample],
@@ -106,7 +114,12 @@ def feature_error(
         sample: how many examples, at most; the exact kernel of them is computed.
         seed: of the draw.
         running: batch size and memory.
+
+    Raises:
+        UserError: dimensions are allocated per parameter: no formula in the kernel's entries alone
+            gives the variance there.
     """
+    check_allocation(subspace)
     count = min(sample, len(examples))
     drawn = np.random.default_rng(seed).permutation(len(examples))[:count]
     picked = [examples[i] for i in sorted(drawn.tolist())]

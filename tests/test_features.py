@@ -17,7 +17,7 @@ from families import FAMILIES, random_examples
 from subkern import features as module
 from subkern.compute import compute_kernel
 from subkern.errors import UserError
-from subkern.feature_error import feature_error, sketch_error
+from subkern.feature_error import check_allocation, feature_error, sketch_error
 from subkern.features import Features, compute_features
 from subkern.kernel import Kernel
 from subkern.prompts import EncodedExample
@@ -188,3 +188,9 @@ def test_the_command_reports_the_error_and_resumes(
     assert projected == []
     with pytest.raises(UserError, match=r"projection: .rademacher. asked for, .srht. stored"):
         run("--kind", "rademacher")
+
+
+def test_no_interval_where_no_formula_gives_one() -> None:
+    check_allocation(RandomSubspace(8))
+    with pytest.raises(UserError, match="no interval is known for allocation 'per-parameter'"):
+        check_allocation(RandomSubspace(8, allocation="per-parameter"))
