@@ -57,7 +57,7 @@ class Config:
     """What to analyse. Sequences may be given as any iterable; they are kept as tuples.
 
     Attributes:
-        model: as `subkern.models.load_model` takes it.
+        model: as `subkern.loading.load_model` takes it.
         task: name of a task, or path of a task file.
         data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
         shots: training examples a label.
