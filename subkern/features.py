@@ -16,6 +16,7 @@ import numpy as np
 
 from subkern.checks import make_plan
 from subkern.compute import kernel_identity
+from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.feature_store import FeatureStore, holds_features
 from subkern.kernel import Kernel, Selection
@@ -132,6 +133,7 @@ def compute_features(
     check_examples(examples, examples)
     coordinates = subspace.attach(model)
     assert coordinates.projection is not None
+    refuse_dead(coordinates, subspace, examples)
     provenance = features_identity(model, examples, subspace)
     plan = make_plan(coordinates.model, coordinates.parameters, examples, running.batch_size)
     memory = parse_memory(running.memory)
