@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -81,7 +80,7 @@ def kernels(results: Results) -> Figure:
     rows = -(-len(maps) // 2)
     with style.figure_style():
         size = (style.WIDTH, 2.35 * rows + 0.75)
-        figure, grid = plt.subplots(rows, 2, figsize=size, squeeze=False)
+        figure, grid = style.subplots(rows, 2, figsize=size, squeeze=False)
         used = list(grid.flat)[: len(maps)]
         for i, (axes, (title, values)) in enumerate(zip(used, maps, strict=True)):
             image = axes.imshow(values, cmap=style.KERNEL_CMAP, vmin=-bound, vmax=bound)
@@ -104,7 +103,7 @@ def spectra(results: Results) -> Figure:
     shares = [spectrum(kernel) for _, kernel in shown]
     longest, room = max(len(each) for each in shares), 0.3
     with style.figure_style():
-        figure, axes = plt.subplots(figsize=(style.WIDTH, 4.2))
+        figure, axes = style.subplots(figsize=(style.WIDTH, 4.2))
         colors = [style.INK, *style.rank_colors(len(shown) - 1)]
         for i, (each, color) in enumerate(zip(shares, colors, strict=True)):
             width, above = (2.8, 3) if i == 0 else (1.5, 2)

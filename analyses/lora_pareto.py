@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -48,7 +47,7 @@ def pareto(results: Results) -> Figure:
     lines = by_targets(found.every)
     strokes = dict(zip(lines, style.strokes(len(lines)), strict=True))
     with style.figure_style():
-        figure, grid = plt.subplots(3, 1, figsize=(style.WIDTH, 8.1), sharex=True)
+        figure, grid = style.subplots(3, 1, figsize=(style.WIDTH, 8.1), sharex=True)
         for axes, measure in zip(grid, MEASURES, strict=True):
             for name, line in lines.items():
                 _draw_line(axes, line, measure, strokes[name])

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -59,7 +58,7 @@ def over_ranks(
 ) -> Figure:
     """Draw panels below each other; ``room`` is the share of the width that direct labels take."""
     with style.figure_style():
-        figure, grid = plt.subplots(
+        figure, grid = style.subplots(
             len(panels),
             1,
             figsize=(style.WIDTH, 2.3 * len(panels) + 0.5),

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from analyses.lora_inputs import Inputs
@@ -134,7 +133,6 @@ def draw(results: Results, out: Path, drawing: Drawing) -> Path:
             part.write_bytes(pictures[name])
         with replacing(_figure_path(out, name, "pdf")) as part:
             figure.savefig(part, metadata={"CreationDate": None})
-        plt.close(figure)
     report = out / REPORT
     with replacing(report) as part:
         part.write_text(render(drawing.page(results, pictures)), encoding="utf-8")

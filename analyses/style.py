@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -34,6 +33,7 @@ __all__ = [
     "rank_colors",
     "settle",
     "strokes",
+    "subplots",
 ]
 
 WIDTH = 4.8  # inches
@@ -100,6 +100,16 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure and its axes as `matplotlib.pyplot.subplots` does, kept by nobody else.
+
+    pyplot holds on to every figure until it is closed; a library's caller should not have to.
+    """
+    size = options.pop("figsize", (WIDTH, WIDTH / 1.5))
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns, **options)
+
+
 def strokes(count: int) -> list[Stroke]:
     """Return ``count`` strokes, at most 6: more lines in one panel than that cannot be read."""
     if not 0 <= count <= len(_COLORS):
@@ -109,7 +119,7 @@ def strokes(count: int) -> list[Stroke]:
 
 def rank_colors(count: int) -> list[str]:
     """Return ``count`` colours from dark to light, none of them too pale for text on white."""
-    cmap = plt.get_cmap("viridis")
+    cmap = mpl.colormaps["viridis"]
     return [to_hex(cmap(0.05 + 0.48 * i / max(count - 1, 1))) for i in range(count)]
 
 

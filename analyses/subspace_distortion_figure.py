@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -31,7 +30,7 @@ def distortion(results: Results) -> Figure:
     """Quantiles of the distortion over the dimension, a row a kind; raw and centred gradients."""
     shown, dims = kinds(results), results.config["dims"]
     with style.figure_style():
-        figure, grid = plt.subplots(
+        figure, grid = style.subplots(
             len(shown), 2, figsize=(style.WIDTH, 1.75 * len(shown) + 1.3), sharex=True,
             sharey=True, squeeze=False,
         )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -56,7 +55,7 @@ def preservation(results: Results) -> Figure:
     ]
     asked = [config["min_cka"], config["min_agreement"], None]
     with style.figure_style():
-        figure, column = plt.subplots(3, 1, figsize=(style.WIDTH, 8.4), sharex=True)
+        figure, column = style.subplots(3, 1, figsize=(style.WIDTH, 8.4), sharex=True)
         for axes, (title, curve, percent), level in zip(column, panels, asked, strict=True):
             for i, (family, drawn) in enumerate(_strokes(results)):
                 band = i == 0 or family.kernel != "random"  # all kinds' would hide each other
@@ -84,7 +83,7 @@ def dimension(results: Results) -> Figure:
     drawn = dict(zip([kind.name for kind in shown], _kind_strokes(len(shown)), strict=True))
     with style.figure_style():
         height = 3.6 + 0.36 * len(shown) + 0.9
-        figure, (top, bottom) = plt.subplots(
+        figure, (top, bottom) = style.subplots(
             2, 1, figsize=(style.WIDTH, height), sharex=True,
             height_ratios=(3.2, 0.36 * len(shown) + 0.3),
         )  # fmt: skip
