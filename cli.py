@@ -138,9 +138,9 @@ def kernel(**asked: Any) -> None:
 
     The same command again continues an interrupted run, or says "up to date".
     """
-    from analyses.terminal import ProgressBar
+    from analyses.terminal import ProgressBar, wrapped
     from subkern.compute import compute_kernel, kernel_identity
-    from subkern.lmk import export_lmk
+    from subkern.lmk import check_export, export_lmk
     from subkern.loading import load_model
     from subkern.rules import parse_rule
     from subkern.running import Running, as_subspace
@@ -148,7 +148,9 @@ def kernel(**asked: Any) -> None:
 
     out, task = asked["out"], get_task(asked["task"])
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
-    parse_rule(asked["rule"])
+    rule = parse_rule(asked["rule"])
+    if asked["export_lmk"] is not None:
+        check_export(asked["export_lmk"], rule.name, overwrite=asked["overwrite"])
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     model = load_model(
         asked["model"],
@@ -161,7 +163,7 @@ def kernel(**asked: Any) -> None:
     method = {k: asked[k] for k in ("rule", "subspace", "engine")}
     identity = kernel_identity(model, *sides, **method)
     if found := _finished(out, identity, asked["overwrite"]):
-        click.echo(f"{out} is up to date: {found!r}")
+        click.echo(f"{out} is up to date\n{wrapped(repr(found))}")
     else:
         with ProgressBar("kernel entries") as report:
             running = Running(
@@ -170,7 +172,7 @@ def kernel(**asked: Any) -> None:
             found = compute_kernel(model, *sides, running=running, **method)
         found.save(out, overwrite=asked["overwrite"])
         running.clear()
-        click.echo(f"wrote {out}: {found!r}")
+        click.echo(f"wrote {out}\n{wrapped(repr(found))}")
     if asked["export_lmk"] is not None:
         click.echo(f"wrote {export_lmk(found, asked['export_lmk'], overwrite=asked['overwrite'])}")
 
@@ -306,6 +308,8 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename:
+            _fail(f"'{error.filename}' cannot be read or written: {error.strerror}", 2)
         _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug says more)", 1)
 
 

@@ -47,7 +47,7 @@ def features(**asked: Any) -> None:
     from subkern.data import load_examples
     from subkern.errors import UserError
     from subkern.feature_error import feature_error
-    from subkern.features import compute_features
+    from subkern.features import compute_features, is_finished
     from subkern.loading import load_model
     from subkern.random_subspace import RandomSubspace
     from subkern.running import Running, as_subspace
@@ -64,6 +64,7 @@ def features(**asked: Any) -> None:
     model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
     assert model.prompt is not None
     encoded = model.prompt.encode_all(examples)
+    up_to_date = not asked["overwrite"] and is_finished(asked["out"])
     with ProgressBar("examples") as report:
         running = Running(asked["batch_size"], asked["memory"], report)
         found = compute_features(
@@ -74,8 +75,8 @@ def features(**asked: Any) -> None:
             running=running,
             overwrite=asked["overwrite"],
         )
-    shape = f"{list(found.values.shape)} {kind}"
-    click.echo(f"{asked['out']} holds features {shape}", err=asked["as_json"])
+    said = f"{asked['out']} is up to date" if up_to_date else f"wrote {asked['out']}"
+    click.echo(f"{said}: features {list(found.values.shape)} {kind}", err=asked["as_json"])
     if asked["check"] is not None:
         quiet = Running(asked["batch_size"], asked["memory"])
         error = feature_error(

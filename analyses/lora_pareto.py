@@ -53,8 +53,9 @@ def pareto(results: Results) -> Figure:
                 _draw_line(axes, line, measure, strokes[name])
             _draw_front(axes, found, measure, strokes)
             axes.set_title(_titles(results, found)[measure])
+            axes.margins(y=0.09)  # room for the square around an outermost marker
             if measure != "CKA":
-                axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+                axes.yaxis.set_major_formatter(PercentFormatter(1))
         ends = _size_axis(grid[0], [each.trained for each in found.every], trained(results))
         labels = [
             _draw_levels(axes, results, found, measure, ends)

@@ -98,10 +98,16 @@ def solver_table(results: Results) -> Table:
 
 
 def agreement_table(results: Results, reference: str) -> Table:
-    """Return every agreement metric over the ranks, against one of the two full kernels."""
+    """Return every agreement metric over the ranks, against one of the two full kernels.
+
+    Some are not defined for the kernels of an asymmetric rule, and are left out.
+    """
     ranks = sorted(results.config["ranks"])
+    measured = set(results.table["metric"])
     rows = []
     for metric in sorted(METRICS.values(), key=_reading_order):
+        if metric.name not in measured:
+            continue
         values = kernel_agreement(results, metric.name, reference)
         own = fmt.decimal(own_value(results, metric.name, reference))
         cells = [_number(values[rank], (metric.low, metric.high)) for rank in ranks]

@@ -101,5 +101,5 @@ def _draw(axes: Axes, panel: Panel, ranks: Sequence[int]) -> list[tuple[float, f
         labels.append((last, means[-1], f"{style.GLYPHS[marker]} {label}", color))
     axes.set_title(panel.title)
     if panel.percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     return labels

@@ -24,7 +24,7 @@ from analyses.subspace_numbers import (
     zero_shot,
 )
 from analyses.subspace_verdict import calibrate, front
-from analyses.subspace_words import NONE, intervals, ratio, sizes
+from analyses.subspace_words import intervals, ratio, sizes
 
 __all__ = ["captions"]
 
@@ -104,14 +104,17 @@ def _distortion(results: Results) -> Caption:
         distortion(results, first, name, centred=True) for name in ("q05", "q95", "epsilon")
     )
     last = max(low)
-    bound = fmt.decimal(epsilon[last].mean, 3) if not math.isnan(epsilon[last].mean) else NONE
+    bound = "the Johnson-Lindenstrauss lemma bounds nothing at so few"
+    if not math.isnan(epsilon[last].mean):
+        epsilon_here = fmt.decimal(epsilon[last].mean, 3)
+        bound = f"the Johnson-Lindenstrauss bound for one pair at 95 % is ±{epsilon_here}"
     text = (
         "How far inner products of the training examples' gradients move: (projected − full) over"
         " the product of the norms, raw and with gradients centred over the examples. Measured"
         " spread over the variance formula's, over all dimensions (in brackets what chance allows):"
         f" {fmt.joined(parts)}. At {fmt.count(last)} dimensions 90 % of the centred pairs lie"
         f" between {fmt.decimal(low[last].mean)} and {fmt.decimal(high[last].mean)}"
-        f" ({first.name}), the Johnson-Lindenstrauss bound for one pair at 95 % is ±{bound}. The"
+        f" ({first.name}); {bound}. The"
         " vertical axis is logarithmic away from 0."
     )  # fmt: skip
     alt = f"Quantile fans narrowing with the dimension, as 1/√d. {fmt.joined(parts)}."

@@ -64,7 +64,7 @@ def preservation(results: Results) -> Figure:
                 axes.axhline(level, color=style.MUTED, ls=DOTS, lw=1.3, zorder=1)
             axes.set_title(title)
             if percent:
-                axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+                axes.yaxis.set_major_formatter(PercentFormatter(1))
         levels = _levels(results)
         for _, y, dash in levels:
             column[-1].axhline(y, color=style.MUTED, ls=dash, lw=1.3, zorder=1)
@@ -90,7 +90,7 @@ def dimension(results: Results) -> Figure:
         for kind in shown:
             _line(top, scores(results, kind), drawn[kind.name], band=kind is shown[0])
         top.set_title(f"Test {score_name(results)}, {results.config['solvers'][0]} classifier")
-        top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        top.yaxis.set_major_formatter(PercentFormatter(1))
         levels = _levels(results)
         for _, y, dash in levels:
             top.axhline(y, color=style.MUTED, ls=dash, lw=1.3, zorder=1)

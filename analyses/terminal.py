@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 
 import click
 import pandas as pd
@@ -54,6 +55,11 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+
+def wrapped(text: str) -> str:
+    """Text in lines of 80 columns at most, if no word is longer."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def show(table: pd.DataFrame, as_json: bool) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import peft
@@ -34,7 +37,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     double = _keeps_function(config) and model.dtype == torch.float64
     config = _with_targets(module, config)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _only_refusals():
             torch.manual_seed(seed)
             if config.is_prompt_learning:
                 assert isinstance(module, PreTrainedModel)
@@ -42,7 +45,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
             wrapped = peft.get_peft_model(module.float() if double else module, config)
     except UserError:
         raise
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, TypeError, NotImplementedError, RuntimeError, ArithmeticError) as error:
         raise UserError(_explain(model, config, error)) from error
     _refuse_turned_olora(wrapped, config)
     inner = wrapped.to(model.dtype).base_model.model
@@ -50,6 +53,19 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     if double:
         _restore(model.module, inner)
     return model.with_module(inner)
+
+
+@contextmanager
+def _only_refusals() -> Iterator[None]:
+    """Keep PEFT's notes off the screen; a size that it would change on its own is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.filterwarnings("error", "Invalid `(oft_block_size|r)`", UserWarning)
+        try:
+            yield
+        except UserWarning as error:
+            wrong = str(error).partition("!")[0]
+            raise ValueError(f"{wrong}, it must divide the width of every layer") from error
 
 
 def targeted_modules(wrapped: nn.Module) -> list[str]:

@@ -35,7 +35,8 @@ class SketchError:
         expected_rms: what the variance formula says it should be, (1 + cos²)/d averaged.
         largest: largest absolute error.
         within_95: share of pairs inside their theoretical 95% interval; 0.95 over many seeds.
-        jl_epsilon: what the Johnson-Lindenstrauss bound allows, all pairs at once, at 5% risk.
+        jl_epsilon: what the Johnson-Lindenstrauss bound allows, all pairs at once, at 5% risk; inf
+            where the dimension is too small for one.
     """
 
     pairs: int
@@ -45,9 +46,10 @@ class SketchError:
     within_95: float
     jl_epsilon: float
 
-    def as_dict(self) -> dict[str, float]:
-        """As a row of a table."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, float | None]:
+        """As a row of a table; an infinite `jl_epsilon` (no bound at this dimension) is None."""
+        bound = self.jl_epsilon if np.isfinite(self.jl_epsilon) else None
+        return {**asdict(self), "jl_epsilon": bound}
 
 
 def sketch_error(exact: Kernel, sketched: Kernel, dim: int) -> SketchError:
@@ -80,7 +82,7 @@ def sketch_error(exact: Kernel, sketched: Kernel, dim: int) -> SketchError:
         expected_rms=float(np.sqrt(np.mean(deviation**2))),
         largest=float(np.abs(errors).max()),
         within_95=float(np.mean(np.abs(errors) <= 1.96 * deviation)),
-        jl_epsilon=min(jl_epsilon(dim, 0.05, len(errors)), 1e9),
+        jl_epsilon=jl_epsilon(dim, 0.05, len(errors)),
     )
 
 

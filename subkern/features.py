@@ -149,6 +149,15 @@ def compute_features(
     return Features.load(out)
 
 
+def is_finished(out: str | Path) -> bool:
+    """Whether whole features (of whatever settings) stand at `out`."""
+    try:
+        Features.load(out)
+    except UserError:
+        return False
+    return True
+
+
 def features_identity(
     model: LogitModel, examples: Sequence[EncodedExample], subspace: RandomSubspace
 ) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 
-__all__ = ["export_lmk", "import_lmk"]
+__all__ = ["check_export", "export_lmk", "import_lmk"]
 
 _NAME = re.compile(r"(?P<split>train|dev|test)_kernels_(?P<task>.+)\.pt")
 
@@ -83,11 +83,7 @@ def export_lmk(kernel: Kernel, path: str | Path, *, overwrite: bool = False) -> 
     path = Path(path)
     if kernel.right_labels is None:
         raise UserError(f"{path} needs the labels of the kernel's columns, which are unknown")
-    rule = str(kernel.provenance.get("rule", ""))
-    if rule.startswith("asymmetric"):
-        raise UserError(f"{path}: {rule} cannot be exported, LM-Kernel-FT stores both directions")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists: choose another path, or replace it with --overwrite")
+    check_export(path, str(kernel.provenance.get("rule", "")), overwrite=overwrite)
     labels = torch.from_numpy(kernel.right_labels.copy())
     if kernel.num_logits == 1:
         labels = (2 * labels - 1).to(torch.float32)
@@ -96,6 +92,18 @@ def export_lmk(kernel: Kernel, path: str | Path, *, overwrite: bool = False) -> 
     torch.save((torch.from_numpy(kernel.values.copy()), labels), partial)
     partial.replace(path)
     return path
+
+
+def check_export(path: Path, rule: str, *, overwrite: bool = False) -> None:
+    """Refuse before a kernel of `rule` is computed what `export_lmk` would refuse after it.
+
+    Raises:
+        UserError: the rule is asymmetric, or something is there and ``overwrite`` is not given.
+    """
+    if rule.startswith("asymmetric"):
+        raise UserError(f"{path}: {rule} cannot be exported, LM-Kernel-FT stores both directions")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists: choose another path, or replace it with --overwrite")
 
 
 def _named(path: Path) -> _File:

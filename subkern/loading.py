@@ -170,7 +170,7 @@ def _readout(
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # the meta device has no numbers
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' is not available here: use cpu") from error
     return device

@@ -124,3 +124,5 @@ class Cell:
         check_kind(self.kind)
         if self.dim < 1:
             raise UserError(f"dimension {self.dim} is not positive: use 1 or more")
+        if self.seed < 0:
+            raise UserError(f"projection seed {self.seed} is negative: use 0 or more")

@@ -61,7 +61,7 @@ def read_options(kind: str, text: str, known: Mapping[str, Read]) -> dict[str, A
         except UserError:
             raise
         except ValueError as error:
-            wanted = "true or false" if known[key] is read_flag else "a number"
+            wanted = _WANTED.get(known[key], "a number")
             raise UserError(
                 f"{_LABELS.get(kind, kind)} option {key}='{value}' is not {wanted}"
             ) from error
@@ -82,6 +82,13 @@ def read_flag(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(text)
     return text == "true"
+
+
+def _count(text: str) -> int:
+    """A whole number from 1; anything else is a ValueError."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
 def _peft_targets(text: str) -> str | list[str]:
@@ -208,11 +215,12 @@ class _Adapter:
         return Peft(config, seed, self.kind)
 
 
+_WANTED: dict[Read, str] = {read_flag: "true or false", _count: "a whole number from 1"}
 _Options = Mapping[str, tuple[str, Read]]
 _TARGETS: _Options = {"targets": ("target_modules", _peft_targets)}
-_RANKED: _Options = {"r": ("r", int), "alpha": ("alpha", float), **_TARGETS}
+_RANKED: _Options = {"r": ("r", _count), "alpha": ("alpha", float), **_TARGETS}
 _LINEAR = {"target_modules": "all-linear"}
-_VIRTUAL: _Options = {"n": ("num_virtual_tokens", int)}
+_VIRTUAL: _Options = {"n": ("num_virtual_tokens", _count)}
 _ADAPTERS = (
     _Adapter(
         "ia3",
@@ -222,19 +230,19 @@ _ADAPTERS = (
     _Adapter(
         "vera",
         "VeraConfig",
-        {"r": ("r", int), "d_initial": ("d_initial", float), **_TARGETS},
+        {"r": ("r", _count), "d_initial": ("d_initial", float), **_TARGETS},
         _LINEAR,
         ("projection_prng_key",),
     ),
     _Adapter("loha", "LoHaConfig", _RANKED, _LINEAR),
     _Adapter("lokr", "LoKrConfig", {**_RANKED, "factor": ("decompose_factor", int)}, _LINEAR),
-    _Adapter("oft", "OFTConfig", {"block": ("oft_block_size", int), **_TARGETS}, _LINEAR),
+    _Adapter("oft", "OFTConfig", {"block": ("oft_block_size", _count), **_TARGETS}, _LINEAR),
     _Adapter(
         "boft",
         "BOFTConfig",
         {
-            "block": ("boft_block_size", int),
-            "factors": ("boft_n_butterfly_factor", int),
+            "block": ("boft_block_size", _count),
+            "factors": ("boft_n_butterfly_factor", _count),
             **_TARGETS,
         },
         _LINEAR,

@@ -57,6 +57,8 @@ def resolve(model: LogitModel, targets: Targets) -> Resolved:
     Raises:
         UserError: the model has no such layers.
     """
+    if isinstance(targets, str):
+        _check_expression(targets)
     if targets == "all":
         return Resolved("all-linear", trains_rest=True)
     if targets == "all-linear" or targets not in NAMED:
@@ -73,6 +75,14 @@ def resolve(model: LogitModel, targets: Targets) -> Resolved:
             " use all-linear, or name the layers"
         )
     return Resolved(tuple(chosen), note=note)
+
+
+def _check_expression(targets: str) -> None:
+    """Refuse what PEFT would compile and fail on."""
+    try:
+        re.compile(targets)
+    except re.error as error:
+        raise UserError(f"targets '{targets}' is not a regular expression: {error}") from error
 
 
 def _block_layers(module: nn.Module) -> tuple[list[str], list[str]]:

@@ -142,7 +142,7 @@ class TileStore:
             if saved["fingerprint"] != self.fingerprint:
                 raise UserError(
                     f"'{self.folder}' holds unfinished tiles of other settings:"
-                    " remove it or pass --overwrite"
+                    " remove it, or write elsewhere"
                 )
             return Tiling(*(tuple(slice(*s) for s in saved[side]) for side in ("left", "right")))
         tiling = choose()

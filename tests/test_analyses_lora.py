@@ -6,6 +6,7 @@ import io
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -572,3 +573,11 @@ def test_the_report_answers_before_it_explains(results: Results) -> None:
     assert found.answer == sentence(results)
     assert found.settings["ranks"] == "1, 4"
     assert [len(table.rows) for table in found.tables] == [5, 4, len(METRICS), len(METRICS)]
+
+
+def test_the_report_leaves_out_what_an_asymmetric_kernel_has_not(results: Results) -> None:
+    spectral = results.table["metric"].str.startswith("spectral_epsilon").to_numpy(dtype=bool)
+    assert spectral.any()
+    found = page(replace(results, table=results.table[~spectral]), {})
+    kept = len(METRICS) - sum(name.startswith("spectral_epsilon") for name in METRICS)
+    assert [len(table.rows) for table in found.tables][2:] == [kept, kept]

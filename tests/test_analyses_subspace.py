@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
@@ -577,6 +578,16 @@ def test_captions_hold_the_numbers_they_show(results: Results) -> None:
     assert raw is not None
     assert f"{raw.ratio:.2f}" in found["distortion"]
     assert all(caption.alt for caption in captions(results).values())
+
+
+def test_the_distortion_caption_gives_the_bound_where_there_is_one(results: Results) -> None:
+    table = results.table.copy()
+    epsilon = (table["metric"] == "centred_distortion.epsilon").to_numpy(dtype=bool)
+    assert epsilon.any()
+    for value, said in ((nan, "bounds nothing at so few. The"), (0.25, "at 95 % is ±0.250. The")):
+        table.loc[epsilon, "value"] = value
+        shown = captions(replace(results, table=table))["distortion"]
+        assert said in shown.text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.mark.parametrize(

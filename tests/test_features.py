@@ -160,6 +160,10 @@ def test_the_error_on_a_sample_is_as_theory_expects(tmp_path: Path) -> None:
     exact = compute_kernel(model, batch)
     same = sketch_error(exact, exact, 800)
     assert (same.rms, same.largest, same.within_95) == (0, 0, 1)
+    assert same.as_dict()["jl_epsilon"] == same.jl_epsilon < 1
+    few = sketch_error(exact, exact, 8)
+    assert few.jl_epsilon == float("inf")
+    assert few.as_dict()["jl_epsilon"] is None  # JSON has no infinity
     with pytest.raises(UserError, match="not of one set of examples"):
         sketch_error(exact, Kernel.from_features(found.select(slice(3))), 800)
 
@@ -174,6 +178,7 @@ def test_the_command_reports_the_error_and_resumes(
         words = [str(word) for word in [*asked, *more]]
         return CliRunner().invoke(cli.cli, words, catch_exceptions=False).stdout
 
+    assert f"wrote {tmp_path / 'f'}: features [3, 2, 512] srht" in run()
     (error,) = json.loads(run("--check", 2, "--json"))
     assert error["pairs"] == 4 * 5 // 2
     assert 0.1 * error["expected_rms"] < error["rms"] < 4 * error["expected_rms"]
@@ -181,7 +186,7 @@ def test_the_command_reports_the_error_and_resumes(
     assert found.values.shape == (3, 2, 512)
     assert projected
     projected.clear()
-    run()
+    assert "is up to date" in run()
     assert projected == []
     with pytest.raises(UserError, match=r"projection: .rademacher. asked for, .srht. stored"):
         run("--kind", "rademacher")

@@ -333,6 +333,8 @@ def test_tiles_of_other_settings_are_refused(change: str, tmp_path: Path) -> Non
     model, running = oracles.logit_model(GPT2), Running(checkpoint=tmp_path / "tiles")
     compute_kernel(model, X, Y, running=running)
     before = {path.name: path.read_bytes() for path in (tmp_path / "tiles").iterdir()}
-    with pytest.raises(UserError, match=r"^'.*tiles' holds unfinished tiles of other settings: "):
+    with pytest.raises(
+        UserError, match=r"^'.*tiles' holds unfinished tiles of other settings: remove it, or"
+    ):
         OTHER[change](model, running)
     assert {p.name: p.read_bytes() for p in (tmp_path / "tiles").iterdir()} == before

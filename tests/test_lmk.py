@@ -12,7 +12,7 @@ import torch
 
 from subkern.errors import UserError
 from subkern.kernel import Kernel
-from subkern.lmk import export_lmk, import_lmk
+from subkern.lmk import check_export, export_lmk, import_lmk
 
 
 def write(folder: Path, c: int, split: str = "dev", m: int = 4) -> tuple[Path, torch.Tensor]:
@@ -82,6 +82,9 @@ def test_export_refuses(tmp_path: Path) -> None:
     export_lmk(kernel, path)
     with pytest.raises(UserError, match=r"exists.*--overwrite"):
         export_lmk(kernel, path)
+    with pytest.raises(UserError, match=r"exists.*--overwrite"):
+        check_export(path, "sgd")
+    check_export(path, "sgd", overwrite=True)
     assert export_lmk(kernel, path, overwrite=True) == path
 
 

@@ -218,3 +218,17 @@ def test_an_undefined_gradient_is_refused() -> None:
         UserError, match=r"^kernel of subset 'root' .* is undefined: the gradient of"
     ):
         compute_kernel(model, batch, subspace="params:root")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_block_is_what_it_is_called_and_peft_is_quiet(recwarn: pytest.WarningsRecorder) -> None:
+    """PEFT takes another block where this one does not divide a width, with a warning."""
+    model = oracles.logit_model(LLAMA)
+    wide = peft.OFTConfig(oft_block_size=3, **ALL)
+    refused = r"^PEFT refuses this OFT: Invalid `oft_block_size` \(3\), it must divide the width"
+    with pytest.raises(UserError, match=refused):
+        Peft(wide).attach(model)
+    for method in ("boft", "oft"):
+        Peft(METHODS[method]()).attach(model)
+    Peft(peft.LNTuningConfig()).attach(model)
+    assert [str(w.message) for w in recwarn if w.category is UserWarning] == []

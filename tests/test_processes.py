@@ -36,6 +36,19 @@ def test_mistake_is_one_line_and_status_2() -> None:
         assert done.stdout == ""
 
 
+def test_a_place_that_cannot_be_written_is_one_line_and_status_2(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    read = ["--model", minilm_mlm, "--task", "SST-2", "--data", shared_data, "--shots", 16]
+    for some in (["kernel", "--left-limit", 2, "--right-limit", 2], ["features", "--limit", 2]):
+        done = run(*some, *read, "--out", tmp_path / "file" / "K.zarr")
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "file" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_every_command_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_path: Path) -> None:
     shown = run("tasks", "show", "mr", "--model", smollm2, "--data", "demo")
     assert shown.returncode == 0, shown.stderr

@@ -264,6 +264,7 @@ def test_one_line_forms(text: str, subspace: RandomSubspace) -> None:
         ("random:dim=3,kind=x", "^unknown projection 'x'"),
         ("random:dim=3,allocation=x", "^unknown allocation 'x'"),
         ("random:dim=0", "^dimension 0 is not positive"),
+        ("random:dim=3,seed=-1", "^projection seed -1 is negative: use 0 or more$"),
         ("random:dim=3,inner=random:dim=4", "^a random subspace of a random subspace"),
     ],
 )
