@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 
 from analyses.lora_budget import parse_budget
 from analyses.lora_targets import from_texts, named_sets
+from analyses.settings import decides, distinct, one_of
 from subkern.errors import UserError
 from subkern.rules import parse_rule
 from subkern.solvers import SOLVERS as REGISTERED
@@ -47,17 +48,12 @@ def _able(rule: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*solvers_for(rule), *able]))
 
 
-def _decides(what: str | None, default: Any) -> Any:
-    """Return a field that decides only the ``answer`` drawn from the numbers, or nothing (None)."""
-    return field(default=default, metadata={"decides": what})
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What to analyse. Sequences may be given as any iterable; they are kept as tuples.
 
     Attributes:
-        model: as `subkern.models.load_model` takes it.
+        model: as `subkern.loading.load_model` takes it.
         task: name of a task, or path of a task file.
         data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
         shots: training examples a label.
@@ -119,15 +115,15 @@ class Config:
     test_limit: int | None = None
     solvers: tuple[str, ...] | None = None
     tuning: str = "full"
-    max_drop: float = _decides("answer", 0.02)
-    min_agreement: float = _decides("answer", 0.95)
-    budget: str | None = _decides("answer", None)
+    max_drop: float = decides("answer", 0.02)
+    min_agreement: float = decides("answer", 0.95)
+    budget: str | None = decides("answer", None)
     confidence: float = 0.95
     resamples: int = 500
     kernel_resamples: int = 100
-    device: str = _decides(None, "cpu")
-    batch_size: int | None = _decides(None, None)
-    memory: str | int | None = _decides(None, None)
+    device: str = decides(None, "cpu")
+    batch_size: int | None = decides(None, None)
+    memory: str | int | None = decides(None, None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.targets, str):
@@ -140,14 +136,14 @@ class Config:
         self._keep("model", str(self.model))
         self._keep("task", str(self.task))
         self._keep("data", str(self.data))
-        self._keep("ranks", tuple(sorted(_distinct("ranks", self.ranks))))
+        self._keep("ranks", tuple(sorted(distinct("ranks", self.ranks))))
         self._check_rule()
         if self.solvers is None:
             self._keep("solvers", solvers_for(self.rule))
         if self.budget is not None:
             self._keep("budget", str(self.budget))
         for name in ("data_seeds", "adapter_seeds", "solvers"):
-            self._keep(name, _distinct(name, getattr(self, name)))
+            self._keep(name, distinct(name, getattr(self, name)))
         self._check()
 
     def _keep(self, name: str, value: Any) -> None:
@@ -171,9 +167,9 @@ class Config:
     def _check(self) -> None:
         """Raise `UserError` on the first value that is out of range."""
         for name, choices in _CHOICES.items():
-            _one_of(name, getattr(self, name), choices)
+            one_of(name, getattr(self, name), choices)
         for solver in self.classifiers:
-            _one_of("solvers", solver, _able(self.rule))
+            one_of("solvers", solver, _able(self.rule))
         if self.budget is not None:
             parse_budget(self.budget)
         named_sets(self.targets, self.target_sets)
@@ -241,17 +237,3 @@ class Config:
         if not isinstance(values, dict):
             raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
         return cls.from_dict(values)
-
-
-def _distinct(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
-    """Return values as a non-empty tuple without repetition, in order."""
-    found = tuple(dict.fromkeys([values] if isinstance(values, str | int) else values))
-    if not found:
-        raise UserError(f"{name} is empty: give at least one")
-    return found
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise `UserError` unless the value is one of the choices."""
-    if value not in choices:
-        raise UserError(f"{name} '{value}' is unknown: use {', '.join(choices)}")

@@ -18,9 +18,9 @@ from analyses.lora_grid_tables import configuration_table, matrix, target_table
 from analyses.lora_grid_text import called, caveats, question, sentence
 from analyses.lora_numbers import full_score, score_name, trained, zero_shot
 from analyses.lora_pareto import caption
-from analyses.lora_text import model_name
 from analyses.report import Image, Page
 from analyses.results import Results
+from analyses.study_numbers import model_name
 
 __all__ = ["page", "summary"]
 

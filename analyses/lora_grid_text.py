@@ -9,6 +9,7 @@ from analyses.lora_grid import Configuration, Found, by_targets, recommend_confi
 from analyses.lora_numbers import full_score, score_name, tested, trained
 from analyses.lora_targets import names
 from analyses.results import Results
+from analyses.study_numbers import model_name
 
 __all__ = ["called", "caveats", "question", "sentence", "size"]
 
@@ -20,7 +21,7 @@ def question(results: Results) -> str:
     within = f" within {parse_budget(budget)}" if budget is not None else ""
     return (
         f"Which LoRA rank and which targets{within} learn {task}, from {shots} examples a label, as"
-        f" full fine-tuning of {lora_text.model_name(results)} would? Judged before any training,"
+        f" full fine-tuning of {model_name(results)} would? Judged before any training,"
         " from kernels."
     )
 

@@ -7,6 +7,14 @@ from typing import Any
 from analyses.lora_table import cells
 from analyses.pooling import Pooled, pool
 from analyses.results import Results
+from analyses.study_numbers import (
+    cost,
+    pooled,
+    score_metric,
+    score_name,
+    tested,
+    zero_shot,
+)
 
 __all__ = [
     "adapted_only",
@@ -25,19 +33,6 @@ __all__ = [
     "zero_shot",
 ]
 
-_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1"}
-
-
-def score_metric(results: Results) -> str:
-    """Return the task's metric as the table calls it."""
-    return str(results.inputs["task"]["metric"])
-
-
-def score_name(results: Results) -> str:
-    """Return the task's metric as readers call it."""
-    metric = score_metric(results)
-    return _SCORE_NAMES.get(metric, metric)
-
 
 def scores(results: Results, solver: str) -> dict[int, Pooled]:
     """Return the test score of a classifier solved on LoRA kernels, by rank."""
@@ -47,12 +42,7 @@ def scores(results: Results, solver: str) -> dict[int, Pooled]:
 def full_score(results: Results, solver: str, kernel: str = "full") -> Pooled:
     """Return the test score of a classifier solved on the ``full`` or the ``targets`` kernel."""
     metric = score_metric(results)
-    return _pooled(results, kernel=kernel, solver=solver, split="test", metric=metric)
-
-
-def zero_shot(results: Results) -> Pooled:
-    """Return the test score of the initial logits."""
-    return _pooled(results, kernel="zero-shot", split="test", metric=score_metric(results))
+    return pooled(results, kernel=kernel, solver=solver, split="test", metric=metric)
 
 
 def drops(results: Results, solver: str) -> dict[int, Pooled]:
@@ -69,8 +59,8 @@ def same_predictions(results: Results, solver: str) -> dict[int, Pooled]:
 def adapted_only(results: Results, solver: str) -> tuple[Pooled, Pooled]:
     """Return drop and share of equal predictions of full fine-tuning of the adapted weights."""
     about = {"kernel": "targets", "solver": solver, "split": "test", "reference": "full"}
-    drop = _pooled(results, metric="drop", **about)
-    return drop, _pooled(results, metric="prediction_agreement", **about)
+    drop = pooled(results, metric="drop", **about)
+    return drop, pooled(results, metric="prediction_agreement", **about)
 
 
 def kernel_agreement(results: Results, metric: str, reference: str = "full") -> dict[int, Pooled]:
@@ -81,38 +71,20 @@ def kernel_agreement(results: Results, metric: str, reference: str = "full") -> 
 def limit(results: Results, metric: str) -> float:
     """Return the agreement of the two full kernels: what LoRA's tends to at high rank."""
     about = {"kernel": "targets", "reference": "full", "split": "train", "solver": None}
-    return _pooled(results, metric=metric, **about).mean
+    return pooled(results, metric=metric, **about).mean
 
 
 def own_value(results: Results, metric: str, reference: str = "full") -> float:
     """Return what a full kernel scores against itself: the value of full agreement."""
     about = {"kernel": reference, "reference": reference, "split": "train", "solver": None}
-    return _pooled(results, metric=metric, **about).mean
-
-
-def cost(results: Results, data_seed: int) -> dict[str, float]:
-    """Return what computing the kernels of a data seed took, by name."""
-    rows = cells(results.table, data_seed=data_seed)
-    rows = rows[rows["metric"].str.startswith("cost.")]
-    names = rows["metric"].str.removeprefix("cost.")
-    return {str(name): float(value) for name, value in zip(names, rows["value"], strict=True)}
+    return pooled(results, metric=metric, **about).mean
 
 
 def trained(results: Results, rank: int | None = None) -> float:
     """Return how many parameters LoRA of a rank trains, or full fine-tuning."""
     kernel = "full" if rank is None else "lora"
     about = {"kernel": kernel, "rank": rank, "metric": "trainable_parameters"}
-    return _pooled(results, **about).mean
-
-
-def tested(results: Results) -> int:
-    """Return the number of test examples (of the smallest test split)."""
-    return min(sizes["test"] for sizes in results.inputs["examples"].values())
-
-
-def _pooled(results: Results, **cell: Any) -> Pooled:
-    """Pool the rows of one cell of the table."""
-    return pool(cells(results.table, **cell), results.config["confidence"])
+    return pooled(results, **about).mean
 
 
 def _by_rank(results: Results, **cell: Any) -> dict[int, Pooled]:

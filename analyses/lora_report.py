@@ -20,10 +20,11 @@ from analyses.lora_numbers import (
     trained,
     zero_shot,
 )
-from analyses.lora_text import caveats, model_name, question, sentence
+from analyses.lora_text import caveats, question, sentence
 from analyses.lora_verdict import Recommendation, recommend
 from analyses.report import Image, Page
 from analyses.results import Results
+from analyses.study_numbers import model_name
 
 __all__ = ["page", "settings", "summary"]
 

@@ -8,6 +8,7 @@ from analyses import formatting as fmt
 from analyses.lora_numbers import adapted_only, full_score, limit, score_name, tested, zero_shot
 from analyses.lora_verdict import Recommendation, Verdict, recommend
 from analyses.results import Results
+from analyses.study_numbers import model_name
 
 __all__ = [
     "averaged",
@@ -15,7 +16,6 @@ __all__ = [
     "caveats_of_set",
     "drop_words",
     "failures",
-    "model_name",
     "question",
     "sentence",
 ]
@@ -28,11 +28,6 @@ def question(results: Results) -> str:
         f"Which LoRA rank learns {task}, from {shots} examples a label, as full fine-tuning of"
         f" {model_name(results)} would? Judged before any training, from kernels."
     )
-
-
-def model_name(results: Results) -> str:
-    """Return the model as the user named it, a path by its last part."""
-    return str(results.config["model"]).rstrip("/").split("/")[-1]
 
 
 def sentence(results: Results) -> str:

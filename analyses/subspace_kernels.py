@@ -10,7 +10,7 @@ from typing import Any
 
 from analyses.subspace_config import DEFAULT_METHODS, Config
 from analyses.subspace_measure import Member, Sweep
-from subkern.compute import as_subspace, compute_kernel
+from subkern.compute import compute_kernel
 from subkern.dimension_sweep import sweep_dimensions
 from subkern.errors import UserError
 from subkern.lora import sweep_layers
@@ -18,7 +18,7 @@ from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
-from subkern.running import Running
+from subkern.running import Running, as_subspace
 
 __all__ = ["Methods", "choose_methods", "compute_sweep", "count_parameters"]
 

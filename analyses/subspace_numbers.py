@@ -11,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from analyses.lora_table import cells
-from analyses.pooling import Pooled, pool, pool_values
+from analyses.pooling import Pooled, pool_values
 from analyses.results import Results
+from analyses.study_numbers import (
+    cost,
+    pooled,
+    score_metric,
+    score_name,
+    tested,
+    zero_shot,
+)
 
 __all__ = [
     "Curve",
@@ -42,8 +50,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Curve = Mapping[int, Pooled]
 """Trained parameters -> value with its interval."""
-
-_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1"}
 
 
 @dataclass(frozen=True)
@@ -87,16 +93,6 @@ def families(results: Results) -> list[Family]:
     return [*kinds(results), *lora(results), *methods(results)]
 
 
-def score_metric(results: Results) -> str:
-    """Return the task's metric as the table calls it."""
-    return str(results.inputs["task"]["metric"])
-
-
-def score_name(results: Results) -> str:
-    """Return the task's metric as readers call it."""
-    return _SCORE_NAMES[score_metric(results)]
-
-
 def judge(results: Results, solver: str | None) -> str:
     """Return the classifier asked for, or the one that judges."""
     return solver or str(results.config["solvers"][0])
@@ -125,7 +121,7 @@ def distortion(results: Results, family: Family, what: str, *, centred: bool = F
 
 def full_score(results: Results, solver: str | None = None) -> Pooled:
     """Return the test score of the full kernel's classifier."""
-    return _pooled(
+    return pooled(
         results,
         kernel="full",
         solver=judge(results, solver),
@@ -134,14 +130,9 @@ def full_score(results: Results, solver: str | None = None) -> Pooled:
     )
 
 
-def zero_shot(results: Results) -> Pooled:
-    """Return the test score of the initial logits."""
-    return _pooled(results, kernel="zero-shot", split="test", metric=score_metric(results))
-
-
 def constant(results: Results) -> Pooled:
     """Return the test score of the best answer that is the same for all examples."""
-    return _pooled(results, kernel="constant", split="test", metric=score_metric(results))
+    return pooled(results, kernel="constant", split="test", metric=score_metric(results))
 
 
 def baseline(results: Results) -> Pooled:
@@ -149,22 +140,9 @@ def baseline(results: Results) -> Pooled:
     return max(zero_shot(results), constant(results), key=lambda found: found.mean)
 
 
-def tested(results: Results) -> int:
-    """Return the number of test examples (of the smallest test split)."""
-    return min(sizes["test"] for sizes in results.inputs["examples"].values())
-
-
 def trained_in_full(results: Results) -> int:
     """Return the number of parameters of full fine-tuning."""
-    return round(_pooled(results, kernel="full", metric="trainable_parameters").mean)
-
-
-def cost(results: Results, data_seed: int) -> dict[str, float]:
-    """Return what computing the kernels of a data seed took, by name."""
-    rows = cells(results.table, data_seed=data_seed)
-    rows = rows[rows["metric"].str.startswith("cost.")]
-    names = rows["metric"].str.removeprefix("cost.")
-    return {str(name): float(value) for name, value in zip(names, rows["value"], strict=True)}
+    return round(pooled(results, kernel="full", metric="trainable_parameters").mean)
 
 
 @dataclass(frozen=True)
@@ -261,8 +239,3 @@ def _curve(results: Results, family: Family, metric: str, solver: str | None = N
         )
         for size, at in found.items()
     }
-
-
-def _pooled(results: Results, **cell: Any) -> Pooled:
-    """Pool the rows of one cell of the table."""
-    return pool(cells(results.table, **cell), results.config["confidence"])

@@ -14,6 +14,7 @@ from analyses import formatting as fmt
 from analyses import subspace_tables as tables
 from analyses.report import Image, Page
 from analyses.results import Results
+from analyses.study_numbers import model_name
 from analyses.subspace_captions import captions
 from analyses.subspace_caveats import caveats
 from analyses.subspace_dimension import needed
@@ -34,7 +35,7 @@ from analyses.subspace_numbers import (
 )
 from analyses.subspace_text import sentence
 from analyses.subspace_verdict import calibrate, fewest
-from analyses.subspace_words import intervals, model_name, question, size
+from analyses.subspace_words import intervals, question, size
 
 __all__ = ["page", "summary"]
 

@@ -7,6 +7,7 @@ import math
 from analyses import formatting as fmt
 from analyses.pooling import Pooled
 from analyses.results import Results
+from analyses.study_numbers import model_name
 from analyses.subspace_dimension import Needed
 from analyses.subspace_verdict import Calibration
 
@@ -14,7 +15,6 @@ __all__ = [
     "NONE",
     "between",
     "intervals",
-    "model_name",
     "number_between",
     "question",
     "ratio",
@@ -24,11 +24,6 @@ __all__ = [
 ]
 
 NONE = "–"
-
-
-def model_name(results: Results) -> str:
-    """Return the model as the user named it, a path by its last part."""
-    return str(results.config["model"]).rstrip("/").split("/")[-1]
 
 
 def question(results: Results) -> str:

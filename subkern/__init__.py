@@ -13,18 +13,27 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Batch": "models",
+    "DimensionSweep": "dimension_sweep",
     "EncodedExample": "prompts",
     "Example": "data",
     "Features": "features",
+    "Full": "subspaces",
     "Kernel": "kernel",
+    "LastLayers": "groups",
     "LogitModel": "models",
+    "Lora": "lora",
     "LoraGrid": "lora_grid",
     "LoraSweep": "lora_sweep",
+    "ParameterGroup": "groups",
+    "ParameterSubset": "subspaces",
+    "Peft": "subspaces",
+    "Prompt": "prompts",
     "RandomSubspace": "random_subspace",
     "Running": "running",
-    "Prompt": "prompts",
+    "Subspace": "subspaces",
     "TASKS": "tasks",
     "Task": "tasks",
+    "UpdateRule": "rules",
     "UserError": "errors",
     "compute_features": "features",
     "compute_kernel": "compute",
@@ -33,6 +42,8 @@ _HOME = {
     "import_lmk": "lmk",
     "load_examples": "data",
     "load_model": "loading",
+    "parse_rule": "rules",
+    "parse_subspace": "subspace_text",
     "sweep_dimensions": "dimension_sweep",
     "sweep_lora": "lora_sweep",
     "sweep_targets": "lora_sweep",
@@ -41,17 +52,26 @@ _HOME = {
 __all__ = [
     "TASKS",
     "Batch",
+    "DimensionSweep",
     "EncodedExample",
     "Example",
     "Features",
+    "Full",
     "Kernel",
+    "LastLayers",
     "LogitModel",
+    "Lora",
     "LoraGrid",
     "LoraSweep",
+    "ParameterGroup",
+    "ParameterSubset",
+    "Peft",
     "Prompt",
     "RandomSubspace",
     "Running",
+    "Subspace",
     "Task",
+    "UpdateRule",
     "UserError",
     "__version__",
     "compute_features",
@@ -61,6 +81,8 @@ __all__ = [
     "import_lmk",
     "load_examples",
     "load_model",
+    "parse_rule",
+    "parse_subspace",
     "sweep_dimensions",
     "sweep_lora",
     "sweep_targets",
@@ -69,18 +91,23 @@ __all__ = [
 if TYPE_CHECKING:
     from subkern.compute import compute_kernel
     from subkern.data import Example, load_examples
-    from subkern.dimension_sweep import sweep_dimensions
+    from subkern.dimension_sweep import DimensionSweep, sweep_dimensions
     from subkern.errors import UserError
     from subkern.features import Features, compute_features
+    from subkern.groups import LastLayers, ParameterGroup
     from subkern.kernel import Kernel
     from subkern.lmk import export_lmk, import_lmk
     from subkern.loading import load_model
+    from subkern.lora import Lora
     from subkern.lora_grid import LoraGrid
     from subkern.lora_sweep import LoraSweep, sweep_lora, sweep_targets
     from subkern.models import Batch, LogitModel
     from subkern.prompts import EncodedExample, Prompt
     from subkern.random_subspace import RandomSubspace
+    from subkern.rules import UpdateRule, parse_rule
     from subkern.running import Running
+    from subkern.subspace_text import parse_subspace
+    from subkern.subspaces import Full, ParameterSubset, Peft, Subspace
     from subkern.tasks import TASKS, Task, get_task
 
 

@@ -1,7 +1,7 @@
-"""From a model and examples to kernels.
+"""From a model and examples to the kernel of one subspace.
 
-`compute_kernel` gives the kernel of one subspace; `sweep_lora` gives full fine-tuning's and LoRA's
-at every rank and seed from one capture, `sweep_targets` the same for several target sets.
+Many kernels from one capture are in `subkern.lora_sweep` (ranks, seeds and targets of LoRA) and
+`subkern.dimension_sweep` (random subspaces).
 """
 
 from __future__ import annotations

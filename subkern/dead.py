@@ -62,6 +62,7 @@ def refuse_dead(
 
 def _what(subspace: Subspace) -> str:
     described: dict[str, Any] = subspace.describe()
+    described = described.get("inner", described)  # random directions of what is dead
     if described["kind"] == "at":
         return f"{_name(described['subspace'])} at its checkpoint"
     return f"{_name(described)} at its initialisation"

@@ -12,6 +12,7 @@ import numpy as np
 from subkern.capture import Captured
 from subkern.checks import make_plan
 from subkern.compute import entrywise, kernel_identity, run_rule
+from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel
@@ -94,6 +95,7 @@ def sweep_dimensions(
         raise UserError("nothing to sweep: name at least one kind, seed and dimension")
     check_examples(left, right)
     coordinates = inner.attach(model)
+    refuse_dead(coordinates, inner, [*left, *right])
     sizes = {n: p.numel() for n, p in coordinates.parameters.items()}
     subspaces = {c: RandomSubspace(c.dim, c.kind, c.seed, allocation, inner) for c in cells}
     projector = _Projector(coordinates, Projections(cells, sizes, allocation))

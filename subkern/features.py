@@ -16,9 +16,10 @@ import numpy as np
 
 from subkern.checks import make_plan
 from subkern.compute import kernel_identity
+from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.feature_store import FeatureStore, holds_features
-from subkern.kernel import Kernel, Selection
+from subkern.kernel import Kernel
 from subkern.models import LogitModel
 from subkern.pairwise import Job, capture_all
 from subkern.projected import no_block, project_captured, rows_kernels, rows_per_batch
@@ -26,6 +27,7 @@ from subkern.provenance import differences, fingerprint, summary
 from subkern.random_subspace import Projection, RandomSubspace
 from subkern.rules import UpdateRule, as_rule
 from subkern.running import Running, check_examples
+from subkern.selection import Selection, positions
 from subkern.tiles import parse_memory
 
 if TYPE_CHECKING:
@@ -88,13 +90,7 @@ class Features:
         """Some of the examples: ids in the wanted order, or a slice of positions."""
         if wanted is None:
             return self
-        if isinstance(wanted, slice):
-            at = list(range(len(self)))[wanted]
-        else:
-            places = {name: i for i, name in enumerate(self.ids)}
-            if unknown := [name for name in wanted if name not in places]:
-                raise UserError(f"no example has the id {unknown[0]!r}: try {self.ids[0]}")
-            at = [places[name] for name in wanted]
+        at = positions(self.ids, wanted)
         rows = range(len(self)) if self.positions is None else self.positions
         return Features(
             self.path,
@@ -132,6 +128,7 @@ def compute_features(
     check_examples(examples, examples)
     coordinates = subspace.attach(model)
     assert coordinates.projection is not None
+    refuse_dead(coordinates, subspace, examples)
     provenance = features_identity(model, examples, subspace)
     plan = make_plan(coordinates.model, coordinates.parameters, examples, running.batch_size)
     memory = parse_memory(running.memory)

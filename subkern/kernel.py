@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +14,16 @@ import xarray as xr
 from subkern import kernel_checks, kernel_store
 from subkern.errors import UserError
 from subkern.provenance import canonical_json, differences, fingerprint, summary
+from subkern.selection import Selection, positions
 
 if TYPE_CHECKING:
     from subkern.features import Features
+    from subkern.rules import UpdateRule
 
-__all__ = ["Kernel", "Selection"]
+__all__ = ["Kernel"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Selection = Sequence[str] | slice | None
-"""Which examples to keep: ids in the wanted order, a slice of positions, or None for all."""
 
 _DIMS = ("left", "left_logit", "right", "right_logit")
 
@@ -239,14 +238,14 @@ class Kernel:
 
     @classmethod
     def from_features(
-        cls, left: Features, right: Features | None = None, rule: str = "sgd"
+        cls, left: Features, right: Features | None = None, rule: UpdateRule | str = "sgd"
     ) -> Kernel:
         """The kernel of projected gradients: one matrix product, in float64.
 
         Args:
             left: features of the rows' examples.
             right: of the columns'; None means `left`.
-            rule: update rule; it acts on the coordinates of the projection.
+            rule: an `UpdateRule` or its one-line form; it acts on the projection's coordinates.
 
         Raises:
             UserError: the two were made with other models, projections or code.
@@ -330,18 +329,7 @@ def _pick(data: xr.Dataset, side: str, wanted: Selection) -> xr.Dataset:
     """Return ``data`` with the wanted examples of one side."""
     if wanted is None:
         return data
-    if isinstance(wanted, slice):
-        picked = data.isel({side: wanted})
-        if picked.sizes[side] == 0:
-            count = data.sizes[side]
-            raise UserError(f"{wanted} leaves none of the {count} {side} examples: widen it")
-        return picked
-    known = data[side].values.tolist()
-    for name in wanted:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3) or known[:3]
-            raise UserError(f"no {side} example has the id {name!r}: try {', '.join(close)}")
-    return data.sel({side: list(wanted)})
+    return data.isel({side: positions(data[side].values.tolist(), wanted, f"{side} example")})
 
 
 def _read_only(array: npt.NDArray[Any]) -> Any:

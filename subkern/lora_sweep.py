@@ -13,6 +13,7 @@ from torch import Tensor
 
 from subkern import lora
 from subkern.checks import make_plan
+from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.lora import SweepLayers
@@ -117,6 +118,7 @@ def sweep_targets(
     coordinates = Coordinates(model, named_parameters(model))
     base = model_identity(model, left, right) | rule.describe() | {"engine": "factors"}
     started = time.perf_counter()
+    _refuse_dead_sets(coordinates, found, grid, [*left, *right])
     plan = make_plan(model, coordinates.parameters, [*left, *right], running.batch_size)
     block = Timed(sweep_blocks(coordinates, list(found.values()), grid, rule))
     job = make_job(coordinates, plan, block, running, rule)
@@ -150,6 +152,22 @@ def sweep_targets(
         name: sweep(found[name], grids[name], values)
         for name, values in zip(sets, each, strict=True)
     }
+
+
+def _refuse_dead_sets(
+    coordinates: Coordinates,
+    found: Mapping[str, SweepLayers],
+    grid: LoraGrid,
+    examples: Sequence[EncodedExample],
+) -> None:
+    """LoRA on weights that no logit depends on has a kernel of zeros: see `subkern.dead`."""
+    for name, layers in found.items():
+        adapted = {weight: coordinates.parameters[weight] for weight in layers.rows}
+        try:
+            refuse_dead(Coordinates(coordinates.model, adapted), grid.at(*grid.cells[0]), examples)
+        except UserError as error:
+            where = f"target set '{name}': " if len(found) > 1 else ""
+            raise UserError(f"{where}{error}") from error
 
 
 def resolve_sets(

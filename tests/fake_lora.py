@@ -72,7 +72,7 @@ class FakeModel:
 
 
 def load_model(spec: str, *, task: Any, logits: str = "all", **_: Any) -> FakeModel:
-    """Stand in for `subkern.models.load_model`."""
+    """Stand in for `subkern.loading.load_model`."""
     return FakeModel(1 if logits == "binary" else len(task.labels), task)
 
 

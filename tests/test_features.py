@@ -68,6 +68,8 @@ def test_selected_examples(tmp_path: Path) -> None:
     assert some.fingerprint != whole.fingerprint
     with pytest.raises(UserError, match="no example has the id 'nobody'"):
         found.select(["nobody"])
+    with pytest.raises(UserError, match="leaves none of the 7 examples"):
+        found.select(slice(9, 12))
 
 
 @pytest.fixture

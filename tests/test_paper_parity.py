@@ -6,7 +6,7 @@ a decoder weight of its own, label-word logits, `f_1 - f_0`), on plain autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ def paper_model(path: Path, dtype: torch.dtype) -> Callable[[EncodedExample], Te
         return (transformed @ decoder.T + model.cls.predictions.bias)[0]
 
     logits.parameters = [*model.parameters(), decoder]  # type: ignore[attr-defined]
+    logits.names = [*dict(model.named_parameters()), "decoder"]  # type: ignore[attr-defined]
     return logits
 
 
@@ -109,3 +110,46 @@ def test_tying_matters(minilm_mlm: Path, shared_data: Path) -> None:
         examples = model.prompt.encode_all(test[:2])
         kernels.append(compute_kernel(model, examples).values)
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-4 * np.abs(kernels[0]).max()
+
+
+def sign_product(a: Gradients, b: Gradients, skipped: Sequence[bool]) -> float:
+    """⟨sign a, sign b⟩ over all parameters that are not skipped."""
+    terms = (
+        (x.sign() * y.sign()).sum(dtype=torch.float64)
+        for x, y, skip in zip(a, b, skipped, strict=True)
+        if x is not None and y is not None and not skip
+    )
+    return float(sum(terms))
+
+
+def test_sign_kernels_of_the_papers_code(minilm_mlm: Path, shared_data: Path) -> None:
+    """With ``zero_tolerance=0`` every entry counts, to the last of ten million.
+
+    But for the biases of keys: they are noise in both, and no two ways to a gradient agree on it.
+    """
+    spec = get_task("SST-2")
+    model = load_model(minilm_mlm, task=spec, tie="untied", logits="binary", dtype="float64")
+    assert model.prompt is not None
+    batch = model.prompt.encode_all(load_examples(spec, shared_data, split="train")[-2:])
+    paper = paper_model(minilm_mlm, torch.float64)
+    keys = [name.endswith("key.bias") for name in paper.names]  # type: ignore[attr-defined]
+    assert sum(keys) == 6
+    (a,), (b,) = (rows(paper, e, "SST-2") for e in batch)
+    theirs = [[sign_product(x, y, keys) for y in (a, b)] for x in (a, b)]
+    ours = compute_kernel(
+        model, batch, rule="signgd:zero_tolerance=0", subspace=r"params:^(?!.*key\.bias$)"
+    )
+    np.testing.assert_array_equal(ours.matrix(), theirs)
+    assert ours.provenance["recorded"]["zeroed_entries"] == 0
+
+
+def test_signs_from_float32_and_float64_weights(minilm_mlm: Path, shared_data: Path) -> None:
+    """With the default tolerance at most 10 of some 10.8 million non-zero entries change sign."""
+    spec, kernels = get_task("SST-2"), []
+    for dtype in ("float32", "float64"):
+        model = load_model(minilm_mlm, task=spec, logits="binary", dtype=dtype)
+        assert model.prompt is not None
+        batch = model.prompt.encode_all(load_examples(spec, shared_data, split="train")[-2:])
+        kernels.append(compute_kernel(model, batch, rule="signgd").matrix())
+    assert np.abs(kernels[0] - kernels[1]).max() <= 10
+    assert kernels[1].min() > 1e6

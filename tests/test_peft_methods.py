@@ -8,6 +8,7 @@ defines them: f does not change, and A and B are those that PEFT finds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import peft
@@ -19,9 +20,15 @@ import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
 from subkern.compute import compute_kernel
+from subkern.dimension_sweep import sweep_dimensions
+from subkern.features import compute_features
 from subkern.groups import ParameterGroup
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora, sweep_targets
 from subkern.models import LogitModel
+from subkern.random_subspace import RandomSubspace
 from subkern.running import Running
+from subkern.subspace_text import parse_subspace
 from subkern.subspaces import ParameterSubset, Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
@@ -154,6 +161,33 @@ def test_a_subset_that_no_logit_depends_on_says_so() -> None:
     model = oracles.logit_model(BY_NAME["bert", "encoder"])
     with pytest.raises(UserError, match=r"^kernel of subset 'pooler' .* identically zero"):
         compute_kernel(model, sides(BY_NAME["bert", "encoder"])[0], subspace="params:pooler")
+
+
+def of_the_pooler(model: LogitModel, batch: list, out: Path) -> list[Callable[[], object]]:
+    """Return the other ways to a kernel over BERT's pooler, which no readout sees."""
+    pooler, subset = ("pooler.dense",), "params:pooler"
+    random = RandomSubspace(4, inner=parse_subspace(subset))
+    return [
+        lambda: compute_kernel(model, batch, subspace=random),
+        lambda: sweep_dimensions(model, batch, dims=(4,), inner=subset),
+        lambda: compute_features(model, batch, subspace=random, out=out),
+        lambda: sweep_lora(model, batch, grid=LoraGrid((1,), (0,), pooler)),
+        lambda: sweep_targets(model, batch, sets={"a": "qv", "b": pooler}, grid=LoraGrid((1,))),
+    ]
+
+
+def test_sweeps_and_features_that_are_dead_say_so_too(tmp_path: Path) -> None:
+    family = BY_NAME["bert", "encoder"]
+    ways = of_the_pooler(oracles.logit_model(family), sides(family)[0], tmp_path / "features")
+    names = [
+        *3 * ["^kernel of subset 'pooler'"],
+        "^kernel of LORA",
+        "^target set 'b': kernel of LO",
+    ]
+    for way, name in zip(ways, names, strict=True):
+        with pytest.raises(UserError, match=rf"{name}.* at its initialisation is identically zero"):
+            way()
+    assert not (tmp_path / "features").exists()
 
 
 def test_one_example_with_a_gradient_is_enough() -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.projection_maps import SPARSITY, hadamard, kurtosis
+from subkern.hadamard import hadamard
+from subkern.projection_maps import SPARSITY, kurtosis
 from subkern.projection_reference import dense_matrix
 from subkern.projection_variance import exact_variance
 from subkern.projections import KINDS, Cell, interval, jl_bound, jl_epsilon, variance

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
 
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
-from subkern import UserError, sign_kernel, update_kernel
-from subkern.capture import Captured
+from subkern import UserError
 from subkern.compute import compute_kernel
-from subkern.kernel import Kernel
 from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel, named_parameters
-from subkern.pairwise import Job
+from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
 from subkern.rules import NAMES, UpdateRule, parse_rule
 from subkern.running import Running
+from subkern.subspaces import Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, GPT2 = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"]
+LLAMA, MAMBA = BY_NAME["llama", "causal"], BY_NAME["mamba", "causal"]
 SIGN_RULES = tuple(name for name in NAMES if name != "sgd")
 TOLERANCE = 1e-10
 NOISE = "zero_tolerance=1e-12"  # that of float64; the default is that of float32
@@ -128,13 +127,43 @@ def test_signs_on_one_side_equal_autograd(family: Family) -> None:
     check(family, True, "asymmetric_signgd", 1, 1)
 
 
-@pytest.mark.parametrize("family", [BERT, GPT2, BY_NAME["mamba", "causal"]], ids=case_id)
-@pytest.mark.parametrize("rule", ["adam", "asymmetric_adam"])
+@pytest.mark.parametrize(
+    ("family", "rule"),
+    [*((f, "adam") for f in FAMILIES), *((f, "asymmetric_adam") for f in (BERT, GPT2, MAMBA))],
+    ids=lambda value: value if isinstance(value, str) else case_id(value),
+)
 def test_smoothed_signs_equal_autograd(family: Family, rule: str) -> None:
     model, left, right = oracles.logit_model(family), examples(family, 3), examples(family, 6)[2:]
     kernel = compute_kernel(model, left, right, rule=f"{rule}:eps=1e-3,{NOISE}")
     rows = jacobian(family.name, family.kind, True)
     wanted = expected(rows, rule, 2, 1e-3)
+    assert_equals(kernel.values, wanted[0][:3, :, 2:], rule)
+    if len(wanted) == 2:
+        assert_equals(kernel.reverse, wanted[1][:3, :, 2:], rule)
+
+
+ADAPTERS: dict[str, Callable[[], peft.PeftConfig]] = {
+    "lora": lambda: peft.LoraConfig(r=3, target_modules="all-linear"),
+    "moved": lambda: peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False),
+    "dora": lambda: peft.LoraConfig(r=3, target_modules="all-linear", use_dora=True),
+    "ia3": lambda: peft.IA3Config(),
+    "vera": lambda: peft.VeraConfig(r=4, target_modules="all-linear"),
+}
+
+
+@pytest.mark.parametrize("rule", SIGN_RULES)
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_signs_are_taken_in_the_coordinates_of_an_adapter(method: str, rule: str) -> None:
+    """Of A and B, of scales: what PEFT trains, by autograd on a model that PEFT alone wrapped."""
+    (left, right), c = (examples(LLAMA, 4)[:3], examples(LLAMA, 4)[2:]), 2
+    wrapped = oracles.peft_model(LLAMA, ADAPTERS[method](), seed=5)
+    trained = [p for p in wrapped.parameters() if p.requires_grad]
+    rows = oracles.jacobian(wrapped, examples(LLAMA, 4), trained)
+    assert (rows == 0).any() == (method in ("lora", "dora", "vera"))  # A, or d, at first
+    wanted = expected(rows, rule, c, 1e-3)
+    text = f"{rule}:{NOISE}" + (",eps=1e-3" if "adam" in rule else "")
+    subspace = Peft(ADAPTERS[method](), 5)
+    kernel = compute_kernel(oracles.logit_model(LLAMA), left, right, rule=text, subspace=subspace)
     assert_equals(kernel.values, wanted[0][:3, :, 2:], rule)
     if len(wanted) == 2:
         assert_equals(kernel.reverse, wanted[1][:3, :, 2:], rule)
@@ -245,144 +274,3 @@ def _parts(model: LogitModel, rows: torch.Tensor) -> list[tuple[str, torch.Tenso
     named = [(n, p.numel()) for n, p in model.named_parameters()]
     pieces = rows.split([size for _, size in named], -1)
     return [(n, piece) for (n, _), piece in zip(named, pieces, strict=True)]
-
-
-# --- ways of running ---
-
-
-class Interrupted(Exception):  # noqa: N818
-    """Stands for Ctrl-C."""
-
-
-def stop_after(tiles: int) -> Callable[[int, int], None]:
-    """Return a progress callback that raises after `tiles` tiles."""
-    left = [tiles]
-
-    def progress(done: int, total: int) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Interrupted
-
-    return progress
-
-
-X, Y = examples(GPT2, 4), examples(GPT2, 3, 1)
-SIDES = {"same": X, "more": [Y[0], X[2], X[0], Y[1], X[3], X[1]], "other": Y, "some": [Y[0], X[2]]}
-
-
-@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd"])
-@pytest.mark.parametrize("right", SIDES.values(), ids=SIDES)
-def test_unchanged_by_memory_and_batches(right: list[EncodedExample], rule: str) -> None:
-    model = oracles.logit_model(GPT2)
-    whole = compute_kernel(model, X, right, rule=rule)
-    tight = compute_kernel(
-        model, X, right, rule=rule, running=Running(memory=least(model), batch_size=1)
-    )
-    assert_close(tight.values, whole.values, 1e-12)
-    if whole.reverse is not None:
-        assert_close(tight.reverse, whole.reverse, 1e-12)
-    swapped = compute_kernel(model, right, X, rule=rule)
-    other = whole.reverse if whole.reverse is not None else whole.values
-    assert_close(swapped.matrix().T.reshape(other.shape), other, 1e-12)
-
-
-def least(model: LogitModel) -> float:
-    """Return a budget that two examples hardly fit into."""
-    from subkern.checks import make_plan
-
-    plan = make_plan(model, named_parameters(model), X)
-    return 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in [*X, *Y]) / 0.6
-
-
-@pytest.mark.parametrize("stop", [1, 4, 8])
-def test_interrupted_signs_go_on_to_the_same_numbers(
-    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, right = oracles.logit_model(GPT2), SIDES["more"]
-    folder, memory = tmp_path / "tiles", least(model)
-    whole = compute_kernel(model, X, right, rule="signgd", running=Running(memory=memory))
-    formed: list[int] = []
-    form = sign_kernel._Signs.form
-
-    def counted(signs: sign_kernel._Signs, group: list[EncodedExample]) -> object:
-        formed.append(len(group))
-        return form(signs, group)
-
-    monkeypatch.setattr(sign_kernel._Signs, "form", counted)
-    with pytest.raises(Interrupted):
-        compute_kernel(
-            model, X, right, rule="signgd",
-            running=Running(memory=memory, checkpoint=folder, progress=stop_after(stop)),
-        )  # fmt: skip
-    running = Running(memory=3 * memory, checkpoint=folder)
-    again = compute_kernel(model, X, right, rule="signgd", running=running)
-    np.testing.assert_array_equal(again.values, whole.values)
-    assert sum(formed) <= 6 + max(formed)  # a column's group at most is formed again
-    recorded = [k.provenance["recorded"]["zeroed_entries"] for k in (whole, again)]
-    assert recorded[0] == recorded[1] > 0
-    running.clear()
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("spilled", [False, True])
-def test_interrupted_updates_go_on_to_the_same_numbers(
-    spilled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, right, folder = oracles.logit_model(GPT2), SIDES["more"], tmp_path / "tiles"
-    memory = least(model) if spilled else None
-    rule = "asymmetric_adam:eps=1e-3"
-    whole = compute_kernel(model, X, right, rule=rule, running=Running(memory=memory))
-    captured: list[int] = []
-    capture_all = update_kernel.capture_all
-
-    def counted(job: Job, group: list[EncodedExample]) -> Captured:
-        captured.append(len(group))
-        return capture_all(job, group)
-
-    monkeypatch.setattr(update_kernel, "capture_all", counted)
-    with pytest.raises(Interrupted):
-        compute_kernel(
-            model, X, right, rule=rule,
-            running=Running(memory=memory, checkpoint=folder, progress=stop_after(4)),
-        )  # fmt: skip
-    assert sum(captured) == 6
-    assert len(list(folder.glob("factors-*"))) == (len(captured) if spilled else 0)
-    running = Running(memory=memory, checkpoint=folder)
-    again = compute_kernel(model, X, right, rule=rule, running=running)
-    assert sum(captured) == (6 if spilled else 12)  # those in files are found again
-    assert again == whole
-    running.clear()
-    assert not folder.exists()
-
-
-# --- kernels of two directions ---
-
-
-def test_both_directions_are_saved_and_selected(tmp_path: Path) -> None:
-    kernel = compute_kernel(oracles.logit_model(GPT2), X, Y, rule="asymmetric_signgd")
-    assert kernel.is_asymmetric
-    assert not kernel.is_symmetric
-    loaded = Kernel.load(kernel.save(tmp_path / "kernel.zarr"))
-    assert loaded == kernel
-    assert loaded.reverse is not None
-    part = loaded.select(left=[X[2].id, X[0].id], right=slice(1, 3))
-    assert part.reverse is not None
-    np.testing.assert_array_equal(part.reverse, loaded.reverse[[2, 0], :, 1:3])
-    other = Kernel(kernel.values, kernel.left_ids, kernel.right_ids, provenance=kernel.provenance)
-    assert not other.is_asymmetric
-    assert other != kernel
-    assert not kernel.allclose(other)
-
-
-def test_directions_must_fit_each_other() -> None:
-    values = np.arange(16.0).reshape(2, 2, 2, 2)
-    ids = ["a", "b"]
-    rule = {"rule": "asymmetric_signgd"}
-    turned = values.transpose(2, 3, 0, 1)
-    assert Kernel(values, ids, ids, provenance=rule, reverse=turned).is_asymmetric
-    with pytest.raises(UserError, match=r"^rows are columns but the kernel is not symmetric"):
-        Kernel(values, ids, ids, provenance=rule, reverse=values)
-    with pytest.raises(UserError, match=r"^the reverse direction has shape \[2, 2, 2, 1\]"):
-        Kernel(values, ids, ids, provenance=rule, reverse=turned[..., :1])
-    with pytest.raises(UserError, match="not finite"):
-        Kernel(values, ids, ids, provenance=rule, reverse=turned + np.inf)

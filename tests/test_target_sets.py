@@ -102,6 +102,20 @@ def test_one_sweep_of_all_sets_equals_each_subspace(family: Family) -> None:
         assert size == lora.attach(model).size
 
 
+@pytest.mark.parametrize("family", [BERT, GPT2, LLAMA, HEAD], ids=case_id)
+def test_one_sweep_of_all_sets_equals_models_that_peft_wrapped(family: Family) -> None:
+    """By autograd, with PEFT's target modules written out by hand; `all` has a test of its own."""
+    model, (left, right) = oracles.logit_model(family), alone.pair(family)
+    named = [name for name in NAMED if name != "all"]
+    grid = LoraGrid((2,), (7,), alpha=alone.ALPHA)
+    swept = sweep_targets(model, left, right, sets={n: n for n in named}, grid=grid)
+    for name in named:
+        weights = (n for n in named_parameters(model) if by_hand(family, name).fullmatch(n))
+        layers = tuple(n.removesuffix(".weight") for n in weights)
+        expected = alone.lora_oracle(family, Lora(2, alone.ALPHA, layers, 7), left, right)
+        assert oracles.error(swept[name].kernels[7, 2].values, expected) <= 1e-10, name
+
+
 def test_all_is_lora_plus_the_full_kernel_of_the_rest() -> None:
     for family in (GPT2, ALBERT, HEAD):
         model, (left, right) = oracles.logit_model(family), alone.pair(family)
