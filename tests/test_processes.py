@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,11 @@ def test_interrupt_says_how_to_go_on(
         "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data,
         "--right", "test", "--memory", "64MiB", "--out", tmp_path / "K.zarr",
     ]  # fmt: skip
-    process = subprocess.Popen(command(*args), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    # A shell's background job starts with interrupts ignored, and its children with it.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command(*args), cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     while process.poll() is None and not list(tmp_path.glob(".K.zarr.tiles/right-*.npz")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

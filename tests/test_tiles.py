@@ -122,7 +122,7 @@ def test_store_without_a_folder_keeps_nothing(tmp_path: Path) -> None:
 
 def test_store_refuses_another_fingerprint(tmp_path: Path) -> None:
     TileStore(tmp_path, "f").tiling(lambda: TILING)
-    with pytest.raises(UserError, match=r"other settings: remove it or pass --overwrite$"):
+    with pytest.raises(UserError, match=r"other settings: remove it, or write elsewhere$"):
         TileStore(tmp_path, "g").tiling(other)
 
 
