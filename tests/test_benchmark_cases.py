@@ -92,7 +92,7 @@ def test_the_schedule_filters_and_shares() -> None:
     assert [(s.model, s.cases) for s in whole] == [
         ("minilm", ("kernel", "sweep")),
         ("minilm", ("projection",)),
-        ("smollm2", ("kernel", "sign", "sweep")),
+        ("smollm2", ("kernel", "sign")),
     ]
     assert sum(s.minutes for s in whole) == 15.0
     assert seconds_for(whole, 900.0) == 60 * whole[0].minutes
