@@ -1,0 +1,72 @@
+"""The losses that training and function-space dynamics minimise, on logits ``[b, c]``.
+
+Both are means over the examples of a batch, so a learning rate means the same for any batch size.
+
+* ``cross_entropy``: softmax cross-entropy; for the one binary logit f_1 − f_0 (c = 1) the logistic
+  loss, which is the same number.
+* ``squared``: ``½ Σ_c (f_c − t_c)²`` against the targets of the kernel solvers: one-hot, or +1 and
+  −1 where c = 1 (`subkern.solvers.base.encode_targets`). Gradient flow on it solves kernel
+  regression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from subkern.errors import UserError
+
+__all__ = ["LOSSES", "Loss", "cross_entropy", "get_loss", "residual", "squared", "targets"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def targets(labels: Tensor, logits: int) -> Tensor:
+    """Targets ``[b, c]`` of the squared loss for labels ``[b]``: one-hot, or ±1 where c = 1."""
+    if logits == 1:
+        return (2 * labels - 1).to(torch.get_default_dtype())[:, None]
+    return functional.one_hot(labels, logits).to(torch.get_default_dtype())
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits ``[b, c]`` and labels ``[b]``; logistic loss where c = 1."""
+    if logits.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
+    return functional.cross_entropy(logits, labels)
+
+
+def squared(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over examples of ``½ Σ_c (f_c − t_c)²``, logits ``[b, c]`` and labels ``[b]``."""
+    wanted = targets(labels, logits.shape[1]).to(logits)
+    return 0.5 * (logits - wanted).square().sum(1).mean()
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared": squared}
+"""The losses by name."""
+
+
+def get_loss(name: str) -> Loss:
+    """Return the loss called ``name``.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in LOSSES:
+        raise UserError(f"loss '{name}' is unknown: use {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def residual(name: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """Derivative ``[b, c]`` of each example's own loss by its logits (no mean over the batch).
+
+    ``softmax(f) − onehot`` and ``f − t``; ``sigmoid(f) − y`` for the logistic loss.
+    """
+    if name == "squared":
+        return logits - targets(labels, logits.shape[1]).to(logits)
+    get_loss(name)
+    if logits.shape[1] == 1:
+        return torch.sigmoid(logits) - labels.to(logits)[:, None]
+    return torch.softmax(logits, 1) - functional.one_hot(labels, logits.shape[1]).to(logits)
