@@ -70,12 +70,12 @@ def _outer(side: Sequence[Outer], shape: torch.Size, c: int, step: int) -> Itera
         rows = min(step, size - start)
         formed = tile[: len(side) * c * rows * row_size].view(len(side), c, rows, row_size)
         for factor, out in zip(side, formed, strict=True):
-            form(factor, start, rows, out)
+            _form(factor, start, rows, out)
         first = torch.arange(start, start + rows, device=device)
         yield Chunk(formed.flatten(2), first, row_size)
 
 
-def form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
+def _form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
     """Write gradient rows [start, start + rows) of the weight to `out` ``[c, rows, row_size]``."""
     a, g = factor.inputs.to(out.dtype), factor.cotangents.to(out.dtype)
     if factor.transposed:  # a weight [d_in, d_out]: its rows are the inputs'

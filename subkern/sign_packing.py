@@ -1,26 +1,26 @@
 """From gradient factors to packed signs: form, threshold and pack while entries are in cache.
 
-Every example's gradient of a weight is formed on its own, a tile of rows at a time that fits into
-the second-level cache of a core, and only two comparisons and their bits leave it. An entry x,
-divided by its bound ‖g‖·‖a‖, is positive where x > τ and noise where −τ ≤ x ≤ τ, so that the bits of
-x > τ and of x ≥ −τ tell all; where they agree, as in nearly every word, nothing is left to do.
+Every example's gradient of a weight is formed on its own, a tile of rows at a time that stays in
+cache, and only the bits of two comparisons leave it. An entry x, divided by its bound ‖g‖·‖a‖, is
+positive where x > τ and noise where −τ ≤ x ≤ τ, so that the bits of x > τ and of x ≥ −τ tell all;
+where they agree, as in nearly every word, nothing is left to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from subkern.factors import Dense, Factor, Outer, Rows, bound_of, work_dtype
-from subkern.gradients import Chunk, chunks, form
+from subkern.factors import Dense, Factor, Outer, Rows, bound_of, position_norm, work_dtype
+from subkern.gradients import Chunk, chunks
 from subkern.sign_rows import WORD, Layout, Planes, Words, join
 
 _FULL = np.uint64(2**64 - 1)
 _TILE_BYTES = 8 * 2**20  # formed at a time of all examples together, in (the last) cache
-_CORE_BYTES = 2**19  # formed at a time of one example, in a core's own cache
+_CORE_BYTES = 2**21  # formed at a time of one example: a core's share of the last cache
 
 
 def pack(
@@ -49,50 +49,63 @@ def pack(
 def _pack_outers(
     factors: Sequence[Outer], rows: int, layout: Layout, c: int, tolerance: float
 ) -> tuple[Planes, int]:
-    """Planes of a weight of so many `rows` of whole words, example by example."""
-    signs = np.empty((len(factors) * c, rows * layout.words), dtype=np.uint64)
+    """Planes of a weight of so many `rows` of whole words, gradient by gradient."""
+    signs = np.empty((len(factors) * c, rows, layout.words), dtype=np.uint64)
     dtype = work_dtype(factors[0].inputs.dtype)
-    step = min(rows, max(1, _CORE_BYTES // (c * layout.row_size * dtype.itemsize)))
-    tile = torch.empty(c * step * layout.row_size, dtype=dtype)
-    flags = np.empty(len(tile), dtype=np.bool_)
-    at, masks, zeroed = [], [], 0
-    for k, factor in enumerate(factors):
-        scaled = _relative(factor) if tolerance else factor
-        assert isinstance(scaled, Outer)
+    step = min(rows, max(1, _CORE_BYTES // (layout.row_size * dtype.itemsize)))
+    tile = torch.empty(step, layout.row_size, dtype=dtype)
+    flags = np.empty(tile.numel(), dtype=np.bool_)
+    found: list[tuple[int, npt.NDArray[np.intp], Words]] = []
+    nonzero = 0  # entries of the words that hold noise
+    for gradient, (left, right) in enumerate(_operands(factors, tolerance)):
         for start in range(0, rows, step):
-            count = min(step, rows - start)
-            formed = tile[: c * count * layout.row_size]
-            form(scaled, start, count, formed.view(c, count, layout.row_size))
-            words = formed.numpy().reshape(c, -1, WORD)
-            positive, noise = _planes_of(words, flags[: formed.numel()], tolerance)
-            here = slice(k * c, (k + 1) * c), slice(start * layout.words, None)
-            signs[here][:, : positive.shape[1]] = positive
-            found = noise.nonzero()
-            if not len(found[0]):
-                continue
-            zeros = noise[found]
-            if tolerance:
-                zeroed += int(np.bitwise_count(zeros).sum())
-                zeroed -= int((words[found] == 0).sum())
-            at.append(np.stack([k * c + found[0], start * layout.words + found[1]], 1))
-            masks.append(~zeros)
-    mixed = np.concatenate([np.zeros((0, 2), np.intp), *at]).astype(np.int32)
-    order = np.argsort(mixed[:, 1], kind="stable")
-    kept = np.concatenate([np.zeros(0, np.uint64), *masks])[order]
-    planes = Planes(layout, np.arange(rows), signs, mixed[order], kept)
+            here = slice(start, min(start + step, rows))
+            formed = torch.mm(left[here], right, out=tile[: here.stop - start])
+            words = formed.numpy().reshape(-1, WORD)
+            positive, noise = _signs_and_noise(words, flags[: words.size], tolerance)
+            signs[gradient, here] = positive.reshape(-1, layout.words)
+            at = np.flatnonzero(noise != 0)
+            nonzero += np.count_nonzero(words[at])
+            found.append((gradient, at + start * layout.words, noise[at]))
+    mixed, zeros = _by_word(found)
+    zeroed = nonzero - WORD * len(zeros) + int(np.bitwise_count(zeros).sum())
+    flat = signs.reshape(len(signs), -1)
+    planes = Planes(layout, np.arange(rows), flat, mixed, ~zeros)
     return planes.only(_touched(planes)), zeroed
 
 
-def _planes_of(
+def _by_word(
+    found: Sequence[tuple[int, npt.NDArray[np.intp], Words]],
+) -> tuple[npt.NDArray[np.int32], Words]:
+    """Gradients, words and the zeros in them as (gradient, word) ``[Q, 2]`` and zeros ``[Q]``."""
+    gradients = np.repeat([g for g, _, _ in found], [len(at) for _, at, _ in found])
+    mixed = np.stack([gradients, np.concatenate([at for _, at, _ in found])], axis=1)
+    order = np.argsort(mixed[:, 1], kind="stable")
+    return mixed[order].astype(np.int32), np.concatenate([z for _, _, z in found])[order]
+
+
+def _operands(
+    factors: Sequence[Outer], tolerance: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Of every gradient ``[rows, t]`` and ``[t, row_size]``, whose product it is."""
+    for factor in factors:
+        scaled = _relative_outer(factor) if tolerance else factor
+        dtype = work_dtype(factor.inputs.dtype)
+        a, g = scaled.inputs.to(dtype), scaled.cotangents.to(dtype)
+        for cotangents in g.unbind(1):
+            left, right = (a, cotangents) if factor.transposed else (cotangents, a)
+            yield left.T.contiguous(), right  # the products of tiles are much faster then
+
+
+def _signs_and_noise(
     entries: npt.NDArray[np.floating], flags: npt.NDArray[np.bool_], tolerance: float
 ) -> tuple[Words, Words]:
-    """Bits of ``[c, w, 64]`` entries that are positive and that are noise, ``[c, w]`` each."""
-    shape, flat = entries.shape[:2], entries.reshape(-1)
-    planes = []
-    for compare, bound in ((np.greater, tolerance), (np.greater_equal, -tolerance)):
-        compare(flat, flat.dtype.type(bound), out=flags)
-        planes.append(np.packbits(flags, bitorder="little").view(np.uint64).reshape(shape))
-    positive, not_negative = planes
+    """Bits of ``[w, 64]`` entries that are positive and that are noise, ``[w]`` each."""
+    flat = entries.reshape(-1)
+    bound = flat.dtype.type(tolerance)
+    positive = np.packbits(np.greater(flat, bound, out=flags), bitorder="little").view(np.uint64)
+    np.greater_equal(flat, -bound, out=flags)
+    not_negative = np.packbits(flags, bitorder="little").view(np.uint64)
     return positive, np.bitwise_xor(positive, not_negative, out=not_negative)
 
 
@@ -113,17 +126,19 @@ def _width(factors: Sequence[Factor], layout: Layout, num_logits: int) -> int:
 
 def _relative(factor: Factor) -> Factor:
     """`factor` with every entry divided by its bound ‖g‖·‖a‖, which is 0 only where it is."""
+    if isinstance(factor, Outer):
+        return _relative_outer(factor)
     bound = bound_of(factor)
-    if isinstance(factor, Outer) and isinstance(bound, Outer):
-        a, g = (x.to(work_dtype(x.dtype)) for x in (factor.inputs, factor.cotangents))
-        return Outer(
-            a / _positive(bound.inputs), g / _positive(bound.cotangents), factor.transposed
-        )
     if isinstance(factor, Rows) and isinstance(bound, Rows):
         return Rows(factor.ids, factor.rows / _positive(bound.rows))
     assert isinstance(factor, Dense)
     assert isinstance(bound, Dense)
     return Dense(factor.grad / _positive(bound.grad))
+
+
+def _relative_outer(factor: Outer) -> Outer:
+    a, g = (x / _positive(position_norm(x)) for x in (factor.inputs, factor.cotangents))
+    return Outer(a, g, factor.transposed)
 
 
 def _positive(bound: torch.Tensor) -> torch.Tensor:
