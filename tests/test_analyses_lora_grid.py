@@ -16,7 +16,7 @@ from rich.console import Console
 import cli
 from analyses import lora, lora_inputs, lora_pareto
 from analyses.lora_budget import parse_budget
-from analyses.lora_config import Config, solvers_for
+from analyses.lora_config import Config
 from analyses.lora_figures import FIGURES, spectrum
 from analyses.lora_grid import MEASURES, configurations, front, recommend_configuration
 from analyses.lora_numbers import kernel_agreement, trained, zero_shot
@@ -24,6 +24,7 @@ from analyses.lora_table import cells, row, tidy
 from analyses.lora_targets import from_texts, is_grid, names, only
 from analyses.lora_verdict import recommend
 from analyses.results import Results
+from analyses.settings import solvers_for
 from browser import chromium
 from subkern import load_examples, load_model, solvers, sweep_targets
 from subkern.errors import UserError
@@ -115,7 +116,7 @@ def test_the_judge_of_an_asymmetric_rule_learns_from_its_kernels() -> None:
     assert config(solvers=("svr", "lstsq")).solvers == ("svr", "lstsq")
     assert not any(solvers.SOLVERS[name].requires_symmetric for name in able)
     assert config(rule="asymmetric_signgd").solvers == able
-    with pytest.raises(UserError, match="solvers 'ridge' is unknown: use"):
+    with pytest.raises(UserError, match="solver ridge needs a symmetric kernel"):
         config(rule="asymmetric_signgd", solvers=("ridge",))
     found = study({("qv", 1): (10, *GOOD)}, rule="asymmetric_signgd", solvers=able[:1])
     assert any("are not symmetric" in text for text in lora.caveats(found))

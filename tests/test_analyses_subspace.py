@@ -24,9 +24,10 @@ import fake_subspace
 from analyses import distortion, lora_inputs, study, subspace, subspace_kernels
 from analyses.lora_table import cells
 from analyses.results import Results
+from analyses.settings import ASYMMETRIC_CLASSIFIERS
 from analyses.subspace_captions import captions
 from analyses.subspace_caveats import caveats
-from analyses.subspace_config import ASYMMETRIC_CLASSIFIERS, Config
+from analyses.subspace_config import Config
 from analyses.subspace_dimension import crossing, needed
 from analyses.subspace_figures import short
 from analyses.subspace_json import as_json
