@@ -21,12 +21,13 @@ from scipy import stats
 
 import fake_lora
 from analyses import lora, lora_inputs, style
+from analyses.long_table import cells
 from analyses.lora_captions import captions, contrast, effective_directions
 from analyses.lora_config import Config
 from analyses.lora_figures import heatmap, spectrum
 from analyses.lora_numbers import full_score, same_predictions, scores, zero_shot
 from analyses.lora_report import page, summary
-from analyses.lora_table import COLUMNS, cells, row, tidy
+from analyses.lora_table import COLUMNS, row, tidy
 from analyses.lora_text import caveats, sentence
 from analyses.lora_verdict import recommend
 from analyses.pooling import pool

@@ -15,12 +15,13 @@ from rich.console import Console
 
 import cli
 from analyses import lora, lora_inputs, lora_pareto
+from analyses.long_table import cells
 from analyses.lora_budget import parse_budget
 from analyses.lora_config import Config
 from analyses.lora_figures import FIGURES, spectrum
 from analyses.lora_grid import MEASURES, configurations, front, recommend_configuration
 from analyses.lora_numbers import kernel_agreement, trained, zero_shot
-from analyses.lora_table import cells, row, tidy
+from analyses.lora_table import row, tidy
 from analyses.lora_targets import from_texts, is_grid, names, only
 from analyses.lora_verdict import recommend
 from analyses.results import Results

@@ -22,7 +22,7 @@ import cli
 import fake_lora
 import fake_subspace
 from analyses import distortion, lora_inputs, study, subspace, subspace_kernels
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.results import Results
 from analyses.settings import ASYMMETRIC_CLASSIFIERS
 from analyses.subspace_captions import captions
