@@ -20,9 +20,10 @@ from rich.console import Console
 from scipy import stats
 
 import fake_lora
-from analyses import lora, lora_inputs, style
+from analyses import lora, lora_inputs, study, style
 from analyses.long_table import cells
 from analyses.lora_captions import captions, contrast, effective_directions
+from analyses.lora_classifiers import Split, tune
 from analyses.lora_config import Config
 from analyses.lora_figures import heatmap, spectrum
 from analyses.lora_numbers import full_score, same_predictions, scores, zero_shot
@@ -58,7 +59,7 @@ def load_examples(
 def _made_up() -> Iterator[None]:
     """Put made-up examples, model and sweep in place of the real ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lora, "load_model", fake_lora.load_model)
+        patch.setattr(study, "load_model", fake_lora.load_model)
         patch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
         patch.setattr(lora, "resolve_sets", lambda *_: None)
         patch.setattr(lora, "resolve", fake_lora.resolve)
@@ -116,9 +117,9 @@ def test_the_numbers_are_those_of_the_library(results: Results) -> None:
     here: dict[str, Any] = {"adapter_seed": 2, "rank": 4, "reference": "full"}
     value = cells(results.table, metric="cka", **here)["value"].item()
     assert value == cka(full.select(right=train), other.select(right=train))
-    tuned = lora.lora_classifiers.tune(
+    tuned = tune(
         full,
-        lora.Split(train, [each for each in full.right_ids if each.startswith("dev")], test),
+        Split(train, [each for each in full.right_ids if each.startswith("dev")], test),
         "ridge",
         "accuracy",
     )
@@ -182,7 +183,7 @@ def test_the_same_command_finds_it_done(
     finished: lora.Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = finished.report.parent
-    monkeypatch.setattr(lora, "load_model", None)
+    monkeypatch.setattr(study, "load_model", None)
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     again = lora.analyze(config(device="cuda", batch_size=3), out)
     assert again.up_to_date
@@ -195,7 +196,7 @@ def test_figures_are_redrawn_from_saved_results_alone(
 ) -> None:
     out = tmp_path / "copy"
     shutil.copytree(finished.report.parent, out)
-    monkeypatch.setattr(lora, "load_model", None)
+    monkeypatch.setattr(study, "load_model", None)
     (out / "figures" / "kernels.png").unlink()
     assert lora.analyze(config(), out).up_to_date
     drawn = (out / "figures" / "kernels.png").read_bytes()
@@ -219,7 +220,7 @@ def test_another_tolerance_redraws_without_computing(
 ) -> None:
     strict = config(solvers=("ridge",), min_agreement=1.0, max_drop=0.0)
     assert recommend(lora.analyze(strict, tmp_path).results).rank is None
-    monkeypatch.setattr(lora, "load_model", None)
+    monkeypatch.setattr(study, "load_model", None)
     lax = config(solvers=("ridge",), min_agreement=0.0, max_drop=1.0)
     with pytest.raises(UserError, match="min_agreement"):
         lora.analyze(lax, tmp_path)
