@@ -33,6 +33,7 @@ from analyses.lora_text import caveats, sentence
 from analyses.lora_verdict import recommend
 from analyses.pooling import pool
 from analyses.results import Results
+from analyses.study_report import cost_table
 from browser import chromium
 from subkern.agreement import METRICS, cka
 from subkern.data import Example
@@ -583,3 +584,12 @@ def test_the_report_leaves_out_what_an_asymmetric_kernel_has_not(results: Result
     found = page(replace(results, table=results.table[~spectral]), {})
     kept = len(METRICS) - sum(name.startswith("spectral_epsilon") for name in METRICS)
     assert [len(table.rows) for table in found.tables][2:] == [kept, kept]
+
+
+def test_the_report_says_how_many_entries_counted_as_zero(results: Results) -> None:
+    assert "zero" not in str(cost_table(results))
+    recorded = {"rule": "signgd", "recorded": {"zeroed_entries": 1234}}
+    noted = Kernel(np.eye(2)[:, None, :, None], ["a", "b"], ["a", "b"], provenance=recorded)
+    found = cost_table(replace(results, kernels={**results.kernels, "13/full": noted}), "So.")
+    assert found.rows[-1] == ["entries counted as zero", "1\N{NARROW NO-BREAK SPACE}234"]
+    assert found.note.startswith("So. Entries counted as zero")
