@@ -157,7 +157,7 @@ def claim(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
     if changes and not overwrite:
         raise UserError(
             f"'{path}' holds a run of other settings ({summary(changes)}):"
-            " overwrite it, or give another folder"
+            " overwrite (--overwrite) replaces it, another folder (--out) keeps it"
         )
     return bool(changes)
 
