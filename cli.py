@@ -302,7 +302,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted: the same command continues from the finished tiles", 1)
+        _fail("interrupted: the same command continues from what is finished", 1)
     except Exception as error:
         if debug:
             raise
