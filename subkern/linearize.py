@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from subkern.errors import UserError
 from subkern.models import Batch
@@ -47,14 +45,13 @@ def push(tunable: Tunable, direction: Coordinates, batch: Batch) -> tuple[Tensor
     """
     start = _start(tunable)
     v = _like(start, direction)
-    with _differentiable():
-        try:
-            found = torch.func.jvp(lambda z: tunable.function(z, batch), (start,), (v,))
-            return found[0].detach(), found[1].detach()
-        except (NotImplementedError, RuntimeError) as error:
-            if not _NO_FORWARD_MODE.search(str(error)):
-                raise
-        return _push_by_backwards(tunable, start, v, batch)
+    try:
+        found = torch.func.jvp(lambda z: tunable.function(z, batch), (start,), (v,))
+        return found[0].detach(), found[1].detach()
+    except (NotImplementedError, RuntimeError) as error:
+        if not _NO_FORWARD_MODE.search(str(error)):
+            raise
+    return _push_by_backwards(tunable, start, v, batch)
 
 
 def _push_by_backwards(
@@ -79,7 +76,7 @@ def _push_by_backwards(
 def pull(tunable: Tunable, cotangent: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Jᵀu at the start z₀, by name like z₀, for u ``[b, c]``: one backward."""
     z = {name: value.clone().requires_grad_() for name, value in _start(tunable).items()}
-    with torch.enable_grad(), _differentiable():
+    with torch.enable_grad():
         logits = tunable.function(z, batch)
         found = torch.autograd.grad(logits, list(z.values()), cotangent, allow_unused=True)
     pairs = zip(z.items(), found, strict=True)
@@ -111,7 +108,7 @@ def initial_logits(
 ) -> Floats:
     """f(x; z₀) ``[n, c]``, in the same arithmetic as `linearized_logits`."""
     start = _start(tunable)
-    with torch.no_grad(), _differentiable():
+    with torch.no_grad():
         return _numpy(
             [tunable.function(start, batch) for batch in _batches(tunable, examples, batch_size)]
         )
@@ -192,13 +189,6 @@ def _like(start: Coordinates, direction: Coordinates) -> dict[str, Tensor]:
         name: direction[name].detach().to(value.device, value.dtype)
         for name, value in start.items()
     }
-
-
-@contextmanager
-def _differentiable() -> Iterator[None]:
-    """Attention in plain operations: the fused ones can be differentiated once, backwards only."""
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 def _batches(
