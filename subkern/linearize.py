@@ -61,15 +61,15 @@ def _push_by_backwards(
     z = {name: value.clone().requires_grad_() for name, value in start.items()}
     with torch.enable_grad():
         logits = tunable.function(z, batch)
+        if not logits.requires_grad:  # nothing depends on z
+            return logits.detach(), torch.zeros_like(logits)
         u = torch.zeros_like(logits, requires_grad=True)
         pulled = torch.autograd.grad(
             logits, list(z.values()), u, create_graph=True, allow_unused=True
         )
         pairs = zip(pulled, v.values(), strict=True)
         product = sum((g * each).sum() for g, each in pairs if g is not None)
-        if not isinstance(product, Tensor):  # nothing depends on z
-            return logits.detach(), torch.zeros_like(logits)
-        (pushed,) = torch.autograd.grad(product, u)
+        (pushed,) = torch.autograd.grad(torch.as_tensor(product), u)
     return logits.detach(), pushed.detach()
 
 
@@ -78,6 +78,8 @@ def pull(tunable: Tunable, cotangent: Tensor, batch: Batch) -> dict[str, Tensor]
     z = {name: value.clone().requires_grad_() for name, value in _start(tunable).items()}
     with torch.enable_grad():
         logits = tunable.function(z, batch)
+        if not logits.requires_grad:  # nothing depends on z
+            return {name: torch.zeros_like(value) for name, value in z.items()}
         found = torch.autograd.grad(logits, list(z.values()), cotangent, allow_unused=True)
     pairs = zip(z.items(), found, strict=True)
     return {name: torch.zeros_like(value) if g is None else g for (name, value), g in pairs}
@@ -164,11 +166,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _start(tunable: Tunable) -> dict[str, Tensor]:
-    """z₀ by name, in the order of the coordinates, on the model's device."""
-    return {
-        name: tunable.start[name].detach().to(value.device, value.dtype)
-        for name, value in tunable.coordinates.items()
-    }
+    """z₀ by name, in tensors that autograd takes as leaves."""
+    return {name: value.detach() for name, value in tunable.start.items()}
 
 
 def _like(start: Coordinates, direction: Coordinates) -> dict[str, Tensor]:
