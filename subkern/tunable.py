@@ -6,7 +6,7 @@ some of them, an adapter, or z of θ = θ₀ + P z, where P is made in tiles and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,6 +71,11 @@ class Tunable(nn.Module):
         """What the subspace gave: the model at θ₀, its trained parameters, P."""
         return self._attached
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether what is trained is beside the pre-trained weights: PEFT's own tensors."""
+        return self._attached.projection is None and hasattr(self.model.module, "peft_config")
+
     def train(self, mode: bool = True) -> Tunable:
         """Training mode; it changes the function only where `dropout` is on."""
         super().train(mode)
@@ -79,7 +84,7 @@ class Tunable(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits ``[b, c]`` at the coordinates' values; differentiable by them."""
-        return self._call(self.coordinates, batch)
+        return self._logits(self._theta(self.coordinates), batch)
 
     def function(self, z: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Logits ``[b, c]`` at `z`, as a function without state: for `torch.func`.
@@ -91,7 +96,7 @@ class Tunable(nn.Module):
         """
         self._check(z)
         with sdpa_kernel(SDPBackend.MATH):
-            return self._call(z, batch)
+            return self._logits(self._theta(z), batch)
 
     def shift(self) -> dict[str, Tensor]:
         """How far the coordinates have moved, z − z₀, on the CPU."""
@@ -110,14 +115,20 @@ class Tunable(nn.Module):
                 self.coordinates[name].copy_(begin + shift[name].to(begin))
         return self
 
+    def at_rest(self) -> Callable[[Batch], Tensor]:
+        """`forward` where the coordinates stand now, with θ(z) made once for all batches."""
+        with torch.no_grad():
+            theta = self._theta(self.coordinates)
+        return lambda batch: self._logits(theta, batch)
+
     def tensors(self) -> dict[str, Tensor]:
         """θ(z) by the names of the attached model, detached: what ``subspace.at(…)`` takes."""
         with torch.no_grad():
             return {n: v.detach().clone() for n, v in self._theta(self.coordinates).items()}
 
-    def _call(self, z: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        theta = {parameter_path(n): v for n, v in self._theta(z).items()}
-        logits: Tensor = torch.func.functional_call(self.model, theta, (batch,))
+    def _logits(self, theta: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        values = {parameter_path(n): v for n, v in theta.items()}
+        logits: Tensor = torch.func.functional_call(self.model, values, (batch,))
         return logits
 
     def _theta(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
