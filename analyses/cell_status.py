@@ -111,7 +111,9 @@ def _entry(found: Counter[State] | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds for people: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    """Return seconds for people: ``0.4 s``, ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -174,7 +174,7 @@ class _Builder:
         solvers = self.config.asymmetric_solvers if asymmetric else self.config.solvers
         for subspace in self.config.subspaces(kind):
             kernel = self._kernel(method, subspace)
-            about = {"rule": rule, "subspace": subspace}
+            about: dict[str, Any] = {"rule": rule, "subspace": subspace}
             yield kernel
             for solver in solvers:
                 step = _step(f"solve {solver}", subspace)
@@ -188,7 +188,7 @@ class _Builder:
     def _training(self, method: str) -> Iterator[Cell]:
         """Yield the points of a method's grid, and the best of them."""
         optimizer, kind = FINETUNING[method]
-        config, about = self.config, {"optimizer": optimizer}
+        config, about = self.config, dict[str, Any](optimizer=optimizer)
         subspace = config.subspaces(kind)[0]
         grid = []
         for rate, size in product(config.rates(method), config.batch_sizes):
@@ -217,7 +217,7 @@ class _Builder:
             if method == "features":
                 needs.append(self._kernel(REFERENCE, "full"))
                 yield needs[-1]
-            about = {"of": of, "subspace": "full", "optimizer": FINETUNING[of][0]}
+            about: dict[str, Any] = {"of": of, "subspace": "full", "optimizer": FINETUNING[of][0]}
             yield self._cell(method, f"{method} {of}", needs=tuple(needs), **about)
 
 

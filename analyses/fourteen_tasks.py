@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,7 @@ class Study:
         """Return the long table of all cells that are finished or failed."""
         rows: list[dict[str, Any]] = []
         for cell in self.plan:
-            end = {"cell": cell.key}
+            end: dict[str, Any] = {"cell": cell.key}
             if (stored := self.store.stored(cell.key)) is not None:
                 end |= {"seconds": stored.seconds, "status": "done"}
                 rows += [row | end for row in stored.rows]
@@ -195,12 +197,13 @@ def analyze(
                 Work(config),
                 executor or Here(),
                 chosen=chosen,
-                seen=None
-                if progress is None
-                else lambda states, end: progress(study.plan, states, end),
+                seen=None if progress is None else partial(progress, study.plan),
             )
         except BaseException:
-            study.refresh(started)  # what is done may be read, whatever stopped the rest
+            with contextlib.suppress(
+                OSError
+            ):  # what is done may be read, whatever stopped the rest
+                study.refresh(started)
             raise
         table = study.refresh(started)
     return Done(table, ran, _draw(study.out, table))
@@ -210,9 +213,9 @@ def _draw(out: Path, table: pd.DataFrame) -> Path | None:
     """Draw figures and the report from a table that has something to show."""
     if not (table["metric"].isin(("accuracy", "f1"))).any():
         return None
-    from analyses.paper import draw
-
-    report: Path = draw(out)
+    if find_spec("analyses.paper") is None:
+        return None
+    report: Path = import_module("analyses.paper").draw(out)
     return report
 
 

@@ -36,6 +36,8 @@ def _scores(context: Context, tunable: Tunable) -> dict[str, float]:
 
 def probe(context: Context) -> Found:
     """Fit a linear classifier on the model's features, and score it."""
+    from subkern.probe import linear_probe
+
     found = linear_probe(context.model, context.encoded, metric=context.metric)
     return Found(context.scores(found.scores))
 

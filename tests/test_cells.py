@@ -302,7 +302,14 @@ def test_nothing_is_known_before_anything_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(3, "3 s"), (600, "10 min"), (12000, "3 h 20 min"), (187200, "2 d 4 h")],
+    [
+        (0, "0 s"),
+        (3, "3.0 s"),
+        (45, "45 s"),
+        (600, "10 min"),
+        (12000, "3 h 20 min"),
+        (187200, "2 d 4 h"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
