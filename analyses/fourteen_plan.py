@@ -16,6 +16,7 @@ from analyses.fourteen_table import BEHAVIOUR, FINETUNING, KERNELS
 from analyses.lora_inputs import Inputs, code_digest, folder_digest, task_fields
 from subkern import provenance
 from subkern.errors import UserError
+from subkern.tasks import get_task
 
 __all__ = ["STEPS", "make_plan"]
 
@@ -68,7 +69,11 @@ def make_plan(config: Config) -> Plan:
 
 
 def _check(config: Config) -> None:
-    """Raise `UserError` if linearization or features are asked for, and nothing to have them of."""
+    """Raise `UserError` if two tasks share a name, or features are asked for of no fine-tuning."""
+    names = [get_task(spec).name for spec in config.tasks]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"task {twice} is given twice ({', '.join(config.tasks)}): give it once")
     asked = [method for method in config.methods if method in BEHAVIOUR]
     if asked and not _tuned(config):
         raise UserError(
@@ -199,7 +204,7 @@ class _Builder:
                 "epsilon": config.epsilon,
                 **{name: getattr(config, name) for name in ("steps", "eval_every", "loss", "seed")},
             }
-            step = f"train lr={rate:g} b={size}"
+            step = f"train lr={rate!r} b={size}"
             grid.append(self._cell(method, step, subspace=subspace, training=training, **about))
         yield from grid
         yield self._best(method, grid, subspace)
