@@ -37,6 +37,7 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 """Learning rates that dev chooses from, unless told otherwise."""
 
 _CHOICES = {
+    "head_start": ("probe", "random"),
     "logits": ("auto", "all", "binary"),
     "pooling": ("read", "mean"),
     "tie": ("model", "untied"),
@@ -46,7 +47,7 @@ _LISTS = (
     "tasks", "shots", "data_seeds", "heads", "solvers", "asymmetric_solvers", "batch_sizes",
     "lora", "random",
 )  # fmt: skip
-_COUNTS = ("shots", "batch_sizes", "steps", "eval_every", "train_limit", "dev_limit", "test_limit")
+_COUNTS = ("shots", "batch_sizes", "steps", "eval_every", "test_limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class Config:
         shots: training examples a label.
         data_seeds: seeds of the k-shot splits.
         heads: ``prompt`` and ``linear``.
+        head_start: where a linear head begins, for kernels and training alike: ``probe``, the
+            linear probe of the training examples, or ``random``, drawn from the seed.
         methods: of `METHODS`; patterns (``kernel-*``) stand for all that match.
         solvers, asymmetric_solvers: classifiers on kernels of either kind.
         lora, random: subspaces of the methods of these names, in their one-line form; kernels are
@@ -68,7 +71,7 @@ class Config:
         batch_sizes: likewise, for all methods.
         steps, eval_every, loss, epsilon, seed: of training; see `subkern.finetune.Training`. The
             seed is a linear head's, too, and ε that of ``kernel-adam``.
-        train_limit, dev_limit, test_limit: at most so many examples of a split.
+        test_limit: at most so many test examples, evenly spaced; train and dev follow the shots.
         device, batch_size, memory: how to compute; they do not decide the numbers.
 
     Raises:
@@ -81,6 +84,7 @@ class Config:
     shots: tuple[int, ...] = (16,)
     data_seeds: tuple[int, ...] = (13, 21, 42, 87, 100)
     heads: tuple[str, ...] = ("prompt",)
+    head_start: str = "probe"
     methods: tuple[str, ...] = METHODS
     solvers: tuple[str, ...] = ("logistic", "ridge", "svc")
     asymmetric_solvers: tuple[str, ...] = ("asym", "asym-ridge")
@@ -98,8 +102,6 @@ class Config:
     tie: str = "model"
     dtype: str = "float32"
     revision: str | None = None
-    train_limit: int | None = None
-    dev_limit: int | None = None
     test_limit: int | None = None
     device: str = decides(None, "cpu")
     batch_size: int | None = decides(None, None)
@@ -238,9 +240,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "batch_sizes": (8,),
             "steps": 20,
             "eval_every": 10,
-            "train_limit": 16,
-            "dev_limit": 16,
-            "test_limit": 32,
+            "shots": (8,),
+            "test_limit": 64,
         },
         "paper": {
             "model": "roberta-base",

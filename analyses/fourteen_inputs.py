@@ -16,6 +16,7 @@ from analyses.lora_inputs import Inputs, load_inputs
 from analyses.settings import Settings
 from subkern.agreement.predictions import Score
 from subkern.data import SPLITS
+from subkern.linear_probe import initialize_from_probe
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
 from subkern.running import Running
@@ -34,8 +35,8 @@ def settings_of(config: Config, task: str, k: int, data_seed: int, head: str) ->
         head: ``prompt`` or ``linear``.
     """
     shared = ("model", "data", "logits", "pooling", "tie", "dtype", "revision", "seed")
-    limits = ("train_limit", "dev_limit", "test_limit", "device", "batch_size", "memory")
-    same: dict[str, Any] = {name: getattr(config, name) for name in (*shared, *limits)}
+    running = ("test_limit", "device", "batch_size", "memory")
+    same: dict[str, Any] = {name: getattr(config, name) for name in (*shared, *running)}
     return Settings(task=task, shots=k, data_seeds=(data_seed,), head=head, **same)
 
 
@@ -49,6 +50,14 @@ def inputs_of(settings: Settings) -> Inputs:
 def _load(settings: Settings) -> LogitModel:
     """Return the model for a task and head; the last one is kept, as the plan goes task by task."""
     return study.load(settings, inputs_of(settings))
+
+
+@lru_cache(maxsize=1)
+def _start(settings: Settings, first: Settings) -> LogitModel:
+    """Return the model of ``first`` with its linear head at the probe of the training examples."""
+    model = _load(first)
+    train = study.encode(model, inputs_of(settings).splits[settings.data_seeds[0]])["train"]
+    return initialize_from_probe(model, train)
 
 
 @dataclass(frozen=True)
@@ -79,16 +88,16 @@ class Context:
         """Task and examples."""
         return inputs_of(self.settings)
 
-    @property
+    @cached_property
     def model(self) -> LogitModel:
-        """The pretrained model with the task's readout; leave it as it is."""
-        first = replace(self.settings, shots=self.config.shots[0], data_seeds=(self._seed,))
+        """The pretrained model with the task's head, where it starts; leave it as it is."""
+        config = self.config
+        first = replace(
+            self.settings, shots=config.shots[0], data_seeds=config.data_seeds[:1]
+        )  # whatever the examples, the model is one
+        if self.cell.head == "linear" and config.head_start == "probe":
+            return _start(self.settings, first)
         return _load(first)
-
-    @property
-    def _seed(self) -> int:
-        """A data seed that stands for all: the model is the same."""
-        return self.config.data_seeds[0]
 
     @cached_property
     def encoded(self) -> dict[str, list[EncodedExample]]:

@@ -59,13 +59,18 @@ def make_plan(config: Config) -> Plan:
     for spec, k, seed, head in product(config.tasks, config.shots, config.data_seeds, config.heads):
         inputs = inputs_of(settings_of(config, spec, k, seed, head))
         shared = {
-            "model": {**model, "head": head},
+            "model": {**model, "head": head, "head_start": _start(config, head)},
             "task": provenance.normalize(task_fields(inputs.task)),
             "examples": inputs.examples[str(seed)],
             "environment": environment,
         }
         cells += _Builder(config, inputs, spec, k, seed, head, shared).cells()
     return Plan(cells)
+
+
+def _start(config: Config, head: str) -> str:
+    """Return where a head begins."""
+    return config.head_start if head == "linear" else "label words"
 
 
 def _check(config: Config) -> None:
@@ -128,7 +133,7 @@ class _Builder:
         """Yield the cells of one method, and those of others that they need."""
         if method in _PLAIN:
             if method == "zero-shot" and self.place["head"] == "linear":
-                return  # the head is random before training
+                return  # its head is the probe's, or random
             yield self._cell(method, "score" if method == "zero-shot" else "probe")
         elif method in KERNELS:
             yield from self._kernels(method)

@@ -91,8 +91,8 @@ AGREEMENT = ("cka", "relative_frobenius_centred_scaled", "pearson", "alignment")
 kernel's own alignment with the labels."""
 
 GRID = ("learning rate", "batch size", "best step", "grid edge")
-"""What dev chose for a fine-tuning method; ``grid edge`` is 1 where the best learning rate is the
-least or the greatest that was tried."""
+"""What dev chose for a fine-tuning method; ``grid edge`` is -1 where the best learning rate is the
+smallest that was tried, 1 where it is the largest, else 0."""
 
 
 def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

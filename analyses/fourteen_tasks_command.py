@@ -29,6 +29,7 @@ _NOT_SETTINGS = ("preset", "config", "rates")
 @click.option("--shots", type=Numbers(), help="Training examples a label.  [default: 16]")
 @click.option("--seed", "data_seeds", type=Numbers(), help="Of splits.  [default: 13,21,42,87,100]")
 @click.option("--heads", type=Words(), help="prompt,linear.  [default: prompt]")
+@click.option("--head-start", help="Of a linear head: probe | random.  [default: probe]")
 @click.option("--methods", type=Words(), help="Names or patterns (kernel-*).  [default: all]")
 @click.option("--solvers", type=Words(), help="Classifiers on symmetric kernels.")
 @click.option("--asymmetric-solvers", type=Words(), help="And on asymmetric ones.")
@@ -47,9 +48,7 @@ _NOT_SETTINGS = ("preset", "config", "rates")
 @click.option("--logits", help="all | binary | auto.  [default: auto]")
 @click.option("--tie", help="model | untied (the paper's).  [default: model]")
 @click.option("--revision", help="Hub revision of the model.")
-@click.option("--train-limit", type=int)
-@click.option("--dev-limit", type=int)
-@click.option("--test-limit", type=int, help="At most so many examples of a split.")
+@click.option("--test-limit", type=int, help="At most so many test examples.")
 @RUNNING
 @click.option(
     "--only", multiple=True, metavar="FIELD=PATTERN,...",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 from analyses.cell_work import Found
 from analyses.fourteen_inputs import Context
 from subkern.errors import UserError
-from subkern.finetune import FineTuned, Training, finetune
+from subkern.finetune import FineTuned, Training, add_splits, finetune
+from subkern.grid_search import Grid
+from subkern.linear_probe import linear_probe
 from subkern.subspace_text import parse_subspace
 from subkern.trajectory import labels_of, logits_of, score
 from subkern.tunable import Tunable
 
 __all__ = ["RUN", "best", "point", "probe", "tuned", "zero_shot"]
 
+CHOSEN = "chosen.txt"
 RUN, SHIFT = "run", "shift"
 """Folders of a cell: the training run, and the same with what moved, if it may be the best."""
 
@@ -36,8 +38,6 @@ def _scores(context: Context, tunable: Tunable) -> dict[str, float]:
 
 def probe(context: Context) -> Found:
     """Fit a linear classifier on the model's features, and score it."""
-    from subkern.probe import linear_probe
-
     found = linear_probe(context.model, context.encoded, metric=context.metric)
     return Found(context.scores(found.scores))
 
@@ -59,28 +59,8 @@ def point(context: Context) -> Found:
         metric=context.metric,
     )
     found.save(context.folder / SHIFT)
-    found.without_shift().save(context.folder / RUN)
+    replace(found, shift={}, shifts={}, adapter={}).save(context.folder / RUN)
     return Found([])
-
-
-@dataclass(frozen=True)
-class _Point:
-    """A finished point of a grid, and its cell's folder."""
-
-    folder: Path
-    found: FineTuned
-
-    @property
-    def rank(self) -> tuple[float, float, float, float]:
-        """By which the greatest is the best: score and loss on dev, then the gentlest training."""
-        loss = self.found.dev_loss
-        training = self.found.training
-        return (
-            self.found.scores["dev"],
-            -(loss if loss is not None else 0.0),
-            -training["learning_rate"],
-            -training["batch_size"],
-        )
 
 
 def best(context: Context) -> Found:
@@ -95,27 +75,38 @@ def best(context: Context) -> Found:
             f"none of the {tried} points of the grid finished: see why they failed, and give"
             f" --learning-rates {context.cell.method}=... that do not diverge"
         )
-    points = [_Point(each, FineTuned.load(each / RUN)) for each in context.needs.values()]
-    chosen = max(points, key=lambda each: each.rank)
-    tunable = Tunable(context.model, parse_subspace(context.cell.settings["subspace"]))
-    tunable.move(FineTuned.load(chosen.folder / SHIFT).shift)
-    training = chosen.found.training
-    rates = context.config.rates(context.cell.method)
-    edge = len(rates) > 1 and training["learning_rate"] in (rates[0], rates[-1])
-    (context.folder / "chosen.txt").write_text(chosen.folder.name, encoding="utf-8")
-    others = [each.folder / SHIFT for each in points if each is not chosen]
+    points = {each: FineTuned.load(each / RUN) for each in context.needs.values()}
+    chosen = max(points, key=lambda each: _rank(points[each]))  # the first of equals
+    subspace = parse_subspace(context.cell.settings["subspace"])
+    found = add_splits(
+        context.model,
+        FineTuned.load(chosen / SHIFT),
+        context.encoded,
+        subspace=subspace,
+        metric=context.metric,
+    )
+    (context.folder / CHOSEN).write_text(chosen.name, encoding="utf-8")
+    training = found.training
+    grid = Grid(context.config.rates(context.cell.method), context.config.batch_sizes)
+    edge = {None: 0, "smallest": -1, "largest": 1}[grid.edge(training["learning_rate"])]
     rows = [
-        *context.scores(_scores(context, tunable)),
+        *context.scores(found.scores),
         context.row(training["learning_rate"], "learning rate"),
         context.row(training["batch_size"], "batch size"),
-        context.row(chosen.found.best_step, "best step"),
+        context.row(found.best_step, "best step"),
         context.row(edge, "grid edge"),
     ]
-    return Found(rows, drop=tuple(others))
+    return Found(rows, drop=tuple(each / SHIFT for each in points if each != chosen))
+
+
+def _rank(found: FineTuned) -> tuple[float, float]:
+    """By which the greatest is the best: score on dev, then the loss there."""
+    loss = found.dev_loss
+    return found.scores["dev"], -loss if loss is not None else 0.0
 
 
 def tuned(context: Context, method: str) -> FineTuned:
     """Return the best run of a fine-tuning method that this cell waited for."""
     folder = context.need(method, "best")
-    point = (folder / "chosen.txt").read_text(encoding="utf-8")
+    point = (folder / CHOSEN).read_text(encoding="utf-8")
     return FineTuned.load(folder.parent / point / SHIFT)

@@ -66,8 +66,8 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, 
     """Run every method with both heads."""
     out = tmp_path_factory.mktemp("whole")
     settings = config(
-        place, tasks=("trec",), heads=("prompt", "linear"), methods=METHODS, train_limit=12,
-        dev_limit=12, lora=("lora:r=1", "lora:r=2"), random=("random:dim=20",), steps=4,
+        place, tasks=("trec",), shots=(2,), heads=("prompt", "linear"), methods=METHODS,
+        lora=("lora:r=1", "lora:r=2"), random=("random:dim=20",), steps=4,
         learning_rates={method: rates[:1] for method, rates in RATES.items()},
     )  # fmt: skip
     return analyze(settings, out), out
@@ -90,7 +90,7 @@ def test_every_method_has_its_rows(whole: tuple[Done, Path]) -> None:
         assert set(rows["split"]) == {"dev", "test"}, head
     methods = {head: set(rows["method"]) for head, rows in scores.groupby("head")}
     assert methods["prompt"] == {"zero-shot", "linear-probe", *KERNELS, *FINETUNING}
-    assert methods["linear"] == methods["prompt"] - {"zero-shot"}  # random before training
+    assert methods["linear"] == methods["prompt"] - {"zero-shot"}
 
 
 def test_rows_say_what_they_are_of(whole: tuple[Done, Path]) -> None:
@@ -115,8 +115,7 @@ def test_a_kernel_and_its_classifier_are_the_librarys(
     whole: tuple[Done, Path], place: Path
 ) -> None:
     table = whole[0].table
-    asked = config(place, train_limit=12, dev_limit=12)
-    settings = settings_of(asked, "trec", 4, 13, "prompt")
+    settings = settings_of(config(place), "trec", 2, 13, "prompt")
     inputs = load_inputs(settings)
     model = studies.load(settings, inputs)
     encoded = studies.encode(model, inputs.splits[13])
@@ -131,6 +130,20 @@ def test_a_kernel_and_its_classifier_are_the_librarys(
     ].set_index("split")["value"]  # fmt: skip
     assert mine["test"] == wanted["eval accuracy"]
     assert mine["dev"] == wanted["dev accuracy"]
+
+
+def test_a_linear_head_starts_at_the_probe(place: Path, tmp_path: Path) -> None:
+    asked = config(
+        place, heads=("linear",), methods=("linear-probe", "finetune-sgd"), steps=1,
+        learning_rates={"finetune-sgd": (1e-12,)},
+    )  # fmt: skip
+    table = analyze(asked, tmp_path / "probe").table.set_index(["method", "metric", "split"])
+    value = table["value"].drop("best step", level="metric")
+    for split in ("dev", "test"):
+        probe = value["linear-probe", "accuracy", split]
+        assert value["finetune-sgd", "accuracy", split] == probe
+    drawn = analyze(replace(asked, head_start="random"), tmp_path / "random").table
+    assert not numbers(drawn).equals(numbers(table.reset_index()[list(COLUMNS)]))
 
 
 def test_small_steps_are_linear_and_leave_features(whole: tuple[Done, Path]) -> None:
@@ -156,7 +169,7 @@ def test_only_what_may_be_the_best_keeps_what_moved(place: Path, tmp_path: Path)
     rows = done.table[done.table["method"] == "finetune-sgd"].set_index("metric")["value"]
     kept = sorted(path.parent.parent.name for path in tmp_path.rglob("shift.safetensors"))
     assert kept == [f"train lr={float(rows['learning rate'])!r} b=4"]
-    assert rows["grid edge"] == 1
+    assert rows["grid edge"] == {0.01: -1, 0.3: 1}[rows["learning rate"]]
     assert rows["batch size"] == 4
     assert rows["best step"] in (4, 8, 12)
 
@@ -285,7 +298,7 @@ def test_settings_survive_a_file(place: Path, tmp_path: Path) -> None:
 def test_presets_are_settings(preset: str) -> None:
     found = Config.from_dict(PRESETS[preset])
     counts = (len(found.tasks), len(found.data_seeds), found.shots)
-    wanted = {"quick": (3, 1, (16,)), "paper": (14, 5, (16, 64)), "full": (14, 5, (16, 64, 512))}
+    wanted = {"quick": (3, 1, (8,)), "paper": (14, 5, (16, 64)), "full": (14, 5, (16, 64, 512))}
     assert counts == wanted[preset]
     assert found.methods == METHODS
 
