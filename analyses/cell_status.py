@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from statistics import fmean
 
 from rich.table import Table
 
@@ -36,7 +35,7 @@ class Timing:
 
     def __init__(self, plan: Plan, store: CellStore, guess: Guess | None = None) -> None:
         self._guess = guess
-        self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._seconds: dict[tuple[str, ...], tuple[float, int]] = {}  # in all, of so many
         for cell in plan:
             if (stored := store.stored(cell.key)) is not None:
                 self.learn(cell, stored.seconds)
@@ -44,13 +43,15 @@ class Timing:
     def learn(self, cell: Cell, seconds: float) -> None:
         """Take the time of a finished cell into account."""
         for kind in _kinds(cell):
-            self._seconds[kind].append(seconds)
+            total, count = self._seconds.get(kind, (0.0, 0))
+            self._seconds[kind] = total + seconds, count + 1
 
     def of(self, cell: Cell) -> float | None:
         """Return the seconds a cell is expected to take, or None where nothing is known."""
         for kind in _kinds(cell):
             if kind in self._seconds:
-                return fmean(self._seconds[kind])
+                total, count = self._seconds[kind]
+                return total / count
         return self._guess(cell) if self._guess is not None else None
 
 

@@ -120,8 +120,10 @@ class CellStore:
             stored = self.stored(cell.key)
             if stored is None:
                 continue
-            mine = {**identity_of(cell), "after": None}
-            if changes := differences(mine, {**stored.identity, "after": None}):
+            mine, theirs = (
+                {**each, "after": None} for each in (identity_of(cell), stored.identity)
+            )
+            if mine != theirs and (changes := differences(mine, theirs)):  # the first is quick
                 found[cell.key] = changes
         return found
 

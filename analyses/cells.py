@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 from urllib.parse import quote
@@ -50,7 +51,7 @@ class Cell:
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its name, readable and stable, and its folder's: ``task/k-seed/head/method/step``."""
         parts = (self.task, f"{self.k}-{self.data_seed}", self.head, self.method, self.step)

@@ -27,6 +27,7 @@ class Ray:
     Args:
         address: of one that runs (``host:6379``, ``ray://host:10001``, ``auto``); None starts one
             on this machine, and ends it.
+        gpus: that each cell needs, besides one core.
 
     Raises:
         UserError: Ray is not installed, or nothing answers at the address.
@@ -34,14 +35,14 @@ class Ray:
 
     slots: int | None = None  # Ray queues what it has no room for
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, gpus: int = 0) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its future default
         try:
             import ray
         except ImportError:
             raise UserError("--executor ray needs ray: pip install 'subkern[ray]'") from None
         self._ray: Any = ray
-        self._address = address
+        self._address, self._gpus = address, gpus
         self._jobs: dict[Any, Job] = {}
         self._started = False
         if address is not None and address != "auto":
@@ -62,7 +63,8 @@ class Ray:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise _silent(self._address, str(error)) from error
             self._started = True
-        self._task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(run_job)
+        needed = {"num_cpus": 1, "num_gpus": self._gpus}
+        self._task = ray.remote(max_retries=ATTEMPTS - 1, **needed)(run_job)
         return self
 
     def __exit__(self, *_: object) -> None:

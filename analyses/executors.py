@@ -170,13 +170,16 @@ def end_with(wait_for_it: Callable[[], object]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def make_executor(kind: str = "local", *, workers: int = 1, address: str | None = None) -> Executor:
+def make_executor(
+    kind: str = "local", *, workers: int = 1, address: str | None = None, gpus: int = 0
+) -> Executor:
     """Return an executor.
 
     Args:
         kind: ``local`` or ``ray``.
         workers: of ``local``: 1 computes in this process.
         address: of ``ray``: of a cluster that runs (``host:6379``, ``auto``); None starts one here.
+        gpus: of ``ray``: how many each cell needs.
 
     Raises:
         UserError: an unknown kind, no workers, an address without Ray, or Ray is not installed.
@@ -188,7 +191,7 @@ def make_executor(kind: str = "local", *, workers: int = 1, address: str | None 
     if kind == "ray":
         from analyses.executor_ray import Ray
 
-        return Ray(address)
+        return Ray(address, gpus)
     if address is not None:
         raise UserError(f"--address {address} is for --executor ray")
     return Here() if workers == 1 else Processes(workers)

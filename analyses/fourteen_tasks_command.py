@@ -93,7 +93,8 @@ def analyze_fourteen_tasks(
         show = show_status if status else show_plan
         show(study, filters, workers, as_json)
         return
-    runner = make_executor(executor, workers=workers, address=address)
+    gpus = int(study.config.device.startswith("cuda"))
+    runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
     with watching(study, workers) as progress:
         done = analyze(
             study.config,

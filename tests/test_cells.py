@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def test_overwrite_computes_only_what_differs_and_what_uses_it(tmp_path: Path) -
     run(tmp_path, plan(["a"], [13]), Work())
     of = plan(["a"], [13])
     changed = Plan(
-        Cell(**{**vars(cell), "identity": {**cell.identity, "settings": {"value": 1}}})
+        replace(cell, identity={**cell.identity, "settings": {"value": 1}})
         if cell.key == KERNEL
         else cell
         for cell in of
@@ -219,7 +220,7 @@ def test_overwrite_computes_only_what_differs_and_what_uses_it(tmp_path: Path) -
 def test_a_larger_grid_is_chosen_from_again(tmp_path: Path) -> None:
     whole = plan(["a"], [13])
     small = Plan(
-        Cell(**{**vars(cell), "after": tuple(key for key in cell.after if key != TRAIN)})
+        replace(cell, after=tuple(key for key in cell.after if key != TRAIN))
         for cell in whole
         if cell.key != TRAIN
     )
