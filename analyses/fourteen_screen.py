@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pandas as pd
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analyses.cell_status import Timing, counts, duration, status_table, time_left
@@ -18,7 +19,7 @@ from analyses.cells import Plan, State
 from analyses.fourteen_tasks import Done, Study
 from analyses.fourteen_tasks import Progress as Seen
 from analyses.fourteen_times import guess
-from analyses.terminal import WIDTH, show
+from analyses.terminal import show
 
 __all__ = ["results", "show_end", "show_plan", "show_status", "watching"]
 
@@ -93,8 +94,13 @@ def show_status(
         answer = {"cells": rows, **left, "failed": reasons, "other_version": others}
         click.echo(json.dumps(answer, indent=2))
         return
-    console = Console(width=max(WIDTH, Console().width), highlight=False)
-    console.print(status_table(plan, states, chosen))
+    table = status_table(plan, states, chosen)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file is as wide as need be
+        console.width = Measurement.get(
+            console, console.options.update(width=10_000), table
+        ).maximum
+    console.print(table)
     click.echo(f"{counts(states.values())}; {_left(plan, states, timing, workers)}")
     for key, failure in failed.items():
         click.echo(f"failed {key}: {failure.reason} ({failure.traceback})")

@@ -33,7 +33,8 @@ from analyses.executors import Executor, Here
 from analyses.fourteen_config import Config
 from analyses.fourteen_inputs import Context
 from analyses.fourteen_plan import STEPS, make_plan
-from analyses.fourteen_table import tidy
+from analyses.fourteen_table import SCORES, tidy
+from analyses.results import REPORT
 from subkern import provenance
 from subkern.errors import UserError
 from subkern.files import replacing
@@ -138,6 +139,11 @@ class Study:
         with replacing(self.out / CONFIG) as part:
             part.write_text(text, encoding="utf-8")
 
+    def written(self) -> pd.DataFrame | None:
+        """Return the table as it was last written, or None."""
+        path = self.out / TABLE
+        return pd.read_parquet(path) if path.is_file() else None
+
     def refresh(self, started: datetime | None = None) -> pd.DataFrame:
         """Write the table of what is finished, and the environment; return the table."""
         table = self.table()
@@ -205,18 +211,24 @@ def analyze(
             ):  # what is done may be read, whatever stopped the rest
                 study.refresh(started)
             raise
-        table = study.refresh(started)
-    return Done(table, ran, _draw(study.out, table))
+        table = study.table()
+        changed = not table.equals(study.written())
+        if changed:
+            study.refresh(started)
+    return Done(table, ran, _draw(study.out, table, changed=changed))
 
 
-def _draw(out: Path, table: pd.DataFrame) -> Path | None:
-    """Draw figures and the report from a table that has something to show."""
-    if not (table["metric"].isin(("accuracy", "f1"))).any():
+def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:
+    """Draw figures and report of a table that has something to show, unless they are there."""
+    report = out / REPORT
+    if not table["metric"].isin(SCORES).any():
         return None
+    if not changed and report.is_file():
+        return report
     if find_spec("analyses.paper") is None:
         return None
-    report: Path = import_module("analyses.paper").draw(out)
-    return report
+    drawn: Path = import_module("analyses.paper").draw(out)
+    return drawn
 
 
 def _record(path: Path) -> dict[str, Any]:

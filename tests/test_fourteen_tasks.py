@@ -63,11 +63,11 @@ def numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
-    """Run every method with both heads."""
+    """Run every method."""
     out = tmp_path_factory.mktemp("whole")
     settings = config(
-        place, tasks=("trec",), shots=(2,), heads=("prompt", "linear"), methods=METHODS,
-        lora=("lora:r=1", "lora:r=2"), random=("random:dim=20",), steps=4,
+        place, tasks=("trec",), shots=(2,), methods=METHODS, steps=4,
+        lora=("lora:r=1", "lora:r=2"), random=("random:dim=20",),
         learning_rates={method: rates[:1] for method, rates in RATES.items()},
     )  # fmt: skip
     return analyze(settings, out), out
@@ -86,11 +86,17 @@ def test_every_method_has_its_rows(whole: tuple[Done, Path]) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), table)
     scores = table[table["metric"] == "accuracy"]
     assert scores["value"].between(0, 1).all()
-    for (head, _), rows in scores.groupby(["head", "method"]):
-        assert set(rows["split"]) == {"dev", "test"}, head
-    methods = {head: set(rows["method"]) for head, rows in scores.groupby("head")}
-    assert methods["prompt"] == {"zero-shot", "linear-probe", *KERNELS, *FINETUNING}
-    assert methods["linear"] == methods["prompt"] - {"zero-shot"}
+    assert set(scores["method"]) == {"zero-shot", "linear-probe", *KERNELS, *FINETUNING}
+    for method, rows in scores.groupby("method"):
+        assert set(rows["split"]) == {"dev", "test"}, method
+
+
+def test_a_linear_head_has_no_zero_shot(place: Path) -> None:
+    asked = config(place, heads=("prompt", "linear"), methods=("zero-shot", "linear-probe"))
+    found = [(cell.head, cell.method) for cell in make_plan(asked)]
+    assert found == [
+        ("prompt", "zero-shot"), ("prompt", "linear-probe"), ("linear", "linear-probe")
+    ]  # fmt: skip
 
 
 def test_rows_say_what_they_are_of(whole: tuple[Done, Path]) -> None:
@@ -125,8 +131,7 @@ def test_a_kernel_and_its_classifier_are_the_librarys(
     )
     wanted = evaluate("ridge", train, test, dev, grid="default")
     mine = table[
-        (table["head"] == "prompt") & (table["method"] == "kernel-sgd")
-        & (table["solver"] == "ridge")
+        (table["method"] == "kernel-sgd") & (table["solver"] == "ridge")
     ].set_index("split")["value"]  # fmt: skip
     assert mine["test"] == wanted["eval accuracy"]
     assert mine["dev"] == wanted["dev accuracy"]
@@ -248,6 +253,17 @@ def test_processes_find_the_same(place: Path, tmp_path: Path) -> None:
     there = analyze(asked, tmp_path / "there", executor=make_executor(workers=2))
     assert there.ran.failed == {}
     pd.testing.assert_frame_equal(numbers(here.table), numbers(there.table))
+
+
+def test_again_leaves_the_table_as_it_is(place: Path, tmp_path: Path) -> None:
+    asked = config(place, methods=("zero-shot",))
+    analyze(asked, tmp_path)
+    before = (tmp_path / "results.parquet").stat().st_mtime_ns
+    assert analyze(asked, tmp_path).ran.computed == []
+    assert (tmp_path / "results.parquet").stat().st_mtime_ns == before
+    fewer = analyze(config(place, methods=("zero-shot", "linear-probe")), tmp_path)
+    assert (tmp_path / "results.parquet").stat().st_mtime_ns > before
+    assert len(fewer.table) == 4
 
 
 def test_only(place: Path, tmp_path: Path) -> None:
