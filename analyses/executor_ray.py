@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 from typing import Any, Self
 
 from analyses.cell_work import Ended, Job, lost, run_job
@@ -18,7 +20,11 @@ from subkern.errors import UserError
 __all__ = ["Ray"]
 
 ANSWER = 5.0
-"""Seconds that a cluster has to answer."""
+"""Seconds that an address has to answer at all."""
+GREETING = 60.0
+"""Seconds that a cluster has to let a process join; one that is none never would."""
+_JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+_SMALL = {"object_store_memory": 2**27}  # cells leave files, hardly any objects
 
 
 class Ray:
@@ -45,13 +51,15 @@ class Ray:
         self._address, self._gpus = address, gpus
         self._jobs: dict[Any, Job] = {}
         self._started = False
-        if address is not None and address != "auto":
-            _knock(address)
+        if address is not None:
+            if address != "auto":
+                _knock(address)
+            _greet(address)
 
     def __enter__(self) -> Self:
         ray = self._ray
         if not ray.is_initialized():
-            here = {} if self._address else {"include_dashboard": False}
+            here: dict[str, Any] = {} if self._address else {"include_dashboard": False, **_SMALL}
             try:
                 ray.init(
                     address=self._address,
@@ -106,6 +114,18 @@ def _knock(address: str) -> None:
             return
     except (OSError, OverflowError) as error:
         raise _silent(address, str(error)) from error
+
+
+def _greet(address: str) -> None:
+    """Raise `UserError` unless a process can join; Ray itself waits minutes, and then exits."""
+    command = [sys.executable, "-c", _JOIN, address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GREETING)
+    except subprocess.TimeoutExpired:
+        raise _silent(address, f"not within {GREETING:g} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise _silent(address, lines[-1] if lines else f"status {done.returncode}")
 
 
 def _silent(address: str | None, why: str) -> UserError:

@@ -45,6 +45,7 @@ def cluster() -> Iterator[str]:
         os.environ["PYTHONPATH"] = before
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_changes_nothing(cluster: str, tmp_path: Path) -> None:
     of = plan()
     (tmp_path / "marks").mkdir()
@@ -63,6 +64,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster: str, tmp_path: P
     assert again.computed == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_always_dies_fails_its_cell(cluster: str, tmp_path: Path) -> None:
     of = plan(["a"], [13])
     work = Work(fail=((KERNEL, "die"),))
@@ -80,6 +82,18 @@ def test_an_address_that_does_not_answer_is_told_quickly() -> None:
     with pytest.raises(UserError, match=f"no Ray cluster answers at '127.0.0.1:{port}'"):
         make_executor("ray", address=f"127.0.0.1:{port}")
     assert time.monotonic() - started < 20
+
+
+def test_something_else_that_answers_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="needs ray: pip install 'subkern[ray]'")
+    from analyses import executor_ray
+
+    monkeypatch.setattr(executor_ray, "GREETING", 2.0)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with pytest.raises(UserError, match=r"no Ray cluster answers .*not within 2 s"):
+            make_executor("ray", address=f"127.0.0.1:{deaf.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("address", ["here", "ray://", ":6379", "host:port"])
