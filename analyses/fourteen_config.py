@@ -37,7 +37,7 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 """Learning rates that dev chooses from, unless told otherwise."""
 
 _CHOICES = {
-    "head_start": ("probe", "random"),
+    "head_init": ("probe", "random"),
     "logits": ("auto", "all", "binary"),
     "pooling": ("read", "mean"),
     "tie": ("model", "untied"),
@@ -61,7 +61,7 @@ class Config:
         shots: training examples a label.
         data_seeds: seeds of the k-shot splits.
         heads: ``prompt`` and ``linear``.
-        head_start: where a linear head begins, for kernels and training alike: ``probe``, the
+        head_init: where a linear head begins, for kernels and training alike: ``probe``, the
             linear probe of the training examples, or ``random``, drawn from the seed.
         methods: of `METHODS`; patterns (``kernel-*``) stand for all that match.
         solvers, asymmetric_solvers: classifiers on kernels of either kind.
@@ -84,7 +84,7 @@ class Config:
     shots: tuple[int, ...] = (16,)
     data_seeds: tuple[int, ...] = (13, 21, 42, 87, 100)
     heads: tuple[str, ...] = ("prompt",)
-    head_start: str = "probe"
+    head_init: str = "probe"
     methods: tuple[str, ...] = METHODS
     solvers: tuple[str, ...] = ("logistic", "ridge", "svc")
     asymmetric_solvers: tuple[str, ...] = ("asym", "asym-ridge")

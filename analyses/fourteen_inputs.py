@@ -95,7 +95,7 @@ class Context:
         first = replace(
             self.settings, shots=config.shots[0], data_seeds=config.data_seeds[:1]
         )  # whatever the examples, the model is one
-        if self.cell.head == "linear" and config.head_start == "probe":
+        if self.cell.head == "linear" and config.head_init == "probe":
             return _start(self.settings, first)
         return _load(first)
 

@@ -59,7 +59,7 @@ def make_plan(config: Config) -> Plan:
     for spec, k, seed, head in product(config.tasks, config.shots, config.data_seeds, config.heads):
         inputs = inputs_of(settings_of(config, spec, k, seed, head))
         shared = {
-            "model": {**model, "head": head, "head_start": _start(config, head)},
+            "model": {**model, "head": head, "head_init": _start(config, head)},
             "task": provenance.normalize(task_fields(inputs.task)),
             "examples": inputs.examples[str(seed)],
             "environment": environment,
@@ -70,7 +70,7 @@ def make_plan(config: Config) -> Plan:
 
 def _start(config: Config, head: str) -> str:
     """Return where a head begins."""
-    return config.head_start if head == "linear" else "label words"
+    return config.head_init if head == "linear" else "label words"
 
 
 def _check(config: Config) -> None:

@@ -137,7 +137,7 @@ def test_a_kernel_and_its_classifier_are_the_librarys(
     assert mine["dev"] == wanted["dev accuracy"]
 
 
-def test_a_linear_head_starts_at_the_probe(place: Path, tmp_path: Path) -> None:
+def test_a_linear_head_inits_at_the_probe(place: Path, tmp_path: Path) -> None:
     asked = config(
         place, heads=("linear",), methods=("linear-probe", "finetune-sgd"), steps=1,
         learning_rates={"finetune-sgd": (1e-12,)},
@@ -147,7 +147,7 @@ def test_a_linear_head_starts_at_the_probe(place: Path, tmp_path: Path) -> None:
     for split in ("dev", "test"):
         probe = value["linear-probe", "accuracy", split]
         assert value["finetune-sgd", "accuracy", split] == probe
-    drawn = analyze(replace(asked, head_start="random"), tmp_path / "random").table
+    drawn = analyze(replace(asked, head_init="random"), tmp_path / "random").table
     assert not numbers(drawn).equals(numbers(table.reset_index()[list(COLUMNS)]))
 
 
