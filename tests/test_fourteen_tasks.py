@@ -247,10 +247,17 @@ def test_another_version_or_other_settings_are_refused(
 
 
 @pytest.mark.slow
-def test_processes_find_the_same(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_others_find_the_same(
+    place: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers run this copy of the code
+    if kind == "ray":
+        pytest.importorskip("ray", reason="needs ray: pip install 'subkern[ray]'")
     asked = config(place)
     here = analyze(asked, tmp_path / "here")
-    there = analyze(asked, tmp_path / "there", executor=make_executor(workers=2))
+    others = make_executor(kind, workers=2)
+    there = analyze(asked, tmp_path / "there", executor=others)
     assert there.ran.failed == {}
     pd.testing.assert_frame_equal(numbers(here.table), numbers(there.table))
 
