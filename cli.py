@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyses.features_command import features
+from analyses.figures_command import figures
 from analyses.lora_command import analyze_lora
 from analyses.options import (
     AS_JSON,
@@ -278,6 +279,7 @@ def agree(
 
 
 cli.add_command(features)
+cli.add_command(figures)
 
 
 @cli.group()

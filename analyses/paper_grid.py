@@ -64,6 +64,7 @@ class Grid:
             indices). All columns, once each.
         frame: the same numbers, tidy.
         block: what the blocks are (``Shots``), or empty where there are none.
+        apart: every block is read by itself: a table of its own where pages are narrow.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Grid:
     groups: tuple[tuple[str, tuple[int, ...]], ...]
     frame: pd.DataFrame = field(repr=False)
     block: str = ""
+    apart: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

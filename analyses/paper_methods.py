@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BASELINES", "METHODS", "PAIRS", "Kind", "Method", "method", "size", "variant"]
+__all__ = ["METHODS", "PAIRS", "Kind", "Method", "method", "size", "variant"]
 
 Kind = Literal["baseline", "kernel", "finetuning", "subspace kernel", "subspace finetuning"]
 
@@ -26,29 +26,25 @@ class Method:
     kind: Kind
 
 
-METHODS: dict[str, Method] = {
-    key: Method(key, label, kind)
-    for key, label, kind in (
-        # The order of the paper's Table 1: every optimizer, then the kernels that stand for it.
-        ("zero-shot", "Zero-shot", "baseline"),
-        ("linear-probe", "Linear probe", "baseline"),
-        ("finetune-sgd", "SGD-FT", "finetuning"),
-        ("kernel-sgd", "SGD kernel", "kernel"),
-        ("finetune-adam", "Adam-FT", "finetuning"),
-        ("finetune-signgd", "SignGD-FT", "finetuning"),
-        ("kernel-signgd", "SignGD kernel", "kernel"),
-        ("kernel-asymmetric_signgd", "A-SignGD kernel", "kernel"),
-        ("kernel-adam", "Adam kernel", "kernel"),
-        ("kernel-lora", "LoRA kernel", "subspace kernel"),
-        ("kernel-random", "Random kernel", "subspace kernel"),
-        ("lora-adam", "LoRA-FT", "subspace finetuning"),
-        ("bitfit-adam", "BitFit-FT", "subspace finetuning"),
-        ("random-adam", "Random-FT", "subspace finetuning"),
-    )
-}
+_ROWS: tuple[tuple[str, str, Kind], ...] = (
+    # The order of the paper's Table 1: every optimizer, then the kernels that stand for it.
+    ("zero-shot", "Zero-shot", "baseline"),
+    ("linear-probe", "Linear probe", "baseline"),
+    ("finetune-sgd", "SGD-FT", "finetuning"),
+    ("kernel-sgd", "SGD kernel", "kernel"),
+    ("finetune-adam", "Adam-FT", "finetuning"),
+    ("finetune-signgd", "SignGD-FT", "finetuning"),
+    ("kernel-signgd", "SignGD kernel", "kernel"),
+    ("kernel-asymmetric_signgd", "A-SignGD kernel", "kernel"),
+    ("kernel-adam", "Adam kernel", "kernel"),
+    ("kernel-lora", "LoRA kernel", "subspace kernel"),
+    ("kernel-random", "Random kernel", "subspace kernel"),
+    ("lora-adam", "LoRA-FT", "subspace finetuning"),
+    ("bitfit-adam", "BitFit-FT", "subspace finetuning"),
+    ("random-adam", "Random-FT", "subspace finetuning"),
+)
+METHODS: dict[str, Method] = {key: Method(key, label, kind) for key, label, kind in _ROWS}
 """Every method with a name of its own, in the order of the tables' rows."""
-
-BASELINES = ("zero-shot", "linear-probe")
 
 PAIRS: tuple[tuple[str, str], ...] = (
     ("finetune-sgd", "kernel-sgd"),

@@ -15,6 +15,7 @@ from subkern.errors import UserError
 __all__ = ["FORMATS", "TABLE_FOLDER", "as_html", "as_latex", "as_markdown", "escape", "write"]
 
 T = TypeVar("T")
+Block = tuple[str, Sequence[Row]]
 
 TABLE_FOLDER = "tables"
 _SUFFIXES = {"md": "md", "latex": "tex", "parquet": "parquet"}
@@ -60,28 +61,34 @@ def escape(text: str) -> str:
 def as_latex(grid: Grid) -> str:
     r"""Return a ``table*`` with a booktabs tabular for each group of columns.
 
-    It needs ``\usepackage{booktabs}`` and a Unicode engine or ``inputenc`` of utf8.
+    It needs ``\usepackage{booktabs}`` and a Unicode engine or ``inputenc`` of utf8. Blocks that are
+    read by themselves are a ``table*`` each.
     """
-    lines = [
-        "% \\usepackage{booktabs}",
-        "\\begin{table*}[t]",
-        "\\centering",
-        "\\small",
-        "\\setlength{\\tabcolsep}{4pt}",
-    ]
+    blocks = list(grid.blocks())
+    floats = [[block] for block in blocks] if grid.apart else [blocks]
+    parts = [_float(grid, each, i, apart=grid.apart) for i, each in enumerate(floats)]
+    return "\n".join(["% \\usepackage{booktabs}", *parts]) + "\n"
+
+
+def _float(grid: Grid, blocks: Sequence[Block], number: int, *, apart: bool) -> str:
+    """Return one ``table*``; the first has the note in its caption."""
+    lines = ["\\begin{table*}[t]", "\\centering", "\\small", "\\setlength{\\tabcolsep}{4pt}"]
     for i, (title, columns) in enumerate(grid.groups):
         if i:
             lines += ["", "\\medskip", ""]
-        lines += _tabular(grid, title if len(grid.groups) > 1 else "", columns)
+        lines += _tabular(grid, blocks, title if len(grid.groups) > 1 else "", columns)
+    title = f"{grid.title}: {blocks[0][0]}" if apart else grid.title
+    note = f" {escape(grid.note)}" if number == 0 else ""
+    label = f"{grid.name}-{number + 1}" if apart else grid.name
     lines += [
-        f"\\caption{{\\textbf{{{escape(grid.title)}.}} {escape(grid.note)}}}",
-        f"\\label{{tab:{grid.name}}}",
+        f"\\caption{{\\textbf{{{escape(title)}.}}{note}}}",
+        f"\\label{{tab:{label}}}",
         "\\end{table*}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-def _tabular(grid: Grid, title: str, columns: Sequence[int]) -> list[str]:
+def _tabular(grid: Grid, blocks: Sequence[Block], title: str, columns: Sequence[int]) -> list[str]:
     """Return one tabular."""
     width = len(columns) + 1
     names = [grid.corner, *_pick(grid.header, columns)]
@@ -92,9 +99,9 @@ def _tabular(grid: Grid, title: str, columns: Sequence[int]) -> list[str]:
             f"\\cmidrule(l){{2-{width}}}",
         ]
     lines += [" & ".join(map(escape, names)) + r" \\"]
-    for block, rows in grid.blocks():
+    for block, rows in blocks:
         lines.append("\\midrule")
-        if block:
+        if block and not grid.apart:
             name = escape(f"{grid.block}: {block}")
             lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{name}}}}} \\\\")
         lines += [_line(row, columns) for row in rows]
@@ -111,16 +118,29 @@ def _line(row: Row, columns: Sequence[int]) -> str:
     return " & ".join([escape(row.label), *cells]) + r" \\"
 
 
-def as_html(grid: Grid) -> Table:
-    """Return the table for the report page: all columns, a column for the block."""
-    head = [grid.corner, *([grid.block] if grid.block else []), *grid.header]
-    lead = 2 if grid.block else 1
-    rows, best = [], set()
-    for i, row in enumerate(grid.rows):
-        first = [row.label, *([row.block] if grid.block else [])]
-        rows.append([*first, *(cell.text for cell in row.cells)])
-        best |= {(i, lead + j) for j, cell in enumerate(row.cells) if cell.best}
-    return Table(grid.title, grid.note, head, rows, best=frozenset(best))
+def as_html(grid: Grid) -> list[Table]:
+    """Return the table for the report page: all columns, and one for the block.
+
+    Blocks that are read by themselves are tables of their own; the first has the note.
+    """
+    if not grid.apart:
+        return [_html(grid, grid.title, grid.note, grid.rows, [grid.block] if grid.block else [])]
+    return [
+        _html(grid, f"{grid.title}: {name}", "" if i else grid.note, rows, [])
+        for i, (name, rows) in enumerate(grid.blocks())
+    ]
+
+
+def _html(grid: Grid, title: str, note: str, rows: Sequence[Row], lead: Sequence[str]) -> Table:
+    lines = [[row.label, *[row.block for _ in lead], *(c.text for c in row.cells)] for row in rows]
+    start = 1 + len(lead)
+    best = {
+        (i, start + j)
+        for i, row in enumerate(rows)
+        for j, cell in enumerate(row.cells)
+        if cell.best
+    }
+    return Table(title, note, [grid.corner, *lead, *grid.header], lines, best=frozenset(best))
 
 
 def write(grids: Sequence[Grid], folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:

@@ -6,11 +6,10 @@ method, task, shots, head and data seed, on the test split, of the solver that d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,16 +41,13 @@ class Study:
         table: the rows of finished cells.
         failed: one row for each cell that failed.
         where: the directory they were read from.
-        config, inputs, environment, command: as in :class:`analyses.results.Results`.
+        results: settings, environment and command that belong to them.
     """
 
     table: pd.DataFrame
     failed: pd.DataFrame
     where: Path
-    config: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    command: str = ""
+    results: Results
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -148,16 +144,12 @@ def load(directory: str | Path, *, schema: int | None = None) -> Study:
             f"{f' and {len(missing) - 1} more' if missing[1:] else ''}: it is not that of"
             f" 'analyze fourteen-tasks' but of 'analyze {results.analysis}'"
         )
-    return from_table(results.table, root, results)
+    return _checked(results, root)
 
 
-def from_table(table: pd.DataFrame, where: Path, results: Results | None = None) -> Study:
-    """Return the study of a long table that has the columns of `COLUMNS`.
-
-    Raises:
-        UserError: no cell of it is finished.
-    """
-    plain = table[list(COLUMNS)].copy()
+def _checked(results: Results, where: Path) -> Study:
+    """Return the study of a long table that has the columns of `COLUMNS`; refuse an empty one."""
+    plain = results.table[list(COLUMNS)].copy()
     plain["value"] = plain["value"].to_numpy(float, na_value=np.nan)
     plain["seconds"] = plain["seconds"].to_numpy(float, na_value=np.nan)
     texts = plain.columns.difference(["value", "seconds", "k", "data_seed"])
@@ -166,18 +158,12 @@ def from_table(table: pd.DataFrame, where: Path, results: Results | None = None)
     failed = plain[plain["status"] == "failed"].drop_duplicates("cell")
     if done.empty:
         raise UserError(f"no cell of the study in '{where}' is finished: run its command again")
-    about: dict[str, Any] = {}
-    if results is not None:
-        about = {name: getattr(results, name) for name in _ABOUT}
-    return Study(done.reset_index(drop=True), failed.reset_index(drop=True), where, **about)
+    return Study(done.reset_index(drop=True), failed.reset_index(drop=True), where, results)
 
 
 def _undrawn(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with subspaces named without their seed: draws count as one method."""
     return rows.assign(subspace=rows["subspace"].str.replace(r",?\bseed=\d+", "", regex=True))
-
-
-_ABOUT = ("config", "inputs", "environment", "command")
 
 
 def _ordered(values: pd.Series, known: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -52,7 +54,7 @@ def preservation(study: Study) -> Figure:
     """Test score and CKA of the largest LoRA and random subspace beside the full kernel's."""
     found = preservation_data(study)
     strokes = style.strokes(3)
-    drawn = {
+    drawn: dict[str, dict[str, Any]] = {
         "kernel-sgd": {"color": style.INK, "marker": "|", "ms": 13, "mew": 2.2},
         "kernel-lora": {"color": strokes[0].color, "marker": "o", "ms": 5.5, "mew": 1.2},
         "kernel-random": {"color": strokes[1].color, "marker": "s", "ms": 5.5, "mew": 1.2,

@@ -147,7 +147,7 @@ def fixed_features(study: Study, limits: Mapping[str, float] | None = None) -> F
     """How far the kernel moved in training, task by task; ``limits`` (by metric) as lines."""
     found, drawn_limits = fixed_features_data(study), limits or {}
     metrics, optimizers = feature_metrics(found), _optimizers(found)
-    marks = {
+    marks: dict[str, Any] = {
         name: {"color": color, "marker": marker, "ms": 5.5, "mew": 1.2}
         for name, (color, marker, _) in zip(optimizers, style.strokes(len(optimizers)), strict=True)
     }
