@@ -43,6 +43,7 @@ def linearization(study: Study) -> pd.DataFrame:
     linear = rows[named].groupby(_KEYS)["value"].mean().rename("linear")
     scores = study.scores
     tuned = scores[scores["method"].str.startswith("finetune-")]
+    tuned = tuned.assign(optimizer=tuned["method"].str.removeprefix("finetune-"))
     tuned_by = tuned.groupby(_KEYS)["value"].mean().rename("tuned")
     both = pd.concat([linear, tuned_by], axis=1, join="inner").reset_index()
     plain = scores[scores["method"] == "zero-shot"]

@@ -87,7 +87,7 @@ def linearization(study: Study) -> Caption:
             f" least half on {half} of {len(rows)} tasks"
         )
     text = (
-        "Zero-shot, the linearized model f(θ₀) + ∇f·(θ_T − θ₀) at the weights training found, and"
+        "Zero-shot, the linearized model f(θ₀) + ∇f·Δθ with the change Δθ that training found, and"
         f" the trained model itself{_spread(study)}. The share is what linearization recovers of"
         f" the improvement over zero-shot. {'. '.join(said)}."
     )

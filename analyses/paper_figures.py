@@ -27,7 +27,7 @@ from analyses.paper_task_figures import (
     prompting,
     prompting_data,
 )
-from analyses.paper_verdict import Thresholds
+from analyses.paper_verdict import Thresholds, limits
 from analyses.report import Caption
 
 __all__ = ["Drawable", "drawables"]
@@ -56,8 +56,7 @@ def drawables(thresholds: Thresholds) -> tuple[Drawable, ...]:
     """Return every figure in the order of the story."""
 
     def moved(study: Study) -> Figure:
-        metrics = list(dict.fromkeys(fixed_features_data(study)["metric"]))
-        return fixed_features(study, thresholds.limits(metrics))
+        return fixed_features(study, limits(thresholds))
 
     return (
         Drawable(
@@ -66,6 +65,13 @@ def drawables(thresholds: Thresholds) -> tuple[Drawable, ...]:
             lambda study: bool(compared(study, study.heads[0])),
             kernel_against_finetuning,
             captions.kernel_against_finetuning,
+        ),
+        Drawable(
+            "signgd-vs-adam",
+            "finetune-signgd and finetune-adam of the same task, shots and head",
+            partial(_has_pair, "finetune-adam", "finetune-signgd"),
+            signgd_against_adam,
+            captions.signgd_against_adam,
         ),
         Drawable(
             "prompting",
@@ -101,13 +107,6 @@ def drawables(thresholds: Thresholds) -> tuple[Drawable, ...]:
             lambda study: bool(curves_data(study)),
             sizes,
             captions.sizes,
-        ),
-        Drawable(
-            "signgd-vs-adam",
-            "finetune-signgd and finetune-adam of the same task, shots and head",
-            partial(_has_pair, "finetune-adam", "finetune-signgd"),
-            signgd_against_adam,
-            captions.signgd_against_adam,
         ),
     )
 

@@ -65,12 +65,12 @@ def method(key: str) -> Method:
 
 
 def variant(key: str, subspace: str) -> str:
-    """Return a method's label with the size of its subspace: ``LoRA kernel, r = 8``."""
+    """Return a method's label with the size of its subspace: ``LoRA kernel r=8``."""
     label = method(key).label
     named = re.search(r"\b(r|rank|d|dim)=(\d+)", subspace)
     if named is None or not method(key).kind.startswith("subspace"):
         return label
-    return f"{label}, {named[1][0]} = {named[2]}"
+    return f"{label} {named[1][0]}={named[2]}"
 
 
 def size(subspace: str) -> int | None:

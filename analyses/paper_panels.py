@@ -45,7 +45,7 @@ class TaskPanels:
     ) -> None:
         present = {task for frame in frames for task in frame["task"]}
         self.tasks = [task for task in study.tasks if task in present]
-        size = (style.WIDTH, line * len(self.tasks) + 1.35)
+        size = (style.WIDTH, line * max(len(self.tasks), 5) + 1.35)
         self.figure, grid = style.subplots(
             1, count, figsize=size, sharey=True, squeeze=False, **options
         )

@@ -140,7 +140,9 @@ def _html(grid: Grid, title: str, note: str, rows: Sequence[Row], lead: Sequence
         for j, cell in enumerate(row.cells)
         if cell.best
     }
-    return Table(title, note, [grid.corner, *lead, *grid.header], lines, best=frozenset(best))
+    header = [grid.corner, *lead, *grid.header]
+    sections = {i for i in range(1, len(rows)) if rows[i].block != rows[i - 1].block}
+    return Table(title, note, header, lines, best=frozenset(best), sections=frozenset(sections))
 
 
 def write(grids: Sequence[Grid], folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:

@@ -22,6 +22,13 @@ from analyses.report import Image, Page, Table
 
 __all__ = ["page"]
 
+_ANSWERS = {
+    "yes": "on {}",
+    "partly": "in part on {}",
+    "no": "not at all on {}",
+    "undecided": "cannot be judged on {}",
+    "open": "is not measured in full on {}",
+}
 _QUESTION = (
     "Does the neural tangent kernel of the pretrained model predict what fine-tuning does: on which"
     " tasks, with which prompt, for which optimizer and subspace?"
@@ -96,12 +103,10 @@ def _answer(study: Study, found: Sequence[Verdict]) -> str:
     if main := _main(found):
         counts = Counter(v.answer for v in main)
         tuned = method(f"finetune-{main[0].optimizer}").label
-        parts = [f"{word} on {counts[word]}" for word in ("yes", "partly", "no") if counts[word]]
-        if counts["open"]:
-            parts.append(f"open on {counts['open']}")
+        parts = [words.format(counts[each]) for each, words in _ANSWERS.items() if counts[each]]
         said.append(
-            f"Kernel behaviour of {tuned} with {HEADS.get(head, head)} and {main[0].k} shots, of"
-            f" {_count(main, 'task')}: {fmt.joined(parts)}."
+            f"Of {_count(main, 'task')}, {tuned} with {HEADS.get(main[0].head, main[0].head)} and"
+            f" {main[0].k} shots shows kernel behaviour {fmt.joined(parts)}."
         )
     return " ".join(said) or "No kernel stands beside its fine-tuning yet: see what is missing."
 
@@ -157,8 +162,9 @@ def _reading(study: Study) -> list[str]:
         " SignGD kernel ⟨sign ∇f, sign ∇f′⟩, the A-SignGD kernel ⟨sign ∇f, ∇f′⟩ and the Adam kernel"
         " (its sign smoothed by Adam's ε) for early Adam. While training shows kernel behaviour,"
         " the kernel of the pretrained model, solved, predicts the trained model.",
-        "Kernel behaviour is seen where the kernel solves the task, the linearized model recovers"
-        " what training improved, and the features (the kernel itself) stay fixed.",
+        "Kernel behaviour has three signs: the kernel solves the task, the linearized model"
+        " recovers what training improved, and the features (seen through the kernel) stay fixed."
+        " The table of verdicts says what counts as each.",
     ]
 
 

@@ -19,7 +19,7 @@ from analyses.results import Results
 from subkern.errors import UserError
 from subkern.tasks import TASKS
 
-__all__ = ["COLUMNS", "RUN", "SCORES", "Study", "load"]
+__all__ = ["COLUMNS", "RUN", "SCHEMA", "SCORES", "Study", "load"]
 
 COLUMNS = (
     "task", "k", "data_seed", "head", "method", "rule", "subspace", "optimizer", "solver",
@@ -30,7 +30,8 @@ RUN = ("task", "k", "data_seed", "head", "method", "subspace", "optimizer")
 """What names one run: its rows differ in solver, split and metric only."""
 
 _JUDGES = ("logistic", "asym")  # the solvers that stand for a kernel where dev cannot tell
-_SCHEMA = "schema"
+SCHEMA = 1
+"""Version of the long table that is read; a study of another says so in its inputs (``schema``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +117,8 @@ class Study:
         return _undrawn(rows).groupby(keys, dropna=False, as_index=False)["value"].mean()
 
 
-def load(directory: str | Path, *, schema: int | None = None) -> Study:
-    """Read and check the results of a study.
-
-    Args:
-        directory: its folder, with ``results.parquet``.
-        schema: the version of the table that is understood; None takes any.
+def load(directory: str | Path) -> Study:
+    """Read and check the results in a study's folder.
 
     Raises:
         UserError: there is no such directory, no study in it, or one that is unfinished or empty;
@@ -131,10 +128,10 @@ def load(directory: str | Path, *, schema: int | None = None) -> Study:
     if not root.is_dir():
         raise UserError(f"'{root}' is no directory: give the --out folder of a study")
     results = Results.load(root)
-    stored = results.inputs.get(_SCHEMA, schema)
-    if schema is not None and stored != schema:
+    stored = results.inputs.get("schema", SCHEMA)
+    if stored != SCHEMA:
         raise UserError(
-            f"the table in '{root}' is of version {stored}, this subkern reads {schema}: draw it"
+            f"the table in '{root}' is of version {stored}, this subkern reads {SCHEMA}: draw it"
             " with the version that made it, or run the study again"
         )
     missing = [name for name in COLUMNS if name not in results.table.columns]

@@ -71,7 +71,7 @@ def preservation(study: Study) -> Figure:
                 axes.set_title("Test score (%)")
                 percent_axis(axes)
             else:
-                axes.set_title("CKA, full kernel")
+                axes.set_title("CKA with full kernel")
                 axes.set_xlim(right=1.02)
         names = {str(r.method): variant(str(r.method), str(r.subspace)) for r in found.itertuples()}
         handles = [handle(names[key], **drawn[key]) for key in drawn if key in names]

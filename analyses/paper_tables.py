@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -180,9 +181,8 @@ def _noted(grid: Grid, note: str, seeds: int, scored: bool) -> Grid:
         said += " ([n]: over n only). " if any("[" in text for text in _texts(grid)) else ". "
     else:
         said += "One data seed. "
-    gaps = grid.missing
-    said += note + ("No cell is missing." if not gaps else f"A dash: no result ({gaps} cells).")
-    return Grid(**{**grid.__dict__, "note": said})
+    gaps = f"A dash: no result ({grid.missing} in all)." if grid.missing else "No cell is missing."
+    return replace(grid, note=said + note + gaps)
 
 
 def _texts(grid: Grid) -> list[str]:

@@ -1,10 +1,10 @@
-"""Is kernel behaviour seen on a task? From a study's numbers and stated thresholds."""
+"""Is kernel behaviour seen on a task? The verdict of `subkern.behavior` on a study's numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,37 +14,29 @@ from analyses import formatting as fmt
 from analyses.paper_behavior import features, linearization
 from analyses.paper_grid import DASH, Cell, Grid, Row
 from analyses.paper_methods import PAIRS, method
-from analyses.paper_numbers import pairs
+from analyses.paper_numbers import mean_scores, pairs
 from analyses.paper_study import Study
 from analyses.paper_tables import HEADS, task_heading
+from subkern.behavior import Evidence, Thresholds, judge
+from subkern.behavior import Verdict as Judged
 
-__all__ = ["Thresholds", "Verdict", "behaviour_table", "verdicts"]
+__all__ = ["CHANGES", "Thresholds", "Verdict", "behaviour_table", "limits", "verdicts"]
 
-Answer = Literal["yes", "partly", "no", "open"]
+Answer = Literal["yes", "partly", "no", "undecided", "open"]
+
+CKA = ("cka with start", "cka")
+CHANGES = ("relative change", "relative_frobenius")
+"""Metrics of fixed features that decide, by any of their names in the table."""
+
+_SIGNS = {"solves": "kernel", "linear": "linearization", "fixed": "features"}
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What counts as kernel behaviour; all three must hold.
-
-    Attributes:
-        solves: the kernel's score is at least this share of fine-tuning's.
-        recovers: linearization recovers at least this share of what training improved.
-        cka: features are fixed: the kernel's CKA with its start is at least this;
-        change: where CKA is not measured: its relative change is at most this.
-    """
-
-    solves: float = 0.9
-    recovers: float = 0.5
-    cka: float = 0.9
-    change: float = 0.5
-
-    def limits(self, metrics: list[str]) -> dict[str, float]:
-        """Return the threshold of the metric of fixed features that decides, by its name."""
-        alike = [name for name in metrics if "cka" in name]
-        if alike:
-            return {alike[0]: self.cka}
-        return dict.fromkeys(metrics[:1], self.change)
+def limits(thresholds: Thresholds) -> dict[str, float]:
+    """Return the threshold of every metric of fixed features that decides, by its name."""
+    return {
+        **dict.fromkeys(CKA, thresholds.cka),
+        **dict.fromkeys(CHANGES, thresholds.relative_change),
+    }
 
 
 @dataclass(frozen=True)
@@ -53,10 +45,9 @@ class Verdict:
 
     Attributes:
         kernel: the kernel that was compared: the best of those that describe the optimizer.
-        scores: ``kernel``, ``tuned`` and ``linear`` test scores, NaN where not measured.
-        share: of the improvement that linearization recovers, NaN where not measured.
-        features: metric → mean.
-        holds: ``solves``, ``recovers``, ``fixed``; None where not measured.
+        evidence: means over data seeds; NaN where not measured.
+        features: every metric of fixed features -> mean.
+        judged: what `subkern.behavior.judge` says of the evidence.
     """
 
     task: str
@@ -64,57 +55,64 @@ class Verdict:
     head: str
     optimizer: str
     kernel: str
-    scores: Mapping[str, float]
-    share: float
+    evidence: Evidence
     features: Mapping[str, float]
-    holds: Mapping[str, bool | None] = field(default_factory=dict)
+    judged: Judged
+
+    @property
+    def holds(self) -> dict[str, bool | None]:
+        """Whether each sign is there: None where it was not measured, or cannot be judged."""
+        seen = {
+            "solves": self.evidence.kernel,
+            "linear": self.evidence.linearized,
+            "fixed": self.evidence.cka,
+        }
+        found = {name: getattr(self.judged, name) for name in seen}
+        return {name: None if math.isnan(seen[name]) else found[name] for name in seen}
+
+    @property
+    def share(self) -> float:
+        """Share of fine-tuning's gain over zero-shot that linearization recovers."""
+        gain = self.evidence.trained - self.evidence.zero_shot
+        return (self.evidence.linearized - self.evidence.zero_shot) / gain if gain > 0 else math.nan
 
     @property
     def answer(self) -> Answer:
-        """``yes``: all three hold; ``no``: none of those measured; ``partly``: some.
-
-        ``open``: all that is measured holds, but not all is measured.
-        """
-        known = [each for each in self.holds.values() if each is not None]
-        if known and all(known):
-            return "yes" if len(known) == len(self.holds) else "open"
-        if any(known):
-            return "partly"
-        return "no" if known else "open"
+        """The verdict, but ``open`` where a sign was not measured."""
+        measured = (self.evidence.kernel, self.evidence.linearized, self.evidence.cka)
+        return "open" if any(map(math.isnan, measured)) else self.judged.behaviour
 
     @property
     def reason(self) -> str:
-        """What does not hold, or is not measured."""
-        words = {"solves": "kernel", "recovers": "linearization", "fixed": "features"}
-        against = [words[name] for name, each in self.holds.items() if each is False]
-        unknown = [words[name] for name, each in self.holds.items() if each is None]
+        """Which signs are missing, in a few words."""
+        if self.answer == "undecided":
+            return "training gained too little"
+        against = [_SIGNS[name] for name, each in self.holds.items() if each is False]
+        unknown = [_SIGNS[name] for name, each in self.holds.items() if each is None]
         said = [f"not: {fmt.joined(against)}"] if against else []
         said += [f"not measured: {fmt.joined(unknown)}"] if unknown else []
-        return "; ".join(said) or "all three hold"
+        return "; ".join(said) or "all three signs"
 
 
 def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict]:
-    """Return the verdict on every task, shots, head and optimizer that was fine-tuned."""
-    limits = thresholds or Thresholds()
-    lines, moved = linearization(study), features(study)
+    """Return the verdict on every task, shots, head and optimizer that was fine-tuned in full."""
+    asked = thresholds or Thresholds()
+    lines, moved, scores = linearization(study), features(study), mean_scores(study)
     found = []
     for head in study.heads:
         for tuned in dict.fromkeys(first for first, _ in PAIRS):
             solved = _solved(study, tuned, head)
             optimizer = tuned.removeprefix("finetune-")
-            for k in study.shots:
-                for task in study.tasks:
-                    place: dict[str, Any] = {
-                        "task": task,
-                        "k": k,
-                        "head": head,
-                        "optimizer": optimizer,
-                    }
-                    line, features_here = _at(lines, place), _at(moved, place)
-                    score = solved.get((task, k))
-                    if score is None and line.empty and features_here.empty:
-                        continue
-                    found.append(_judge(place, score, line, features_here, limits))
+            for k, task in ((k, task) for k in study.shots for task in study.tasks):
+                place = {"task": task, "k": k, "head": head}
+                trained = _at(scores, {**place, "method": tuned})["mean"]
+                if trained.empty:
+                    continue
+                place["optimizer"] = optimizer
+                zero = _at(scores, {"task": task, "k": k, "head": head, "method": "zero-shot"})
+                kernel, *pair = solved.get((task, k), ("", math.nan, float(trained.mean())))
+                evidence = _evidence(zero["mean"], (pair[0], pair[1]), _at(lines, place))
+                found.append(_verdict(place, kernel, evidence, _at(moved, place), asked))
     return found
 
 
@@ -141,61 +139,67 @@ def _at(frame: pd.DataFrame, place: Mapping[str, object]) -> pd.DataFrame:
     return frame[here]
 
 
-def _judge(
+def _evidence(zero: pd.Series, pair: tuple[float, float], line: pd.DataFrame) -> Evidence:
+    """Return the scores; those of a linearized model come with the seeds that have all three."""
+    start = float(zero.mean()) if len(zero) else math.nan
+    if line.empty:
+        return Evidence(start, pair[0], math.nan, pair[1], math.nan, math.nan)
+    row = line.iloc[0]
+    start, linear, tuned = (float(row[name]) for name in ("zero", "linear", "tuned"))
+    return Evidence(start, pair[0], linear, tuned, math.nan, math.nan)
+
+
+def _verdict(
     place: Mapping[str, Any],
-    score: tuple[str, float, float] | None,
-    line: pd.DataFrame,
+    kernel: str,
+    evidence: Evidence,
     moved: pd.DataFrame,
-    limits: Thresholds,
+    thresholds: Thresholds,
 ) -> Verdict:
-    """Return the verdict of one place."""
-    kernel, reached, tuned = score or ("", math.nan, math.nan)
-    linear, share = math.nan, math.nan
-    if not line.empty:
-        row = line.iloc[0]
-        linear, share = float(row["linear"]), float(row["share"])
-        tuned = float(row["tuned"]) if math.isnan(tuned) else tuned
+    """Return the verdict of one place; one of two measures of features is enough."""
     metrics = dict(zip(moved["metric"].map(str), moved["mean"].map(float), strict=True))
-    fixed = None
-    for name, limit in limits.limits(sorted(metrics)).items():
-        fixed = metrics[name] >= limit if "cka" in name else metrics[name] <= limit
-    holds = {
-        "solves": None if score is None else reached >= limits.solves * tuned,
-        "recovers": None if math.isnan(share) else share >= limits.recovers,
-        "fixed": fixed,
-    }
-    scores = {"kernel": reached, "tuned": tuned, "linear": linear}
-    return Verdict(
-        **place, kernel=kernel, scores=scores, share=share, features=metrics, holds=holds
+    cka, change = (
+        next((metrics[name] for name in names if name in metrics), math.nan)
+        for names in (CKA, CHANGES)
     )
+    if math.isnan(cka) and not math.isnan(change):
+        cka = math.inf  # decides nothing
+    if math.isnan(change):
+        change = 0.0 if not math.isnan(cka) else math.nan
+    evidence = replace(evidence, cka=cka, relative_change=change)
+    judged = judge(evidence, thresholds)
+    return Verdict(**place, kernel=kernel, evidence=evidence, features=metrics, judged=judged)
 
 
 def behaviour_table(study: Study, thresholds: Thresholds | None = None) -> Grid | None:
     """Return the verdicts as a table: a row a task, a block for head, optimizer and shots."""
-    limits, found = thresholds or Thresholds(), verdicts(study, thresholds)
+    asked, found = thresholds or Thresholds(), verdicts(study, thresholds)
     if not found:
         return None
-    metrics = sorted(
-        {name for v in found for name in v.features}, key=lambda name: ("cka" in name, name)
-    )
-    header = ("Verdict", "Kernel", "Kernel score", "Fine-tuned", "Linearized", "Share recovered",
-              *(_heading(name) for name in metrics), "Why")  # fmt: skip
-    rows = []
-    for each in sorted(found, key=_block):
-        scores = [_percent(each.scores[name]) for name in ("kernel", "tuned", "linear")]
-        moved = [fmt.decimal(each.features.get(name, math.nan), 2) for name in metrics]
-        kernel = method(each.kernel).label if each.kernel else DASH
-        texts = [each.answer, kernel, *scores, _percent(each.share, 0), *moved, each.reason]
-        marks = [each.answer == "yes" and i == 0 for i in range(len(texts))]
-        cells = tuple(Cell(t or DASH, b) for t, b in zip(texts, marks, strict=True))
-        name = task_heading(each.task, study.metrics[each.task])
-        block = f"{HEADS.get(each.head, each.head)}, {method(f'finetune-{each.optimizer}').label}"
-        rows.append(Row(name, cells, f"{block}, {each.k} shots"))
+    seen = {name for v in found for name in v.features}
+    metrics = [name for name in (*CHANGES, *CKA) if name in seen]
+    metrics += sorted(seen - set(metrics))
+    header = ("Verdict", "Why", "Kernel", "Zero-shot", "Kernel score", "Linearized", "Fine-tuned",
+              "Share recovered", *map(_heading, metrics))  # fmt: skip
+    rows = [_row(study, each, metrics) for each in sorted(found, key=_block)]
     grid = Grid(
         "behaviour", "Verdict per task", "", "Task", header, tuple(rows),
         (("", tuple(range(len(header)))),), _tidy(found), block="Run", apart=True,
     )  # fmt: skip
-    return Grid(**{**grid.__dict__, "note": _note(limits, metrics, grid.missing)})
+    return replace(grid, note=_note(asked, seen, grid.missing))
+
+
+def _row(study: Study, each: Verdict, metrics: Sequence[str]) -> Row:
+    """Return one verdict as a row; a yes is set off."""
+    evidence = each.evidence
+    scores = (evidence.zero_shot, evidence.kernel, evidence.linearized, evidence.trained)
+    moved = [fmt.decimal(each.features.get(name, math.nan), 2) for name in metrics]
+    kernel = method(each.kernel).label if each.kernel else DASH
+    texts = [each.reason, kernel, *map(_percent, scores), _percent(each.share, 0), *moved]
+    cells = (Cell(each.answer, each.answer == "yes"), *(Cell(text) for text in texts))
+    block = f"{HEADS.get(each.head, each.head)}, {method(f'finetune-{each.optimizer}').label}"
+    name = task_heading(each.task, study.metrics[each.task])
+    return Row(name, cells, f"{block}, {each.k} shots")
 
 
 def _words(metric: str) -> str:
@@ -214,32 +218,33 @@ def _percent(share: float, digits: int = 1) -> str:
     return DASH if math.isnan(share) else fmt.fixed(100 * share, digits)
 
 
-def _note(limits: Thresholds, metrics: list[str], missing: int) -> str:
+def _note(asked: Thresholds, seen: set[str], missing: int) -> str:
     """Return what the verdict means."""
-    where = limits.limits(metrics)
-    fixed = [f"{_words(name)} at {'least' if 'cka' in name else 'most'} {fmt.decimal(limit, 2)}"
-             for name, limit in where.items()]  # fmt: skip
+    fixed = [f"CKA at least {fmt.decimal(asked.cka, 2)}"] if seen & set(CKA) else []
+    if seen & set(CHANGES):
+        fixed.append(f"relative change at most {fmt.decimal(asked.relative_change, 2)}")
     gaps = "" if not missing else f" A dash: not measured ({missing} cells)."
     return (
-        f"Kernel behaviour is “yes” where the kernel reaches {fmt.percent(limits.solves, 0)} of"
-        f" fine-tuning's score, linearization recovers {fmt.percent(limits.recovers, 0)} of what"
-        f" training improved, and features stay fixed ({fmt.joined(fixed) or 'not measured'});"
-        " “partly” where some of these hold, “no” where none does, “open” where all that is"
-        " measured holds but not all is. Scores in %. The kernel is the best of those that describe"
-        f" the optimizer.{gaps}"
+        "Signs of kernel behaviour: of what fine-tuning gains over zero-shot the kernel reaches"
+        f" {fmt.percent(asked.kernel_share, 0)} and linearization recovers"
+        f" {fmt.percent(asked.recovered, 0)}, and features stay fixed"
+        f" ({fmt.joined(fixed) or 'not measured'}). “Yes”: all three; “partly”: some; “no”: none;"
+        f" “undecided”: training gained less than {fmt.points(asked.min_gain, 0)} points; “open”:"
+        " a sign was not measured. The kernel is the best of those that describe the optimizer."
+        f" Scores and shares in %.{gaps}"
     )
 
 
 def _tidy(found: list[Verdict]) -> pd.DataFrame:
     """Return the verdicts, one a row."""
-    return pd.DataFrame(
-        [
-            {
-                "task": v.task, "k": v.k, "head": v.head, "optimizer": v.optimizer,
-                "kernel": v.kernel, **{f"{n} score": x for n, x in v.scores.items()},
-                "share recovered": v.share, **v.features, **v.holds, "verdict": v.answer,
-                "reason": v.reason,
-            }
-            for v in found
-        ]
-    ).astype(dict.fromkeys(("solves", "recovers", "fixed"), "boolean"))  # fmt: skip
+    rows = [
+        {
+            "task": v.task, "k": v.k, "head": v.head, "optimizer": v.optimizer,
+            "verdict": v.answer, "kernel": v.kernel, "zero-shot": v.evidence.zero_shot,
+            "kernel score": v.evidence.kernel, "linearized": v.evidence.linearized,
+            "fine-tuned": v.evidence.trained, "share recovered": v.share, **v.features, **v.holds,
+            "reason": v.reason,
+        }
+        for v in found
+    ]  # fmt: skip
+    return pd.DataFrame(rows).astype(dict.fromkeys(_SIGNS, "boolean"))

@@ -66,6 +66,7 @@ class Table:
         rows: cells as text, as long as the header.
         marked: indices of rows to set off (the recommended rank).
         best: (row, column) of cells to set off (the best of a column).
+        sections: indices of rows that begin a new part (another number of shots).
     """
 
     title: str
@@ -74,6 +75,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     marked: Sequence[int] = ()
     best: Collection[tuple[int, int]] = ()
+    sections: Collection[int] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:
