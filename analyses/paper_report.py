@@ -101,7 +101,7 @@ def _answer(study: Study, found: Sequence[Verdict]) -> str:
             f" {method(first).label} on average{known}."
         )
     if main := _main(found):
-        counts = Counter(v.answer for v in main)
+        counts = Counter[str](v.answer for v in main)
         tuned = method(f"finetune-{main[0].optimizer}").label
         parts = [words.format(counts[each]) for each, words in _ANSWERS.items() if counts[each]]
         said.append(
