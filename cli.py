@@ -15,6 +15,7 @@ import click
 
 from analyses.features_command import features
 from analyses.figures_command import figures
+from analyses.fourteen_tasks_command import analyze_fourteen_tasks
 from analyses.lora_command import analyze_lora
 from analyses.options import (
     AS_JSON,
@@ -289,6 +290,7 @@ def analyze() -> None:
 
 analyze.add_command(analyze_lora)
 analyze.add_command(analyze_subspace)
+analyze.add_command(analyze_fourteen_tasks)
 
 
 def main() -> None:

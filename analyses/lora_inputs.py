@@ -10,14 +10,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from analyses.lora_config import Config
 from analyses.settings import Settings
 from subkern import provenance
 from subkern.data import SPLITS, Example, load_examples
 from subkern.errors import UserError
 from subkern.tasks import Task, get_task
 
-__all__ = ["Inputs", "code_digest", "identity", "load_inputs"]
+__all__ = [
+    "Inputs",
+    "code_digest",
+    "folder_digest",
+    "identity",
+    "load_inputs",
+    "task_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Inputs:
         }
 
 
-def load_inputs(config: Config | Settings) -> Inputs:
+def load_inputs(config: Settings) -> Inputs:
     """Load the task and every split of every data seed.
 
     Raises:
@@ -73,7 +79,7 @@ def load_inputs(config: Config | Settings) -> Inputs:
     return Inputs(task, logits, splits)
 
 
-def identity(config: Config | Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
+def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
     """Return all that decides the numbers: settings, task, examples, model files, versions, code.
 
     ``modules`` are those of the study itself; the library's own code is in the environment.
@@ -81,9 +87,9 @@ def identity(config: Config | Settings, inputs: Inputs, *modules: ModuleType) ->
     return {
         "settings": config.decisive(),
         "answer": config.decisive("answer"),
-        "task": provenance.normalize(_task_fields(inputs.task)),
+        "task": provenance.normalize(task_fields(inputs.task)),
         "examples": inputs.examples,
-        "model_files": _folder_digest(Path(config.model)),
+        "model_files": folder_digest(Path(config.model)),
         "environment": provenance.environment(),
         "study": code_digest(*modules),
     }
@@ -94,7 +100,7 @@ def code_digest(*modules: ModuleType) -> str:
     return hashlib.sha256("\0".join(map(inspect.getsource, modules)).encode()).hexdigest()
 
 
-def _task(config: Config | Settings) -> Task:
+def _task(config: Settings) -> Task:
     """Return the task with the config's template and label words, for either kind of model."""
     task = get_task(config.task)
     changes: dict[str, Any] = {}
@@ -111,7 +117,7 @@ def _task(config: Config | Settings) -> Task:
     return replace(task, **changes) if changes else task
 
 
-def _task_fields(task: Task) -> dict[str, Any]:
+def task_fields(task: Task) -> dict[str, Any]:
     """Return the fields of a task that decide labels and prompts (where its files lie does not)."""
     names = (
         "name",
@@ -134,7 +140,7 @@ def _digest(splits: Mapping[str, list[Example]]) -> str:
     return hashlib.sha256(provenance.canonical_json(rows).encode()).hexdigest()
 
 
-def _folder_digest(folder: Path) -> str | None:
+def folder_digest(folder: Path) -> str | None:
     """Return the SHA-256 of a model folder's names and contents; None if the model is no folder."""
     if not folder.is_dir():
         return None

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analyses.paper_numbers import Summary
 
-__all__ = ["DASH", "Cell", "Grid", "Row"]
+__all__ = ["DASH", "EDGE", "Cell", "Grid", "Row"]
 
 DASH = "–"
+EDGE = "†"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,18 @@ class Cell:
     best: bool = False
 
     @classmethod
-    def of(cls, found: Summary | None, *, best: bool = False, seeds: int = 0) -> Cell:
-        """Return a score's cell; a number of seeds below ``seeds`` is written behind it."""
+    def of(
+        cls, found: Summary | None, *, best: bool = False, seeds: int = 0, edge: bool = False
+    ) -> Cell:
+        """Return a score's cell.
+
+        A number of seeds below ``seeds`` is written behind it, and `EDGE` where the grid of its
+        learning rates was too narrow.
+        """
         if found is None:
             return cls(DASH)
         few = f" [{found.seeds}]" if found.seeds < seeds else ""
-        return cls(found.text + few, best)
+        return cls(found.text + few + (EDGE if edge else ""), best)
 
     @property
     def missing(self) -> bool:

@@ -136,6 +136,12 @@ def _caveats(study: Study, grids: Sequence[Grid], left_out: Sequence[Drawable]) 
         names = list(study.failed["cell"])
         listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
         found.append(f"{_count(names, 'cell')} failed and left no numbers: {listed}.")
+    if study.at_edge:
+        tuned = sorted({method(name).label for name, *_ in study.at_edge})
+        found.append(
+            f"The best learning rate was at the edge of its grid for {len(study.at_edge)} rows of"
+            f" fine-tuning ({fmt.joined(tuned)}): a wider grid may do better."
+        )
     if gaps := sum(grid.missing for grid in grids):
         found.append(f"The tables have {gaps} dashes: what was not run, failed or is not done.")
     found += [f"No figure “{each.name}”: it needs the cells {each.needs}." for each in left_out]

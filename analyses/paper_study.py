@@ -14,22 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses.fourteen_table import COLUMNS, JUDGES, SCORES
 from analyses.paper_methods import METHODS
 from analyses.results import Results
 from subkern.errors import UserError
 from subkern.tasks import TASKS
 
-__all__ = ["COLUMNS", "RUN", "SCHEMA", "SCORES", "Study", "load"]
+__all__ = ["RUN", "SCHEMA", "Study", "load"]
 
-COLUMNS = (
-    "task", "k", "data_seed", "head", "method", "rule", "subspace", "optimizer", "solver",
-    "split", "metric", "value", "seconds", "status", "cell",
-)  # fmt: skip
-SCORES = ("accuracy", "f1")
 RUN = ("task", "k", "data_seed", "head", "method", "subspace", "optimizer")
 """What names one run: its rows differ in solver, split and metric only."""
 
-_JUDGES = ("logistic", "asym")  # the solvers that stand for a kernel where dev cannot tell
 SCHEMA = 1
 """Version of the long table that is read; a study of another says so in its inputs (``schema``)."""
 
@@ -83,6 +78,18 @@ class Study:
         return "accuracy" if (rows["metric"] == "accuracy").any() or rows.empty else "f1"
 
     @cached_property
+    def at_edge(self) -> set[tuple[str, str, str, int, str]]:
+        """Fine-tuning whose best learning rate was the least or greatest tried, in some seed.
+
+        As (method, subspace, head, shots, task).
+        """
+        rows = _undrawn(
+            self.table[(self.table["metric"] == "grid edge") & (self.table["value"] != 0)]
+        )
+        names = (rows[name] for name in ("method", "subspace", "head", "k", "task"))
+        return {(m, s, h, int(k), t) for m, s, h, k, t in zip(*names, strict=True)}
+
+    @cached_property
     def scores(self) -> pd.DataFrame:
         """Test scores, one row a run: the columns of `RUN`, ``value`` and ``solver``.
 
@@ -100,7 +107,7 @@ class Study:
         }
         found = sides["test"].to_frame().join(sides["dev"].rename("dev")).reset_index()
         found["dev"] = found["dev"].fillna(-np.inf)
-        found["standard"] = found["solver"].isin(_JUDGES)
+        found["standard"] = found["solver"].isin(JUDGES)
         found = found.sort_values(["dev", "standard"], ascending=False, kind="stable")
         chosen = _undrawn(found.drop_duplicates(list(RUN)))
         mean = chosen.groupby(list(RUN), dropna=False, as_index=False)

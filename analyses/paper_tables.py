@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analyses import formatting as fmt
-from analyses.paper_grid import Cell, Grid, Row
+from analyses.paper_grid import EDGE, Cell, Grid, Row
 from analyses.paper_methods import METHODS, method, size, variant
 from analyses.paper_numbers import Summary, mean_scores, means
 from analyses.paper_study import Study
@@ -157,13 +157,16 @@ def _grid(
     shots, tasks = sorted({key[2] for key in cells}), study.tasks
     best = _best(cells, marked)
     most = max(found.seeds for found in cells.values())
+    edges = _edges(study, scores) if scored else set()
     rows = []
     for k in shots:
         for key in keys:
             places = [(*key, k, task) for task in tasks]
             if not any(place in cells for place in places):
                 continue
-            line = [Cell.of(cells.get(p), best=p in best, seeds=most) for p in places]
+            line = [
+                Cell.of(cells.get(p), best=p in best, seeds=most, edge=p in edges) for p in places
+            ]
             rows.append(Row(label(key), tuple(line), str(k)))
     header = tuple(task_heading(t, study.metrics[t] if scored else "accuracy") for t in tasks)
     grid = Grid(
@@ -171,6 +174,21 @@ def _grid(
         block="Shots",
     )  # fmt: skip
     return _noted(grid, note, most, scored)
+
+
+def _edges(study: Study, scores: pd.DataFrame) -> set[tuple[str, str, int, str]]:
+    """Return the cells of fine-tuning whose grid of learning rates was too narrow.
+
+    The table may name subspaces by something else (heads), so the place is found by the rest.
+    """
+    heads = set(scores["head"])
+    edge = {(m, h, k, t) for m, _, h, k, t in study.at_edge if h in heads}
+    names = (scores[name] for name in ("method", "subspace", "head", "k", "task"))
+    return {
+        (str(m), str(s), int(k), str(t))
+        for m, s, h, k, t in zip(*names, strict=True)
+        if (m, h, int(k), t) in edge
+    }
 
 
 def _noted(grid: Grid, note: str, seeds: int, scored: bool) -> Grid:
@@ -181,6 +199,8 @@ def _noted(grid: Grid, note: str, seeds: int, scored: bool) -> Grid:
         said += " ([n]: over n only). " if any("[" in text for text in _texts(grid)) else ". "
     else:
         said += "One data seed. "
+    if any(EDGE in text for text in _texts(grid)):
+        note += f"{EDGE}: in some seed the best learning rate was at the edge of its grid. "
     gaps = f"A dash: no result ({grid.missing} in all)." if grid.missing else "No cell is missing."
     return replace(grid, note=said + note + gaps)
 

@@ -13,15 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.fourteen_table import COLUMNS, tidy
 from analyses.results import RunDirectory
 from subkern.tasks import TASKS
-
-COLUMNS = {
-    "task": "string", "k": "Int64", "data_seed": "Int64", "head": "string", "method": "string",
-    "rule": "string", "subspace": "string", "optimizer": "string", "solver": "string",
-    "split": "string", "metric": "string", "value": "float64", "seconds": "float64",
-    "status": "string", "cell": "string",
-}  # fmt: skip
 
 GAIN = {
     "linear-probe": 0.55, "kernel-sgd": 0.85, "kernel-signgd": 0.82, "kernel-adam": 0.86,
@@ -58,11 +52,6 @@ def table(
                 for head in heads:
                     rows += _cells(task, k, seed, head, methods, behaviour)
     return tidy(rows)
-
-
-def tidy(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows as the study writes them."""
-    return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def score(method: str, value: float, **about: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 import cli
 import fake_study
 from analyses import paper
-from analyses.paper_study import COLUMNS, SCHEMA, load
+from analyses.paper_study import SCHEMA, load
 from analyses.results import RunDirectory
 from browser import Browser, chromium
 from subkern.errors import UserError
@@ -206,10 +206,6 @@ def test_an_unknown_format_is_one_line(drawn: Path, tmp_path: Path) -> None:
     done = run(drawn, "--out", tmp_path / "x", "--formats", "word")
     assert str(done.exception) == "unknown table format 'word': use md, latex, parquet"
     assert not (tmp_path / "x").exists()
-
-
-def test_the_columns_are_the_studys() -> None:
-    assert tuple(fake_study.COLUMNS) == COLUMNS
 
 
 def test_rows_that_do_not_apply_may_be_missing(tmp_path: Path) -> None:

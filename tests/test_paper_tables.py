@@ -121,6 +121,18 @@ def test_draws_of_a_subspace_are_one_method_and_its_sizes_are_several(tmp_path: 
     assert cell(grid, "LoRA kernel r=8", "SST-2").text == "80.0 (7.1)"
 
 
+def test_a_grid_whose_best_is_at_its_edge_is_marked(tmp_path: Path) -> None:
+    rows = [score("finetune-sgd", 0.9, task=task, subspace="full") for task in ("SST-2", "RTE")]
+    edge = {"metric": "grid edge", "split": None, "subspace": "full"}
+    rows += [score("finetune-sgd", 0.0, task="RTE", **edge)]
+    rows += [score("finetune-sgd", -1.0, task="SST-2", **edge)]
+    grid = paper_tables.accuracy(study(tmp_path, rows), "prompt")
+    assert grid is not None
+    assert [c.text for c in grid.rows[0].cells] == ["90.0†", "90.0"]
+    assert "†: in some seed the best learning rate was at the edge" in grid.note
+    check_latex(paper_render.as_latex(grid))
+
+
 def test_f1_tasks_show_f1(tmp_path: Path) -> None:
     rows = [score("kernel-sgd", 0.4, task="MRPC", metric="accuracy"),
             score("kernel-sgd", 0.6, task="MRPC", metric="f1"),
