@@ -13,7 +13,14 @@ import pandas as pd
 from analyses.paper_numbers import means
 from analyses.paper_study import Study
 
-__all__ = ["FEATURE_METRICS", "feature_metrics", "features", "fewest_shots", "linearization"]
+__all__ = [
+    "FEATURE_METRICS",
+    "feature_metrics",
+    "features",
+    "fewest_shots",
+    "linearization",
+    "starts",
+]
 
 FEATURE_METRICS = {
     "relative change": "Relative change of the kernel",
@@ -29,10 +36,11 @@ _KEYS = ["task", "k", "head", "optimizer", "data_seed"]
 
 
 def linearization(study: Study) -> pd.DataFrame:
-    """Return zero-shot, linearized and fine-tuned test scores, and the share recovered.
+    """Return scores at the start, linearized and fine-tuned, and the share recovered.
 
-    One row for each task, shots, head and optimizer, over the data seeds that have all three:
-    columns ``zero``, ``linear``, ``tuned``, each with ``_sd``, ``share`` = (linear − zero) /
+    The start is zero-shot; for a linear head, which starts from the linear probe, that probe. One
+    row for each task, shots, head and optimizer, over the data seeds that have all three: columns
+    ``zero``, ``linear``, ``tuned``, each with ``_sd``, ``share`` = (linear − zero) /
     (tuned − zero) of the means (NaN where training improved nothing), and ``seeds``.
     """
     rows = study.table[study.table["method"] == "linearized"]
@@ -46,11 +54,19 @@ def linearization(study: Study) -> pd.DataFrame:
     tuned = tuned.assign(optimizer=tuned["method"].str.removeprefix("finetune-"))
     tuned_by = tuned.groupby(_KEYS)["value"].mean().rename("tuned")
     both = pd.concat([linear, tuned_by], axis=1, join="inner").reset_index()
-    plain = scores[scores["method"] == "zero-shot"]
     on = [key for key in _KEYS if key != "optimizer"]
-    zero = plain.groupby(on, as_index=False)["value"].mean().rename(columns={"value": "zero"})
+    zero = starts(scores).groupby(on, as_index=False)["value"].mean()
+    zero = zero.rename(columns={"value": "zero"})
     found = both.merge(zero, on=on)
     return _pooled(found)
+
+
+def starts(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the scores from which training starts; see `linearization`."""
+    zero = scores["method"] == "zero-shot"
+    probe = (scores["method"] == "linear-probe") & (scores["head"] == "linear")
+    with_zero = set(scores.loc[zero, "head"])
+    return scores[zero | (probe & ~scores["head"].isin(with_zero))]
 
 
 def _pooled(found: pd.DataFrame) -> pd.DataFrame:

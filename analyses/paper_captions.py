@@ -66,8 +66,8 @@ def prompting(study: Study) -> Caption:
     for key, rows in shown.items():
         more = rows["y"] - rows["x"]
         said.append(
-            f"{method(key).label}: prompt better on {int((more > 0).sum())} of {len(rows)} tasks,"
-            f" by {fmt.points(more.mean())} points on average"
+            f"{method(key).label}: prompt better on {int((more > 0).sum())} of {len(rows)}, mean"
+            f" difference {fmt.points(more.mean())} points"
         )
     text = (
         f"The same examples read through a prompt and through a linear head{_spread(study)}."
@@ -81,10 +81,13 @@ def linearization(study: Study) -> Caption:
     said = []
     for optimizer, rows in linearization_data(study).items():
         share = rows["share"].dropna()
+        if share.empty:
+            said.append(f"{method(f'finetune-{optimizer}').label}: training improved nothing")
+            continue
         half = int((share >= 0.5).sum())
         said.append(
             f"{method(f'finetune-{optimizer}').label}: median {fmt.percent(share.median(), 0)}, at"
-            f" least half on {half} of {len(rows)} tasks"
+            f" least half on {half} of {len(rows)}"
         )
     text = (
         "Zero-shot, the linearized model f(θ₀) + ∇f·Δθ with the change Δθ that training found, and"

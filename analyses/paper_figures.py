@@ -9,8 +9,8 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from analyses import paper_captions as captions
-from analyses.paper_numbers import compared, pairs
-from analyses.paper_scatter import kernel_against_finetuning, signgd_against_adam
+from analyses.paper_numbers import pairs
+from analyses.paper_scatter import kernel_against_finetuning, panel_data, signgd_against_adam
 from analyses.paper_study import Study
 from analyses.paper_subspace_figures import (
     FAMILIES,
@@ -62,7 +62,7 @@ def drawables(thresholds: Thresholds) -> tuple[Drawable, ...]:
         Drawable(
             "kernel-vs-finetuning",
             "kernel-* and finetune-* of the same task, shots and head",
-            lambda study: bool(compared(study, study.heads[0])),
+            lambda study: bool(panel_data(study, study.heads[0])),
             kernel_against_finetuning,
             captions.kernel_against_finetuning,
         ),

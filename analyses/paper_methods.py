@@ -51,6 +51,7 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("finetune-adam", "kernel-signgd"),
     ("finetune-adam", "kernel-asymmetric_signgd"),
     ("finetune-adam", "kernel-adam"),
+    ("finetune-signgd", "kernel-signgd"),
 )
 """(fine-tuning, the kernel that describes its early steps); the paper's Definitions 3.2 to 4.4."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -64,10 +65,12 @@ def compared(study: Study, head: str) -> list[tuple[str, str]]:
     return [pair for pair in PAIRS if not pairs(study, *pair, head=head).empty]
 
 
+@lru_cache(maxsize=64)
 def pairs(study: Study, first: str, second: str, *, head: str) -> pd.DataFrame:
     """Return tasks and shots for which both methods have a score, over the seeds that both have.
 
-    Columns: task, k, ``x`` and ``x_sd`` of ``first``, ``y`` and ``y_sd`` of ``second``, seeds.
+    Columns: task, k, ``x`` and ``x_sd`` of ``first``, ``y`` and ``y_sd`` of ``second``, seeds. The
+    frame is kept and given to all who ask (tables, figures and report do): do not change it.
     """
     return paired(study.scores[study.scores["head"] == head], "method", first, second)
 

@@ -23,11 +23,11 @@ from analyses.report import Image, Page, Table
 __all__ = ["page"]
 
 _ANSWERS = {
-    "yes": "on {}",
+    "yes": "seen on {}",
     "partly": "in part on {}",
-    "no": "not at all on {}",
-    "undecided": "cannot be judged on {}",
-    "open": "is not measured in full on {}",
+    "no": "not on {}",
+    "undecided": "not to be judged on {}",
+    "open": "not measured in full on {}",
 }
 _QUESTION = (
     "Does the neural tangent kernel of the pretrained model predict what fine-tuning does: on which"
@@ -105,8 +105,8 @@ def _answer(study: Study, found: Sequence[Verdict]) -> str:
         tuned = method(f"finetune-{main[0].optimizer}").label
         parts = [words.format(counts[each]) for each, words in _ANSWERS.items() if counts[each]]
         said.append(
-            f"Of {_count(main, 'task')}, {tuned} with {HEADS.get(main[0].head, main[0].head)} and"
-            f" {main[0].k} shots shows kernel behaviour {fmt.joined(parts)}."
+            f"Kernel behaviour of {tuned} ({HEADS.get(main[0].head, main[0].head)}, {main[0].k}"
+            f" shots) on {_count(main, 'task')}: {fmt.joined(parts)}."
         )
     return " ".join(said) or "No kernel stands beside its fine-tuning yet: see what is missing."
 
@@ -121,7 +121,7 @@ def _facts(study: Study, found: Sequence[Verdict]) -> dict[str, str]:
     if main := _main(found):
         yes = sum(v.answer == "yes" for v in main)
         facts[f"Kernel behaviour, {method(f'finetune-{main[0].optimizer}').label}"] = (
-            f"{yes} of {len(main)} tasks"
+            f"{yes} of {_count(main, 'task')}"
         )
     done = study.table["cell"].nunique()
     return {**facts, "Cells done": fmt.count(done), "Cells failed": fmt.count(len(study.failed))}

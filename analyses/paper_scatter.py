@@ -26,6 +26,7 @@ __all__ = ["kernel_against_finetuning", "panel_data", "signgd_against_adam"]
 
 _SIZE = 4.4  # inches, the height of a panel: square, beside its tick labels
 _LABELS = 7  # names a panel holds
+_ROOM = 0.05  # of the score, at least so much on either side of the middle
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class Series:
 
 
 def panel_data(study: Study, head: str) -> list[list[Series]]:
-    """Return the series of every panel of `kernel_against_finetuning`: one panel an optimizer."""
+    """Return the series of every panel of `kernel_against_finetuning`: one panel an optimizer.
+
+    SignGD has none: the figure of SignGD against Adam stands for it.
+    """
     panels: dict[str, list[Series]] = {}
     for first, second in compared(study, head):
+        if first == "finetune-signgd":
+            continue
         found = Series(first, second, pairs(study, first, second, head=head))
         panels.setdefault(first, []).append(found)
     return list(panels.values())
@@ -87,7 +93,10 @@ def _scatter(panels: Sequence[Sequence[Series]]) -> Figure:
             axes.set_xlabel(f"{method(panel[0].first).label}, test score (%)")
             name = method(panel[0].second).label if len(panel) == 1 else "Kernel"
             axes.set_ylabel(f"{name}, test score (%)")
-            axes.legend(handles=_handles(panel, strokes, shots), loc="upper left", **LEGEND)
+            axes.legend(
+                handles=_handles(panel, strokes, shots), loc="lower left", ncols=3,
+                bbox_to_anchor=(0, 1), **LEGEND,
+            )  # fmt: skip
         style.settle(figure)
         for axes, panel in zip(grid[:, 0], panels, strict=True):
             _name_outliers(axes, panel, strokes)
@@ -104,7 +113,7 @@ def _limits(every: Sequence[pd.DataFrame]) -> tuple[float, float]:
             for sign in (-1, 1)
         ]
     )
-    margin = max(0.06 * (ends.max() - ends.min()), 0.01)
+    margin = max(0.06 * (ends.max() - ends.min()), _ROOM - (ends.max() - ends.min()) / 2)
     return max(float(ends.min() - margin), 0.0), min(float(ends.max() + margin), 1.02)
 
 
@@ -157,9 +166,7 @@ def _name_outliers(axes: Axes, panel: Sequence[Series], strokes: Sequence[style.
         for row in series.points.itertuples()
     ]
     places = axes.transData.transform([(x, y) for _, x, y, _, _ in marks])
-    legend = axes.get_legend()
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
-    taken += [legend.get_window_extent()] if legend is not None else []
     named: set[str] = set()
     for _, x, y, task, color in sorted(marks, key=lambda mark: -mark[0]):
         if len(named) == _LABELS:

@@ -72,7 +72,7 @@ def preservation(study: Study) -> Figure:
                 percent_axis(axes)
             else:
                 axes.set_title("CKA with full kernel")
-                axes.set_xlim(right=1.02)
+                axes.set_xlim(min(axes.get_xlim()[0], 0.9), 1.01)
         names = {str(r.method): variant(str(r.method), str(r.subspace)) for r in found.itertuples()}
         handles = [handle(names[key], **drawn[key]) for key in drawn if key in names]
         panels.finish(handles, f"{int(found['k'].iloc[0])} shots")

@@ -89,13 +89,13 @@ def prompting(study: Study) -> Figure:
 def linearization_data(study: Study) -> dict[str, pd.DataFrame]:
     """Return the rows of `analyses.paper_behavior.linearization` to draw, by optimizer.
 
-    One head (the first with any) and one number of shots.
+    One head (the first with any), one number of shots, two optimizers (the table has all).
     """
     found = _one_head(linearization(study), study)
     if found.empty:
         return {}
     found = found[found["k"] == fewest_shots(found, ("task", "optimizer"))]
-    return {name: found[found["optimizer"] == name] for name in _optimizers(found)}
+    return {name: found[found["optimizer"] == name] for name in _optimizers(found)[:2]}
 
 
 def linearization_bars(study: Study) -> Figure:
@@ -170,9 +170,9 @@ def _feature_axis(axes: Axes, metric: str, limit: float | None) -> None:
     """Set title, range and the limit of a panel of fixed features."""
     alike = "cka" in metric
     if alike:
-        axes.set_xlim(right=1.02)
+        axes.set_xlim(min(axes.get_xlim()[0], 0.9), 1.02)
     else:
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, max(axes.get_xlim()[1], 0.1))
     if limit is not None:
         axes.axvline(limit, color=style.INK, ls=DASHES, lw=1.1, zorder=1)
     axes.set_title(re.sub(" (of|with) ", r"\n\1 ", FEATURE_METRICS[metric]))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analyses import formatting as fmt
-from analyses.paper_behavior import features, linearization
+from analyses.paper_behavior import features, linearization, starts
 from analyses.paper_grid import DASH, Cell, Grid, Row
 from analyses.paper_methods import PAIRS, method
 from analyses.paper_numbers import mean_scores, pairs
@@ -98,6 +98,7 @@ def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict
     """Return the verdict on every task, shots, head and optimizer that was fine-tuned in full."""
     asked = thresholds or Thresholds()
     lines, moved, scores = linearization(study), features(study), mean_scores(study)
+    begun = starts(scores.assign(value=scores["mean"]))
     found = []
     for head in study.heads:
         for tuned in dict.fromkeys(first for first, _ in PAIRS):
@@ -109,7 +110,7 @@ def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict
                 if trained.empty:
                     continue
                 place["optimizer"] = optimizer
-                zero = _at(scores, {"task": task, "k": k, "head": head, "method": "zero-shot"})
+                zero = _at(begun, {"task": task, "k": k, "head": head})
                 kernel, *pair = solved.get((task, k), ("", math.nan, float(trained.mean())))
                 evidence = _evidence(zero["mean"], (pair[0], pair[1]), _at(lines, place))
                 found.append(_verdict(place, kernel, evidence, _at(moved, place), asked))
@@ -179,7 +180,7 @@ def behaviour_table(study: Study, thresholds: Thresholds | None = None) -> Grid 
     seen = {name for v in found for name in v.features}
     metrics = [name for name in (*CHANGES, *CKA) if name in seen]
     metrics += sorted(seen - set(metrics))
-    header = ("Verdict", "Why", "Kernel", "Zero-shot", "Kernel score", "Linearized", "Fine-tuned",
+    header = ("Verdict", "Why", "Kernel", "Start", "Kernel score", "Linearized", "Fine-tuned",
               "Share recovered", *map(_heading, metrics))  # fmt: skip
     rows = [_row(study, each, metrics) for each in sorted(found, key=_block)]
     grid = Grid(
@@ -223,14 +224,15 @@ def _note(asked: Thresholds, seen: set[str], missing: int) -> str:
     fixed = [f"CKA at least {fmt.decimal(asked.cka, 2)}"] if seen & set(CKA) else []
     if seen & set(CHANGES):
         fixed.append(f"relative change at most {fmt.decimal(asked.relative_change, 2)}")
-    gaps = "" if not missing else f" A dash: not measured ({missing} cells)."
+    gaps = "" if not missing else f" A dash: not measured, or no gain to share ({missing} in all)."
     return (
-        "Signs of kernel behaviour: of what fine-tuning gains over zero-shot the kernel reaches"
+        "Signs of kernel behaviour: of what fine-tuning gains over its start the kernel reaches"
         f" {fmt.percent(asked.kernel_share, 0)} and linearization recovers"
         f" {fmt.percent(asked.recovered, 0)}, and features stay fixed"
         f" ({fmt.joined(fixed) or 'not measured'}). “Yes”: all three; “partly”: some; “no”: none;"
         f" “undecided”: training gained less than {fmt.points(asked.min_gain, 0)} points; “open”:"
-        " a sign was not measured. The kernel is the best of those that describe the optimizer."
+        " a sign was not measured. The start is zero-shot, or the linear probe for a linear head."
+        " The kernel is the best of those that describe the optimizer."
         f" Scores and shares in %.{gaps}"
     )
 
@@ -240,7 +242,7 @@ def _tidy(found: list[Verdict]) -> pd.DataFrame:
     rows = [
         {
             "task": v.task, "k": v.k, "head": v.head, "optimizer": v.optimizer,
-            "verdict": v.answer, "kernel": v.kernel, "zero-shot": v.evidence.zero_shot,
+            "verdict": v.answer, "kernel": v.kernel, "start": v.evidence.zero_shot,
             "kernel score": v.evidence.kernel, "linearized": v.evidence.linearized,
             "fine-tuned": v.evidence.trained, "share recovered": v.share, **v.features, **v.holds,
             "reason": v.reason,

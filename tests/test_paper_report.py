@@ -113,7 +113,9 @@ def test_the_report_says_what_was_run_and_what_is_missing(html: str, drawn: Path
     assert "What was run: tiny on 3 tasks (SST-2, ag_news, RTE), 16 and 64 shots" in html
     assert "1 cell failed and left no numbers: RTE/16-13/prompt/finetune-adam/best" in html
     assert "it needs the cells finetune-signgd and finetune-adam of the same task" in html
-    assert re.search(r"Of 3 tasks, SGD-FT with prompt and 16 shots shows kernel behaviour", html)
+    assert re.search(
+        r"Kernel behaviour of SGD-FT \(prompt, 16 shots\) on 3 tasks: seen on \d", html
+    )
     assert "subkern analyze fourteen-tasks --preset quick --out runs/study" in html
     assert f"subkern figures &#39;{drawn}&#39;" in html  # quoted for the shell: it has a space
     assert not re.search(r"\bnan\b", html)
