@@ -79,7 +79,8 @@ class Verdict:
     @property
     def answer(self) -> Answer:
         """The verdict, but ``open`` where a sign was not measured."""
-        measured = (self.evidence.kernel, self.evidence.linearized, self.evidence.cka)
+        found = self.evidence
+        measured = (found.zero_shot, found.kernel, found.linearized, found.cka)
         return "open" if any(map(math.isnan, measured)) else self.judged.behaviour
 
     @property
@@ -89,6 +90,8 @@ class Verdict:
             return "training gained too little"
         against = [_SIGNS[name] for name, each in self.holds.items() if each is False]
         unknown = [_SIGNS[name] for name, each in self.holds.items() if each is None]
+        if math.isnan(self.evidence.zero_shot):
+            unknown = ["start", *(name for name in unknown if name == "features")]
         said = [f"not: {fmt.joined(against)}"] if against else []
         said += [f"not measured: {fmt.joined(unknown)}"] if unknown else []
         return "; ".join(said) or "all three signs"

@@ -248,6 +248,18 @@ def test_one_measure_of_features_is_enough(tmp_path: Path) -> None:
         assert found.answer == "yes"
 
 
+def test_a_linear_head_starts_from_the_probe(tmp_path: Path) -> None:
+    rows = [row for row in behaving() if row["method"] != "zero-shot"]
+    rows.append(score("linear-probe", 0.7))
+    linear = [{**row, "head": "linear", "cell": f"{row['cell']} linear"} for row in rows]
+    (found,) = verdicts(study(tmp_path, linear))
+    assert found.evidence.zero_shot == 0.7
+    assert found.share == pytest.approx(0.7)  # (0.84 - 0.7) / (0.9 - 0.7)
+    (other,) = verdicts(study(tmp_path / "x", rows))  # a prompt starts from zero-shot alone
+    assert math.isnan(other.evidence.zero_shot)
+    assert (other.answer, other.reason) == ("open", "not measured: start")
+
+
 def test_thresholds_are_parameters(tmp_path: Path) -> None:
     found = study(tmp_path, behaving())
     strict = Thresholds(kernel_share=0.95, recovered=0.99, cka=0.99)
@@ -366,7 +378,7 @@ def test_html_marks_the_best_and_begins_a_part_for_new_shots(full: Study) -> Non
     assert verdict is not None
     titles = [table.title for table in paper_render.as_html(verdict)]
     assert titles[0] == "Verdict per task: prompt, SGD-FT, 16 shots"
-    assert len(titles) == 8
+    assert len(titles) == 12  # heads, optimizers, shots
 
 
 def test_tables_are_written_in_the_formats_asked_for(full: Study, tmp_path: Path) -> None:
