@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import pandas as pd
 from scipy import stats
@@ -162,11 +161,8 @@ def _distance(points: pd.DataFrame) -> str:
     """Return ``2.3 points, ρ = 0.95 over 28 points``."""
     rho = rank_correlation(points)
     known = "" if math.isnan(rho) else f", ρ = {fmt.decimal(rho, 2)}"
-    return f"{fmt.points(gap(points))} points{known} ({len(points)} {_plural('point', points)})"
-
-
-def _plural(word: str, items: Iterable[object]) -> str:
-    return word if len(list(items)) == 1 else f"{word}s"
+    word = "task and shots" if len(points) == 1 else "tasks and shots"
+    return f"{fmt.points(gap(points))} points{known} ({len(points)} {word})"
 
 
 def _spread(study: Study) -> str:
