@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyses.features_command import features
+from analyses.figures_command import figures
 from analyses.finetune_command import finetune
 from analyses.fourteen_tasks_command import analyze_fourteen_tasks
 from analyses.lora_command import analyze_lora
@@ -276,6 +277,7 @@ def agree(
 
 
 cli.add_command(features)
+cli.add_command(figures)
 cli.add_command(finetune)
 
 
