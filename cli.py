@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyses.behavior_command import analyze_behavior
 from analyses.features_command import features
 from analyses.lora_command import analyze_lora
 from analyses.options import (
@@ -285,6 +286,7 @@ def analyze() -> None:
     """Studies: one question each, answered with tables, figures and a report."""
 
 
+analyze.add_command(analyze_behavior)
 analyze.add_command(analyze_lora)
 analyze.add_command(analyze_subspace)
 

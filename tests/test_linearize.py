@@ -25,6 +25,7 @@ from subkern.dynamics import (
 from subkern.errors import UserError
 from subkern.linearize import LinearizedModel, initial_logits, linearized_logits, pull, push
 from subkern.models import LogitModel
+from subkern.optimizers import SignGD
 from subkern.random_subspace import RandomSubspace
 from subkern.subspace_text import parse_subspace
 from subkern.tunable import Tunable
@@ -162,19 +163,6 @@ def test_pull_is_the_adjoint_of_push() -> None:
     pulled = pull(model, u, batch)
     right = sum(float((pulled[n] * v[n]).sum()) for n in v)
     assert float((u * pushed).sum()) == pytest.approx(right, rel=1e-10)
-
-
-class SignGD(torch.optim.Optimizer):
-    """z ← z − η sign(g)."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                p -= group["lr"] * p.grad.sign()
 
 
 OPTIMIZERS: dict[str, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]] = {

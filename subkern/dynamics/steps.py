@@ -11,6 +11,7 @@ import xarray as xr
 from subkern.dynamics.problem import Floats, Integers, Problem, trajectory
 from subkern.errors import UserError
 from subkern.kernel import Kernel
+from subkern.training import Diverged
 
 __all__ = ["critical_learning_rate", "sgd", "signgd"]
 
@@ -40,7 +41,8 @@ def sgd(
         Logits ``[steps + 1, m, c]``, dims ``step``, ``example``, ``logit``.
 
     Raises:
-        UserError: the kernels do not fit, are of another rule, or training diverges.
+        Diverged: a logit is not finite.
+        UserError: the kernels do not fit, or are of another rule.
     """
     rule = str(train.provenance.get("rule", "sgd"))
     if rule != "sgd" or train.is_asymmetric:
@@ -83,7 +85,8 @@ def signgd(
         Logits ``[steps + 1, m, c]``, dims ``step``, ``example``, ``logit``.
 
     Raises:
-        UserError: the kernels do not fit, are of another rule, or training diverges.
+        Diverged: a logit is not finite.
+        UserError: the kernels do not fit, or are of another rule.
     """
     for kernel in (train, evaluation):
         rule = str(kernel.provenance.get("rule", "")) if kernel is not None else "asymmetric"
@@ -133,10 +136,7 @@ def _steps(
             moved, moved_followed = problem.moved(weights, rows)
             on_train, followed = on_train - moved, followed - moved_followed
         if not (np.isfinite(on_train).all() and np.isfinite(followed).all()):
-            raise UserError(
-                f"training diverges: logits are not finite at step {step} with learning rate"
-                f" {learning_rate:g}; use a smaller one"
-            )
+            raise Diverged(step, learning_rate)
         values.append(followed)
     return values
 
