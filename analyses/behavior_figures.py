@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from analyses import formatting as fmt
 from analyses import style
@@ -147,13 +147,16 @@ def trajectories(results: Results) -> Figure:
 
 def _over_steps(axes: Axes, found: Margins) -> None:
     """Draw the margins of a few examples over the steps, real and predicted."""
-    for example, real in found.real.items():
+    drawn = _few(found)
+    for example in drawn:
+        real = found.real[example]
         color = _LABELS[found.labels[example] % len(_LABELS)]
         axes.plot(found.steps, real, color=color, lw=1.5, alpha=0.9)
         for kind, dash in ((found.predicted, DOTS), (found.linearized, DASHES)):
             if example in kind:
                 axes.plot(found.steps, kind[example], color=color, ls=dash, lw=1.5, alpha=0.9)
-    low, high = _limits(list(found.real.values()), [*found.predicted.values()])
+    predicted = [found.predicted[each] for each in drawn if each in found.predicted]
+    low, high = _limits([found.real[each] for each in drawn], predicted)
     axes.set_ylim(low, high)
     axes.axhline(0, color=style.MUTED, lw=0.8, zorder=1)
     axes.set(title="Margin of some test examples", xlabel="Step of training")
@@ -163,9 +166,20 @@ def _over_steps(axes: Axes, found: Margins) -> None:
         handles.append(Line2D([], [], color=style.INK, ls=DASHES, lw=1.5, label="f_lin trained"))
     handles += [
         Line2D([], [], color=_LABELS[label % len(_LABELS)], lw=3, label=f"label {label}")
-        for label in sorted({found.labels[example] for example in found.real})
+        for label in sorted({found.labels[example] for example in drawn})
     ]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.1), ncols=3, **_LEGEND)
+
+
+def _few(found: Margins) -> list[str]:
+    """Return as many examples a label, in order, as make about six lines."""
+    labels = {found.labels[example] for example in found.real}
+    each = max(1, 6 // max(len(labels), 1))
+    return [
+        example
+        for label in sorted(labels)
+        for example in [name for name in found.real if found.labels[name] == label][:each]
+    ]
 
 
 def _limits(real: list[np.ndarray], predicted: list[np.ndarray]) -> tuple[float, float]:
@@ -196,8 +210,8 @@ def _at_the_end(axes: Axes, results: Results, run: Looked, found: Margins) -> No
     edge = 0.04 * (ends[1] - ends[0] or 1.0)
     axes.set(xlim=(ends[0] - edge, ends[1] + edge), ylim=(ends[0] - edge, ends[1] + edge))
     axes.set_box_aspect(0.8)
-    axes.set_title(f"Change of the margin by step {results.config['steps']}, all test examples")
-    axes.set(xlabel="real", ylabel="predicted")
+    axes.set_title(f"All test examples: change by step {results.config['steps']}")
+    axes.set(xlabel="Real change of the margin", ylabel="Predicted change")
     if len(shown) > 1:
         axes.legend(loc="upper left", **_LEGEND)
     elif not shown:
@@ -218,6 +232,8 @@ def errors(results: Results) -> Figure:
         if wide:
             _error_over_widths(column[2], results, seed)
         for axes in column:
+            axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(FuncFormatter(_share))
     return figure
 
@@ -246,7 +262,7 @@ def _error_over_steps(axes: Axes, results: Results, seed: int) -> None:
                 list(exact), list(exact.values()), color=colors[i], ls=DASHES,
                 label=f"{rate(each)}, f_lin trained",
             )  # fmt: skip
-    axes.set(title=f"Test error of the prediction, {name}, by learning rate", yscale="log")
+    axes.set(title="Test error of the prediction, by learning rate", yscale="log")
     axes.set_xlabel("Step of training")
     if axes.lines:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **_LEGEND)
@@ -280,26 +296,21 @@ def _rate_axis(axes: Axes, tried: list[float]) -> None:
 
 
 def _error_over_widths(axes: Axes, results: Results, seed: int) -> None:
-    """Draw one line a position among the learning rates, over the trained parameters."""
+    """Draw one line a learning rate, over the trained parameters."""
     sizes = sorted(subspaces(results).items(), key=lambda pair: pair[1])
-    found = {name: list(end_errors(results, seed, name).values()) for name, _ in sizes}
-    count = max(len(values) for values in found.values())
-    tried = {name: list(end_errors(results, seed, name)) for name, _ in sizes}
-    shared = sorted({each for values in tried.values() for each in values})[:6]
+    found = {name: end_errors(results, seed, name) for name, _ in sizes}
+    shared = sorted({each for values in found.values() for each in values})[:6]
     for each, color, marker in zip(
         shared, style.rank_colors(len(shared)), list(style.GLYPHS), strict=False
     ):
-        points = [
-            (size, end_errors(results, seed, name)[each])
-            for name, size in sizes
-            if each in tried[name]
-        ]
+        points = [(size, found[name][each]) for name, size in sizes if each in found[name]]
         if points:
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=color, marker=marker, label=rate(each))
     axes.set(xscale="log", yscale="log", xlabel="Trained parameters")
     axes.set_title("The same, by width of the subspace")
-    if count:
+    axes.xaxis.set_minor_locator(NullLocator())
+    if any(found.values()):
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **_LEGEND)
 
 

@@ -193,7 +193,9 @@ def test_elsewhere_the_kernel_of_signs_is_the_mean_of_signs(c: int, size: int) -
     values = [f]
     for rows in order:
         step = sum(
-            np.sign(f[i, a] - targets[i, a]) * np.sign(linear.gradients[i, a])
+            (f[i, a] - targets[i, a])
+            / max(abs(f[i] - targets[i]))
+            * np.sign(linear.gradients[i, a])
             for i in rows
             for a in range(c)
         )
@@ -202,6 +204,15 @@ def test_elsewhere_the_kernel_of_signs_is_the_mean_of_signs(c: int, size: int) -
     assert error(found, np.asarray(values)) < 1e-12
     exact = linear.by_hand(order, "squared", lambda g, _: 0.02 * np.sign(g))
     assert error(found, exact) > 0.05
+
+
+def test_a_direction_that_all_logits_share_does_not_move_them() -> None:
+    """Cross-entropy does not see it: its residuals add up to 0, and so must their directions."""
+    linear = Linear(3)
+    linear.gradients[:] = linear.gradients[:, :1]  # every logit has the same gradient
+    train = linear.kernel(slice(0, N), "asymmetric_signgd")
+    found = signgd(train, learning_rate=0.1, batches=batches())
+    np.testing.assert_allclose(found.values, np.broadcast_to(found.values[0], found.shape))
 
 
 @pytest.mark.parametrize("c", LOGITS)
