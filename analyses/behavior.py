@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,7 +128,7 @@ def _compute(
     )
 
 
-def _one_seed(config: Config, lab: Lab, split: Split, seed: int) -> list[Mapping[str, Any]]:
+def _one_seed(config: Config, lab: Lab, split: Split, seed: int) -> list[dict[str, Any]]:
     """Rows of one data seed."""
     kernel = lab.kernel(None)
     rates, critical = learning_rates(config, kernel.select(right=list(split.train)))

@@ -161,5 +161,7 @@ def _logits(chosen: Chosen, split: Split) -> Iterator[Row]:
             for j, example in enumerate(split.test):
                 if last or j in shown:
                     for a, value in enumerate(found["test"][i, j]):
-                        about = {"split": "test", "step": int(step), "example": example}
+                        about: dict[str, Any] = {
+                            "split": "test", "step": int(step), "example": example,
+                        }  # fmt: skip
                         yield row(float(value), metric=f"logit.{kind}", logit=a, **about)

@@ -193,9 +193,11 @@ def margins(results: Results, run: Looked, *, ends: bool = False) -> Margins:
     steps = sorted(int(step) for step in cells(table, metric="logit.real")["step"].unique())
     if ends:
         steps = [steps[0], steps[-1]]
-    found = [_margins(cells(table, metric=f"logit.{kind}"), steps, labels)
-             for kind in ("real", "kernel", "linearized")]  # fmt: skip
-    return Margins(steps, *found, labels)
+    real, predicted, linearized = (
+        _margins(cells(table, metric=f"logit.{kind}"), steps, labels)
+        for kind in ("real", "kernel", "linearized")
+    )
+    return Margins(steps, real, predicted, linearized, labels)
 
 
 def _margins(rows: pd.DataFrame, steps: list[int], labels: dict[str, int]) -> dict[str, np.ndarray]:

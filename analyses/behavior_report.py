@@ -177,7 +177,8 @@ def _features_table(results: Results) -> Table:
 
 def _runs_table(results: Results) -> Table:
     """Return every run: score, and how far the prediction is off."""
-    rows, marked = [], []
+    rows: list[list[str]] = []
+    marked: list[int] = []
     best = {(run.data_seed, run.subspace, run.learning_rate) for run in looked(results)}
     for seed in seeds(results):
         for name, size in subspaces(results).items():

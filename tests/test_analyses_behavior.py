@@ -182,6 +182,16 @@ def test_other_subspaces_run_through(subspace: str) -> None:
     assert isinstance(sentence(found), str)
 
 
+def test_seeds_are_pooled() -> None:
+    found = behavior.run(config(data_seeds=(13, 21), learning_rates=(1e-3, 1e-2)))
+    assert [run.data_seed for run in looked(found)] == [13, 21]
+    seen = evidence(found)
+    assert seen is not None
+    assert not any("One data seed" in text for text in caveats(found))
+    assert len(as_json(found)["linearization"]) == 2
+    behavior.page(found, {})
+
+
 def test_runs_that_diverge_are_noted_and_do_not_stop_others() -> None:
     found = behavior.run(config(learning_rates=(1e-3, 1e300)))
     assert [run.learning_rate for run in looked(found)] == [1e-3]

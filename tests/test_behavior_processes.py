@@ -52,21 +52,10 @@ def test_a_real_model_is_predicted_by_its_kernel(
     assert "up to date" in again.stdout, again.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--optimizer", "lion"], "optimizer 'lion' is unknown: use sgd, adam, signgd"),
-        (["--learning-rates", "fast"], "'fast' is not numbers separated by commas"),
-        (["--subspace", "lora:r=none"], "r='none'"),
-        (["--dims", "none", "--recovered", "-1"], "threshold recovered is -1"),
-    ],
-)
-def test_mistakes_are_one_line_and_leave_nothing(
-    words: list[str], said: str, tmp_path: Path
-) -> None:
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     given = ["--model", "nowhere", "--task", "mr", "--data", "demo", "--out", tmp_path / "run"]
-    done = run(*given, *words)
+    done = run(*given, "--optimizer", "lion")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "optimizer 'lion' is unknown: use sgd, adam, signgd" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()

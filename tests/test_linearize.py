@@ -34,6 +34,7 @@ from toys import CLASSES, WIDTH, toy, toy_examples
 BERT, GPT2 = (next(f for f in FAMILIES if (f.name, f.kind) == k) for k in (
     ("bert", "masked"), ("gpt2", "causal")
 ))  # fmt: skip
+ODD = ("deberta-v2", "modernbert", "llama", "gemma2", "bloom", "mamba")  # one of each kind
 SUBSPACES = ("full", "bias", "lora:r=2,alpha=4", "random:dim=6,kind=srht")
 
 
@@ -66,7 +67,14 @@ def test_linearized_logits_are_those_of_the_explicit_jacobian(text: str, family:
     assert np.abs(found - wanted).max() < 1e-10 * change
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=case_id)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(f, marks=() if f.name in ODD and f.kind != "encoder" else pytest.mark.slow)
+        for f in FAMILIES
+    ],
+    ids=case_id,
+)
 def test_every_family_has_a_linearization(family: Family) -> None:
     """Central differences of the nonlinear f agree with J·v: forward mode or two backwards."""
     examples = random_examples(2, read=family.read)
