@@ -66,8 +66,7 @@ def analyze(
         compute=lambda model, place: _compute(config, inputs, model, place, progress),
         drawing=Drawing(FIGURES, page),
         overwrite=overwrite,
-        command=command
-        or f"analyses.behavior.analyze(Config(**{config.as_dict()!r}), {str(out)!r})",
+        command=command,
     )
 
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from analyses.options import (
-    AS_JSON,
-    DATA,
-    HEAD,
-    OVERWRITE,
-    PATH,
-    READING,
-    RUNNING,
-    Numbers,
-    options,
+from analyses.options import AS_JSON, options
+from analyses.study_options import (
+    ASKED,
+    COMPUTING,
+    RUN_DIRECTORY,
+    NumbersOrNone,
+    Words,
+    print_outcome,
+    run_study,
+    settings_of,
 )
-from analyses.study_options import NumbersOrNone, Words, settings_of
 
 __all__ = ["analyze_behavior"]
 
@@ -85,73 +82,35 @@ THRESHOLDS = options(
 
 
 @click.command("behavior")
-@click.option("--config", type=PATH, help="YAML of settings; options given here win.")
-@click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm.")
-@click.option(
-    "--task",
-    help="Task name, or path of a task file; several with commas: a run directory each below"
-    " --out.",
-)
-@DATA
-@click.option(
-    "--seed",
-    "data_seeds",
-    type=Numbers(),
-    default="13",
-    show_default=True,
-    help="Seed(s) of the k-shot splits, with commas.",
-)
+@ASKED
 @TRAINING
 @THRESHOLDS
 @click.option("--solvers", type=Words(), help="Classifiers; the first one is used.")
-@click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
-@HEAD
-@click.option("--template", help="Prompt in LM-BFF's notation instead of the task's.")
-@click.option("--label-words", type=Words(), help="Label words instead of the task's, with commas.")
-@READING
-@RUNNING
-@click.option("--train-limit", type=int)
-@click.option("--dev-limit", type=int)
-@click.option("--test-limit", type=int, help="At most so many examples of a split.")
-@click.option("--out", type=PATH, required=True, help="Run directory.")
-@OVERWRITE
+@COMPUTING
+@RUN_DIRECTORY
 @AS_JSON
 def analyze_behavior(
     config: Path | None, out: Path, overwrite: bool, as_json: bool, **asked: Any
 ) -> None:
     """Does fine-tuning show kernel behaviour, and does the kernel predict its logits?
 
+    --task takes several tasks with commas: a run directory each below --out.
+
     Fine-tunes, and sets beside it the kernel's classifier, the linearized model, the kernel over
     training, and the logits that the kernel predicts for every step. Writes tables, figures and
     report.html. The same command again continues an interrupted run, or says "up to date".
     """
-    from rich.console import Console
-
     from analyses import behavior
     from analyses.behavior_text import as_json as answer
-    from analyses.terminal import WIDTH, ProgressBar
 
     settings = settings_of(behavior.Config, config, asked)
     tasks = settings.task.split(",")
-    command = shlex.join(["subkern", *sys.argv[1:]])
-    found = []
+    answers = []
     for task in tasks:
-        with ProgressBar("entries and steps") as report:
-            outcome = behavior.analyze(
-                replace(settings, task=task),
-                out / Path(task).stem if len(tasks) > 1 else out,
-                overwrite=overwrite,
-                progress=report,
-                command=command,
-            )
-        found.append(outcome)
-        if as_json:
-            continue
-        console = Console(width=min(WIDTH, Console().width), highlight=False)
-        console.print(behavior.summary(outcome.results))
-        if outcome.up_to_date:
-            click.echo("up to date: nothing was computed")
-        click.echo(f"report: {outcome.report}")
+        place = out / Path(task).stem if len(tasks) > 1 else out
+        found = run_study(behavior, replace(settings, task=task), place, overwrite=overwrite)
+        answers.append({**answer(found.results), "report": str(found.report)})
+        if not as_json:
+            print_outcome(behavior, found)
     if as_json:
-        answers = [{**answer(each.results), "report": str(each.report)} for each in found]
         click.echo(json.dumps(answers if len(tasks) > 1 else answers[0], indent=2))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from analyses.settings import CLASSIFIERS, Settings, decides, distinct, one_of
-from analyses.subspace_config import ASYMMETRIC_CLASSIFIERS
+from analyses.settings import Settings, decides, distinct, one_of
 from subkern.behavior import Thresholds
 from subkern.errors import UserError
 from subkern.losses import LOSSES, get_loss
 from subkern.optimizers import OPTIMIZERS
 from subkern.random_subspace import RandomSubspace
 from subkern.running import as_subspace
-from subkern.solvers import SOLVERS
 from subkern.subspaces import Subspace
 from subkern.training import Training
 
@@ -35,7 +33,7 @@ class Config(Settings):
         dims: dimensions of random subspaces of it that are trained beside it, for the error
             against the width; none by default.
         projection: kind of those subspaces.
-        optimizer: ``sgd``, ``adam`` or ``signgd``; it decides the kernel's rule.
+        optimizer: ``sgd``, ``adam`` or ``signgd``; it decides ``rule``.
         learning_rates: those tried, the best on dev is looked into; None takes `SHARES` of the
             critical one for SGD, `RATES` else.
         train_batch_size: examples a step.
@@ -69,8 +67,13 @@ class Config(Settings):
     min_gain: float = decides("answer", Thresholds().min_gain)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        if self.rule not in ("sgd", self._rule):
+            raise UserError(
+                f"rule {self.rule} is not that of {self.optimizer}, {self._rule}: leave it out"
+            )
+        self.keep("rule", self._rule)
+        super().__post_init__()
         one_of("loss", self.loss, tuple(LOSSES))
         get_loss(self.loss)
         self.keep("dims", tuple(sorted(distinct("dims", self.dims, empty=True))))
@@ -82,8 +85,6 @@ class Config(Settings):
                     raise UserError(f"learning_rates holds {rate}: give numbers above 0")
             self.keep("learning_rates", tuple(sorted(distinct("learning_rates", rates))))
         _ = self.thresholds, [self.subspace_of(dim) for dim in (None, *self.dims)]
-        if self.is_asymmetric:
-            self._take_asymmetric()
 
     @property
     def thresholds(self) -> Thresholds:
@@ -91,7 +92,7 @@ class Config(Settings):
         return Thresholds(**{f.name: getattr(self, f.name) for f in fields(Thresholds)})
 
     @property
-    def rule(self) -> str:
+    def _rule(self) -> str:
         """The kernel's rule: of the optimizer's first steps."""
         return {"sgd": "sgd", "signgd": "asymmetric_signgd"}.get(
             self.optimizer, f"asymmetric_adam:eps={self.epsilon:g}"
@@ -121,20 +122,6 @@ class Config(Settings):
             log_steps=_spread(self.steps, self.looks),
             keep_steps=_spread(self.steps, self.kernel_steps) if keep else (),
         )
-
-    def _take_asymmetric(self) -> None:
-        """Replace the default classifiers by ones that take asymmetric kernels.
-
-        Raises:
-            UserError: others were asked for.
-        """
-        if self.solvers == CLASSIFIERS:
-            self.keep("solvers", ASYMMETRIC_CLASSIFIERS)
-        if SOLVERS[self.solvers[0]].requires_symmetric:
-            raise UserError(
-                f"solver {self.solvers[0]} needs a symmetric kernel, that of {self.optimizer} is"
-                f" not: use {', '.join(ASYMMETRIC_CLASSIFIERS)}"
-            )
 
 
 def _spread(steps: int, count: int) -> tuple[int, ...]:

@@ -109,7 +109,7 @@ def _scores(
     config: Config, chosen: Chosen, kernel: Kernel, split: Split, metric: Score
 ) -> Iterator[Row]:
     """Yield test scores with intervals, and what linearization keeps."""
-    labels, solver = chosen.labels["test"], config.solvers[0]
+    labels, solver = chosen.labels["test"], config.classifiers[0]
     guesses = {
         "zero-shot": labels_from_scores(chosen.start["test"]),
         "kernel": predict(kernel, split, solver, tune(kernel, split, solver, metric)),

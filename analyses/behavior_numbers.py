@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.pooling import Pooled
 from analyses.results import Results
 from analyses.study_numbers import pooled

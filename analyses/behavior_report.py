@@ -27,10 +27,11 @@ from analyses.behavior_numbers import (
     verdict,
 )
 from analyses.behavior_text import caveats, question, rate, sentence
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.report import Image, Page, Table
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_name
+from analyses.study_report import flat, settings
 from subkern.agreement import METRICS
 
 __all__ = ["page", "summary"]
@@ -71,9 +72,9 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
         images=[Image(name, words[name], picture) for name, picture in pictures.items()],
         tables=tables,
         cost=[_cost_table(results)],
-        settings=_settings(results),
+        settings=settings(results),
         command=results.command,
-        environment=_flat(results.environment),
+        environment=flat(results.environment),
     )
 
 
@@ -222,22 +223,3 @@ def _cost_table(results: Results) -> Table:
         text = NONE if math.isnan(total) else fmt.duration(total)
         rows.append([name, str(len(found)), text])
     return Table("Real training", "", ["", "runs", "in all"], rows)
-
-
-def _settings(results: Results) -> dict[str, str]:
-    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    flat = {**_flat(results.config), **_flat(results.inputs, "resolved ")}
-    return {name: text for name, text in flat.items() if not name.endswith("digest")}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        elif isinstance(item, list | tuple):
-            flat[prefix + key] = ", ".join(map(str, item))
-        elif item is not None:
-            flat[prefix + key] = str(item)
-    return flat

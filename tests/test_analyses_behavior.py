@@ -29,7 +29,7 @@ from analyses.behavior_numbers import (
     verdict,
 )
 from analyses.behavior_text import as_json, caveats, rate, sentence
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.results import Results
 from families import FAMILIES, random_examples
 from subkern.data import Example

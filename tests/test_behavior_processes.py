@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analyses.lora_table import cells
+from analyses.long_table import cells
 
 ROOT = Path(__file__).resolve().parents[1]
 
