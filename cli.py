@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyses.behavior_command import analyze_behavior
 from analyses.features_command import features
 from analyses.figures_command import figures
 from analyses.finetune_command import finetune
@@ -286,6 +287,7 @@ def analyze() -> None:
     """Studies: one question each, answered with tables, figures and a report."""
 
 
+analyze.add_command(analyze_behavior)
 analyze.add_command(analyze_lora)
 analyze.add_command(analyze_subspace)
 analyze.add_command(analyze_fourteen_tasks)

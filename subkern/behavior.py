@@ -104,9 +104,11 @@ def compare_linearized(
         )
     moved = float(np.linalg.norm(f - f0))
     guesses = [labels_from_scores(each) for each in (f0, lin, f)]
-    scores = [score_predictions(labels, guess, metric) for guess in guesses]
+    zero_shot, linear, final = (score_predictions(labels, guess, metric) for guess in guesses)
     return Linearization(
-        *scores,
+        zero_shot,
+        linear,
+        final,
         float(np.linalg.norm(lin - f)) / moved if moved > 0 else math.nan,
         prediction_agreement(guesses[2], guesses[1]),
     )

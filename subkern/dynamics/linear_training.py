@@ -18,9 +18,9 @@ import xarray as xr
 from torch import Tensor, nn
 
 from subkern.dynamics.problem import Floats, trajectory
-from subkern.errors import UserError
 from subkern.linearize import LinearizedModel
 from subkern.losses import get_loss
+from subkern.training import Diverged
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -111,7 +111,8 @@ def train_linearized(
         Logits ``[s, m, c]``, dims ``step``, ``example``, ``logit``.
 
     Raises:
-        UserError: no examples, or training diverges.
+        Diverged: the loss is not finite.
+        UserError: no examples.
     """
     model = LinearizedModel(tunable)
     followed = train if evaluation is None else evaluation
@@ -156,7 +157,7 @@ def train_on_jacobian(
         Logits ``[s, m, c]``, dims ``step``, ``example``, ``logit``.
 
     Raises:
-        UserError: training diverges.
+        Diverged: the loss is not finite.
     """
     followed = train if evaluation is None else evaluation
     z = {name: nn.Parameter(value.clone()) for name, value in train.point.items()}
@@ -196,7 +197,7 @@ def _train(
         optimizer.zero_grad()
         found = batch_loss(np.asarray(batch, dtype=np.int64))
         if not torch.isfinite(found):
-            raise UserError(f"training diverges: the loss is {found.item()} at step {step}")
+            raise Diverged(step - 1, float(optimizer.param_groups[0]["lr"]))
         found.backward()
         optimizer.step()
         take(step)

@@ -11,6 +11,7 @@ import xarray as xr
 from subkern.dynamics.problem import Floats, Integers, Problem, trajectory
 from subkern.errors import UserError
 from subkern.kernel import Kernel
+from subkern.training import Diverged
 
 __all__ = ["critical_learning_rate", "sgd", "signgd"]
 
@@ -40,7 +41,8 @@ def sgd(
         Logits ``[steps + 1, m, c]``, dims ``step``, ``example``, ``logit``.
 
     Raises:
-        UserError: the kernels do not fit, are of another rule, or training diverges.
+        Diverged: a logit is not finite.
+        UserError: the kernels do not fit, or are of another rule.
     """
     rule = str(train.provenance.get("rule", "sgd"))
     if rule != "sgd" or train.is_asymmetric:
@@ -60,15 +62,18 @@ def signgd(
 ) -> xr.DataArray:
     """Logits over SignGD, the limit of early Adam, from the asymmetric kernel of signs.
 
-    f_{s+1}(x) = f_s(x) − η/|B| Σ_{i∈B} Σ_a sign(r_ia) K[(i, a), x] with K = ⟨sign ∇f_a(x_i),
-    ∇f(x)⟩ (A-SignGD, Malladi et al., 2023, section 4).
+    f_{s+1}(x) = f_s(x) − η/|B| Σ_{i∈B} Σ_a s_ia K[(i, a), x] with K = ⟨sign ∇f_a(x_i), ∇f(x)⟩
+    (A-SignGD, Malladi et al., 2023, section 4). Only the direction of an example's residual r_i
+    counts, so s_i = r_i / max_a |r_ia|: its sign for one logit, and for two under cross-entropy.
+    (The signs of more residuals than two do not add up to 0 as the residuals do: what all logits'
+    gradients share would no longer cancel.)
 
     *What is approximate.* SignGD steps by the sign of the batch's mean gradient, sign(Σ_ia r_ia
-    g_ia). A kernel knows the signs of single gradients only, so this is the mean of the signs,
-    Σ_ia sign(r_ia) sign(g_ia): the same for one logit (c = 1) and batches of one example, where
-    the prediction is exact for f_lin. In a larger batch examples that disagree on an entry give it
-    a step smaller than η here and a full η in SignGD, so this underestimates how far training
-    goes; with c > 1 the logits' gradients add in the same way. `train_linearized` is exact always.
+    g_ia). A kernel knows the signs of single gradients only, so this is a mean of signs,
+    Σ_ia s_ia sign(g_ia): the same for one logit (c = 1) and batches of one example, where the
+    prediction is exact for f_lin. In a larger batch examples that disagree on an entry give it a
+    step smaller than η here and a full η in SignGD; where they agree there is no difference. With
+    c > 1 the logits' gradients add in the same way. `train_linearized` is exact always.
 
     With a kernel of rule ``asymmetric_adam`` the same for the first step of Adam with its ε.
 
@@ -83,7 +88,8 @@ def signgd(
         Logits ``[steps + 1, m, c]``, dims ``step``, ``example``, ``logit``.
 
     Raises:
-        UserError: the kernels do not fit, are of another rule, or training diverges.
+        Diverged: a logit is not finite.
+        UserError: the kernels do not fit, or are of another rule.
     """
     for kernel in (train, evaluation):
         rule = str(kernel.provenance.get("rule", "")) if kernel is not None else "asymmetric"
@@ -93,8 +99,15 @@ def signgd(
                 " asymmetric_adam), whose rows are the training examples' signs"
             )
     problem = Problem.of(train, evaluation, loss)
-    values = _steps(problem, learning_rate, batches, np.sign)
+    values = _steps(problem, learning_rate, batches, _directions)
     return _labelled(values, problem, "signgd", learning_rate)
+
+
+def _directions(residual: Floats) -> Floats:
+    """Residuals ``[b, c]`` with the largest of each example at 1 (0 where all are)."""
+    largest = np.abs(residual).max(1, keepdims=True)
+    found: Floats = np.divide(residual, largest, out=np.zeros_like(residual), where=largest > 0)
+    return found
 
 
 def critical_learning_rate(train: Kernel) -> float:
@@ -133,10 +146,7 @@ def _steps(
             moved, moved_followed = problem.moved(weights, rows)
             on_train, followed = on_train - moved, followed - moved_followed
         if not (np.isfinite(on_train).all() and np.isfinite(followed).all()):
-            raise UserError(
-                f"training diverges: logits are not finite at step {step} with learning rate"
-                f" {learning_rate:g}; use a smaller one"
-            )
+            raise Diverged(step, learning_rate)
         values.append(followed)
     return values
 
