@@ -26,6 +26,7 @@ from analyses.options import (
     RUNNING,
     SPLITS,
 )
+from analyses.prompting_command import analyze_prompting
 from analyses.subspace_command import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
@@ -287,6 +288,7 @@ def analyze() -> None:
 
 analyze.add_command(analyze_lora)
 analyze.add_command(analyze_subspace)
+analyze.add_command(analyze_prompting)
 
 
 def main() -> None:

@@ -123,10 +123,19 @@ def with_prompt(model: LogitModel, task: Task) -> LogitModel:
 
 def load_prompt(spec: str | Path, *, task: Task, head: str = "prompt") -> Prompt:
     """The prompt that `load_model` would use, without loading any weight."""
-    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
-    tokenizer = _pretrained("AutoTokenizer", spec, place)
-    kind = model_kind(spec, place, tokenizer) if head == "prompt" else "plain"
+    tokenizer, kind = load_tokenizer(spec, head=head)
     return Prompt.for_task(task, tokenizer, kind)
+
+
+def load_tokenizer(
+    spec: str | Path, *, head: str = "prompt", revision: str | None = None
+) -> tuple[Any, str]:
+    """The tokenizer of a model and the style of its prompts, without loading any weight."""
+    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
+    where = {"revision": revision} if revision else {}
+    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
+    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    return tokenizer, kind
 
 
 def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
