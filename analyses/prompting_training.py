@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from analyses.prompting_config import Config
 from analyses.prompting_table import row
 from subkern.agreement import prediction_interval
 from subkern.agreement.predictions import Score
-from subkern.finetune import Diverged, Grid, Training, search
+from subkern.errors import UserError
+from subkern.finetune import Training
+from subkern.grid_search import Grid, GridEdgeWarning, search
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
 from subkern.running import as_subspace
@@ -33,7 +36,8 @@ def training_rows(
 ) -> Iterator[Row]:
     """Yield the scores of the training that is best on dev, and its settings.
 
-    Training that diverges at every point of the grid gives one row with its note and no number.
+    Training that fails (it diverges at every point of the grid) gives one row with the reason and
+    no number: other prompts go on.
 
     Args:
         model: as it is before training.
@@ -50,16 +54,18 @@ def training_rows(
         eval_every=config.eval_every,
     )
     try:
-        found = search(
-            model,
-            encoded,
-            subspace=as_subspace(config.subspace),
-            grid=Grid(config.learning_rates, config.batch_sizes),
-            training=training,
-            out=folder,
-            metric=metric,
-        )
-    except Diverged as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GridEdgeWarning)  # it is a note of the table
+            found = search(
+                model,
+                encoded,
+                subspace=as_subspace(config.subspace),
+                grid=Grid(config.learning_rates, config.batch_sizes),
+                training=training,
+                out=folder,
+                metric=metric,
+            )
+    except UserError as error:
         yield row(float("nan"), method="finetune", split="test", metric=metric, note=str(error))
         return
     best = found.best
@@ -77,16 +83,6 @@ def training_rows(
             reach.value, (reach.low, reach.high), method="finetune", split=split, metric=metric
         )
     chosen = best.settings["training"]
-    note = _edge(chosen["learning_rate"], config)
     for name in ("learning_rate", "batch_size"):
-        yield row(float(chosen[name]), method="finetune", metric=name, note=note)
+        yield row(float(chosen[name]), method="finetune", metric=name, note=found.warning)
     yield row(float(best.best_step), method="finetune", metric="best_step")
-
-
-def _edge(rate: float, config: Config) -> str | None:
-    """Return a warning if the best learning rate is at the edge of a grid of several."""
-    rates = config.learning_rates
-    if len(rates) < 2 or rate not in (rates[0], rates[-1]):
-        return None
-    end = "lowest" if rate == rates[0] else "highest"
-    return f"the best learning rate is the {end} of the grid"

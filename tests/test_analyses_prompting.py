@@ -35,7 +35,6 @@ from subkern.agreement import kernel_target_alignment
 from subkern.compute import compute_kernel
 from subkern.data import load_examples
 from subkern.errors import UserError
-from subkern.finetune import Diverged
 from subkern.loading import load_model
 from subkern.prompt_sets import built_in
 from subkern.tasks import get_task
@@ -171,7 +170,7 @@ def test_fine_tuning_gets_the_settings(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert one["subspace"].describe() == found.kernels["13/prompt-cat%2Fdog"].provenance["subspace"]
     rate = cells(found.table, metric="learning_rate")
     assert rate["value"].item() == 0.3
-    assert "highest of the grid" in rate["note"].item()
+    assert "largest of the grid" in rate["note"].item()
     assert any("edge of the grid" in text for text in caveats(found))
     assert any("One prompt only" in text for text in caveats(found))
 
@@ -191,7 +190,7 @@ def test_diverged_training_is_left_out_and_told(
 ) -> None:
     def search(model: Any, splits: Any, **options: Any) -> Any:
         if model.prompt.label_words == ("cat", "dog"):
-            raise diverged()
+            raise UserError("all 3 points of the grid diverged")
         return fake_finetune.search(model, splits, **options)
 
     monkeypatch.setattr(prompting_training, "search", search)
@@ -202,10 +201,6 @@ def test_diverged_training_is_left_out_and_told(
     assert "Prompt cat/dog is not compared, its training failed" in text
     assert "With 2 prompts a rank correlation says little" in text
     assert set(prompting.plot(found)) == set(captions(found))
-
-
-def diverged() -> Diverged:
-    return Diverged(3, 0.1)
 
 
 def test_two_data_seeds(tiny: Path) -> None:
