@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from analyses.pooling import Pooled
+
 __all__ = [
     "count",
     "decimal",
@@ -12,8 +14,11 @@ __all__ = [
     "fixed",
     "joined",
     "moves",
+    "number_between",
     "percent",
     "points",
+    "points_between",
+    "share_between",
     "size",
 ]
 
@@ -81,3 +86,24 @@ def moves(first: float, last: float, digits: int = 2) -> str:
     if before == after:
         return f"stays at {after}"
     return f"{'rises' if last > first else 'falls'} from {before} to {after}"
+
+
+def share_between(value: Pooled) -> str:
+    """Return a share in per cent with its interval, cut to what a share can be."""
+    low, high = max(value.low, 0.0), min(value.high, 1.0)
+    reach = "" if math.isnan(value.low) else f" ({points(low)} to {points(high)})"
+    return percent(value.mean) + reach
+
+
+def points_between(value: Pooled) -> str:
+    """Return a difference of shares in points with its interval."""
+    reach = "" if math.isnan(value.low) else f" ({points(value.low)} to {points(value.high)})"
+    return points(value.mean) + reach
+
+
+def number_between(value: Pooled, bounds: tuple[float, float] = (-math.inf, math.inf)) -> str:
+    """Return a number with its interval, cut to what it can be."""
+    if math.isnan(value.low):
+        return decimal(value.mean)
+    low, high = max(value.low, bounds[0]), min(value.high, bounds[1])
+    return f"{decimal(value.mean)} ({decimal(low)} to {decimal(high)})"

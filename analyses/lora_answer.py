@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Group
@@ -11,7 +12,7 @@ from analyses import lora_grid_report, lora_grid_text, lora_report, lora_text
 from analyses.lora_figures import FIGURES
 from analyses.lora_grid import recommend_configuration
 from analyses.lora_pareto import pareto
-from analyses.lora_targets import is_grid
+from analyses.lora_targets import asks_for_targets, is_grid
 from analyses.report import Page
 from analyses.results import Results
 
@@ -40,13 +41,12 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
     return (lora_grid_report if is_grid(results) else lora_report).page(results, pictures)
 
 
-def figures(results: Results) -> dict[str, Draw]:
+def figures(config: Mapping[str, Any]) -> dict[str, Draw]:
     """Return what draws each figure, by name: for a grid its front, then the best targets' own."""
-    if not is_grid(results):
+    if not asks_for_targets(config):
         return dict(FIGURES)
-    found = recommend_configuration(results)
 
     def of_best(draw: Draw) -> Draw:
-        return lambda each: draw(found.view(each))
+        return lambda results: draw(recommend_configuration(results).view(results))
 
     return {"pareto": pareto, **{name: of_best(draw) for name, draw in FIGURES.items()}}

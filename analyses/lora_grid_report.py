@@ -11,7 +11,6 @@ from rich.text import Text
 
 from analyses import formatting as fmt
 from analyses import lora_report
-from analyses import lora_tables as tables
 from analyses.lora_captions import captions
 from analyses.lora_grid import Configuration, Found, by_targets, recommend_configuration
 from analyses.lora_grid_tables import configuration_table, matrix, target_table
@@ -21,6 +20,7 @@ from analyses.lora_pareto import caption
 from analyses.report import Image, Page
 from analyses.results import Results
 from analyses.study_numbers import model_name
+from analyses.study_report import cost_table, settings
 
 __all__ = ["page", "summary"]
 
@@ -94,8 +94,8 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
             target_table(results, found),
             *lasting,
         ],
-        cost=[tables.cost_table(results)],
-        settings=lora_report.settings(results),
+        cost=[cost_table(results, lora_report.COST_NOTE)],
+        settings=settings(results),
         command=results.command,
     )
 

@@ -7,7 +7,6 @@ from typing import Literal
 from analyses import formatting as fmt
 from analyses.lora_grid import MEASURES, Found, by_targets, front
 from analyses.lora_numbers import adapted_only, full_score, limit, score_name, trained, zero_shot
-from analyses.lora_tables import points, share
 from analyses.lora_targets import only
 from analyses.report import Table
 from analyses.results import Results
@@ -26,18 +25,18 @@ def configuration_table(results: Results, found: Found) -> Table:
         [
             f"{each.targets}, rank {each.rank}",
             f"{fmt.count(each.trained)} ({fmt.percent(each.trained / whole, 2)})",
-            share(each.verdict.score),
-            points(each.verdict.drop),
-            share(each.verdict.agreement),
+            fmt.share_between(each.verdict.score),
+            fmt.points_between(each.verdict.drop),
+            fmt.share_between(each.verdict.agreement),
             fmt.decimal(each.cka.mean),
             "yes" if each.verdict.ok else "no",
             ", ".join(_SHORT[m] for m in MEASURES if each in on_front[m]) or _NONE,
         ]
         for each in every
     ]
-    full = share(full_score(results, found.solver))
+    full = fmt.share_between(full_score(results, found.solver))
     rows.append(["full kernel", fmt.count(whole), full, *[_NONE] * 5])
-    rows.append(["zero-shot", "0", share(zero_shot(results)), *[_NONE] * 5])
+    rows.append(["zero-shot", "0", fmt.share_between(zero_shot(results)), *[_NONE] * 5])
     budget = "" if found.limit is None else f" The budget is {fmt.count(found.limit)}."
     score = score_name(results)
     return Table(
@@ -80,8 +79,16 @@ def target_table(results: Results, found: Found) -> Table:
     for name in by_targets(found.every):
         view = only(results, name)
         drop, same = adapted_only(view, found.solver)
-        score = share(full_score(view, found.solver, "targets"))
-        rows.append([name, score, points(drop), share(same), fmt.decimal(limit(view, "cka"))])
+        score = fmt.share_between(full_score(view, found.solver, "targets"))
+        rows.append(
+            [
+                name,
+                score,
+                fmt.points_between(drop),
+                fmt.share_between(same),
+                fmt.decimal(limit(view, "cka")),
+            ]
+        )
     return Table(
         "Full fine-tuning of the adapted weights alone",
         "What LoRA on these targets tends to as the rank grows, against full fine-tuning of the"

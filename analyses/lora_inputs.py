@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from analyses.lora_config import Config
 from analyses.settings import Settings
 from subkern import provenance
 from subkern.data import SPLITS, Example, load_examples
@@ -44,7 +43,7 @@ class Inputs:
         }
 
 
-def load_inputs(config: Config | Settings) -> Inputs:
+def load_inputs(config: Settings) -> Inputs:
     """Load the task and every split of every data seed.
 
     Raises:
@@ -73,7 +72,7 @@ def load_inputs(config: Config | Settings) -> Inputs:
     return Inputs(task, logits, splits)
 
 
-def identity(config: Config | Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
+def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
     """Return all that decides the numbers: settings, task, examples, model files, versions, code.
 
     ``modules`` are those of the study itself; the library's own code is in the environment.
@@ -94,7 +93,7 @@ def code_digest(*modules: ModuleType) -> str:
     return hashlib.sha256("\0".join(map(inspect.getsource, modules)).encode()).hexdigest()
 
 
-def _task(config: Config | Settings) -> Task:
+def _task(config: Settings) -> Task:
     """Return the task with the config's template and label words, for either kind of model."""
     task = get_task(config.task)
     changes: dict[str, Any] = {}

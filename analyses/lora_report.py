@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -25,13 +24,11 @@ from analyses.lora_verdict import Recommendation, recommend
 from analyses.report import Image, Page
 from analyses.results import Results
 from analyses.study_numbers import model_name
+from analyses.study_report import TUNING, cost_table, flat, settings
 
-__all__ = ["page", "settings", "summary"]
+__all__ = ["COST_NOTE", "page", "summary"]
 
-_TUNING = {
-    "full": "for the full kernel, then used for all, so that nothing but the kernel differs",
-    "each": "for each kernel by itself",
-}
+COST_NOTE = "The kernels of all ranks and adapter seeds of a data seed come from one pass."
 
 
 def summary(results: Results) -> Group:
@@ -81,10 +78,10 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
             tables.agreement_table(results, "full"),
             tables.agreement_table(results, "targets"),
         ],
-        cost=[tables.trained_table(results), tables.cost_table(results)],
+        cost=[tables.trained_table(results), cost_table(results, COST_NOTE)],
         settings=settings(results),
         command=results.command,
-        environment=_flat(results.environment),
+        environment=flat(results.environment),
     )
 
 
@@ -112,7 +109,7 @@ def _reading(results: Results, found: Recommendation) -> list[str]:
         f"Classifiers are solved on the {sizes['train']} training examples; they measure"
         " regularisation in units of each kernel's mean eigenvalue, so that all kernels are on"
         f" one scale. The {sizes['dev']} dev examples choose it and the scale of the initial"
-        f" logits {_TUNING[results.config['tuning']]}. Scores are of the {tested(results)} test"
+        f" logits {TUNING[results.config['tuning']]}. Scores are of the {tested(results)} test"
         f" examples. The {found.solver} classifier judges: a rank qualifies if its score is at most"
         f" {fmt.points(found.max_drop)} points below the full kernel's and at least"
         f" {fmt.percent(found.min_agreement, 0)} of its test predictions are the full kernel's, on"
@@ -147,25 +144,3 @@ def _what_kernels_are(rule: str) -> list[str]:
         " free of scale or made at the best scale. LoRA is compared with both: full fine-tuning"
         " of the model, and of the adapted weights only.",
     ]
-
-
-def settings(results: Results) -> dict[str, str]:
-    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    resolved = _flat(results.inputs, "resolved ")
-    flat = {**_flat(results.config), **resolved}
-    return {name: text for name, text in flat.items() if not name.endswith("digest")}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        elif isinstance(item, list | tuple):
-            if not item:
-                continue
-            flat[prefix + key] = ", ".join(map(str, item))
-        elif item is not None:
-            flat[prefix + key] = str(item)
-    return flat

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from analyses import formatting as fmt
 from analyses.lora_numbers import (
     adapted_only,
-    cost,
     full_score,
     kernel_agreement,
     own_value,
@@ -19,16 +17,12 @@ from analyses.lora_numbers import (
     zero_shot,
 )
 from analyses.lora_verdict import Recommendation
-from analyses.pooling import Pooled
 from analyses.report import Table
 from analyses.results import Results
 from subkern.agreement import METRICS, Metric
 
 __all__ = [
     "agreement_table",
-    "cost_table",
-    "points",
-    "share",
     "solver_table",
     "trained_table",
     "verdict_table",
@@ -53,18 +47,22 @@ def verdict_table(results: Results, found: Recommendation) -> Table:
     rows = [
         [
             f"rank {verdict.rank}",
-            share(verdict.score),
-            points(verdict.drop),
-            share(verdict.agreement),
+            fmt.share_between(verdict.score),
+            fmt.points_between(verdict.drop),
+            fmt.share_between(verdict.agreement),
             "yes" if verdict.ok else "no",
         ]
         for verdict in found.verdicts
     ]
-    full, adapted = (share(full_score(results, found.solver, kernel)) for kernel in _FULL)
+    full, adapted = (
+        fmt.share_between(full_score(results, found.solver, kernel)) for kernel in _FULL
+    )
     drop, same = adapted_only(results, found.solver)
     rows.append([_FULL["full"], full, *[_NONE] * 3])
-    rows.append([_FULL["targets"], adapted, points(drop), share(same), _NONE])
-    rows.append(["zero-shot", share(zero_shot(results)), *[_NONE] * 3])
+    rows.append(
+        [_FULL["targets"], adapted, fmt.points_between(drop), fmt.share_between(same), _NONE]
+    )
+    rows.append(["zero-shot", fmt.share_between(zero_shot(results)), *[_NONE] * 3])
     return Table(
         f"The verdict, by the {found.solver} classifier",
         f"Test {score}; how many points below the full kernel's it is (negative: above); share of"
@@ -84,13 +82,13 @@ def solver_table(results: Results) -> Table:
     rows = [
         [
             f"rank {rank}",
-            *(share(score[solver][rank]) for solver in solvers),
+            *(fmt.share_between(score[solver][rank]) for solver in solvers),
             *(fmt.percent(same[solver][rank].mean) for solver in solvers),
         ]
         for rank in sorted(results.config["ranks"])
     ]
     for kernel, name in _FULL.items():
-        full = [share(full_score(results, solver, kernel)) for solver in solvers]
+        full = [fmt.share_between(full_score(results, solver, kernel)) for solver in solvers]
         rows.append([name, *full, *[_NONE] * len(solvers)])
     header = [f"{solver}, {score_name(results)}" for solver in solvers]
     header += [f"{solver}, equal predictions" for solver in solvers]
@@ -110,7 +108,7 @@ def agreement_table(results: Results, reference: str) -> Table:
             continue
         values = kernel_agreement(results, metric.name, reference)
         own = fmt.decimal(own_value(results, metric.name, reference))
-        cells = [_number(values[rank], (metric.low, metric.high)) for rank in ranks]
+        cells = [fmt.number_between(values[rank], (metric.low, metric.high)) for rank in ranks]
         rows.append([metric.title, own, *cells])
     whole = "full fine-tuning" if reference == "full" else "full fine-tuning of the adapted weights"
     return Table(
@@ -137,56 +135,3 @@ def trained_table(results: Results) -> Table:
         rows.append([f"rank {rank}", fmt.count(number), fmt.percent(number / whole, 2)])
     rows.append(["full", fmt.count(whole), fmt.percent(1.0, 0)])
     return Table("Trained parameters", "", ["", "parameters", "of full"], rows)
-
-
-def cost_table(results: Results) -> Table:
-    """Return what computing the kernels took, a column a data seed."""
-    by_seed = {int(seed): cost(results, int(seed)) for seed in results.config["data_seeds"]}
-    names = list(dict.fromkeys(name for costs in by_seed.values() for name in costs))
-    rows = [
-        [
-            name.replace("_", " "),
-            *(_cost(name, costs.get(name, math.nan)) for costs in by_seed.values()),
-        ]
-        for name in names
-    ]
-    return Table(
-        "Computing the kernels",
-        "The kernels of all ranks and adapter seeds of a data seed come from one pass.",
-        ["", *(f"data seed {seed}" for seed in by_seed)],
-        rows,
-    )
-
-
-def share(value: Pooled) -> str:
-    """Return a share in per cent with its interval, cut to what a share can be."""
-    low, high = max(value.low, 0.0), min(value.high, 1.0)
-    reach = "" if math.isnan(value.low) else f" ({fmt.points(low)} to {fmt.points(high)})"
-    return fmt.percent(value.mean) + reach
-
-
-def points(value: Pooled) -> str:
-    """Return a difference of shares in points with its interval."""
-    reach = (
-        "" if math.isnan(value.low) else f" ({fmt.points(value.low)} to {fmt.points(value.high)})"
-    )
-    return fmt.points(value.mean) + reach
-
-
-def _number(value: Pooled, bounds: tuple[float, float]) -> str:
-    """Return a number with its interval, cut to what it can be."""
-    if math.isnan(value.low):
-        return fmt.decimal(value.mean)
-    low, high = max(value.low, bounds[0]), min(value.high, bounds[1])
-    return f"{fmt.decimal(value.mean)} ({fmt.decimal(low)} to {fmt.decimal(high)})"
-
-
-def _cost(name: str, value: float) -> str:
-    """Return a cost in the unit that its name ends with."""
-    if math.isnan(value):
-        return _NONE
-    if name.endswith("seconds"):
-        return fmt.duration(value)
-    if name.endswith("bytes"):
-        return fmt.size(value)
-    return fmt.count(value) if value < 1e9 else f"{value:.3g}"

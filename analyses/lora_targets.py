@@ -14,6 +14,7 @@ from subkern.target_sets import NAMED, Targets
 __all__ = [
     "GRID",
     "MOST",
+    "asks_for_targets",
     "from_texts",
     "is_grid",
     "kernel_name",
@@ -62,9 +63,14 @@ def names(results: Results) -> list[str]:
     return list(named_sets(results.config["targets"], results.config["target_sets"]))
 
 
+def asks_for_targets(config: Mapping[str, Any]) -> bool:
+    """Return whether the question is of rank *and* targets, or of a budget."""
+    return bool(config["target_sets"]) or config["budget"] is not None
+
+
 def is_grid(results: Results) -> bool:
     """Return whether the study's question is of rank *and* targets, or of a budget."""
-    return bool(results.config["target_sets"]) or results.config["budget"] is not None
+    return asks_for_targets(results.config)
 
 
 def kernel_name(config: Mapping[str, Any], targets: str | None, what: str) -> str:

@@ -11,11 +11,23 @@ from typing import Any, ClassVar, Self
 import yaml
 
 from subkern.errors import UserError
+from subkern.rules import parse_rule
 from subkern.solvers import SOLVERS
 
-__all__ = ["CLASSIFIERS", "Settings", "decides", "distinct", "one_of", "share"]
+__all__ = [
+    "ASYMMETRIC_CLASSIFIERS",
+    "CLASSIFIERS",
+    "Settings",
+    "decides",
+    "distinct",
+    "one_of",
+    "share",
+    "solvers_for",
+]
 
 CLASSIFIERS = ("logistic", "ridge", "svc")
+ASYMMETRIC_CLASSIFIERS = ("asym", "asym-ridge", "row-logistic")
+"""In place of `CLASSIFIERS` where a rule makes the kernel asymmetric."""
 
 _CHOICES = {
     "logits": ("auto", "all", "binary"),
@@ -25,6 +37,17 @@ _CHOICES = {
     "dtype": ("float32", "float64", "bfloat16"),
     "tuning": ("full", "each"),
 }
+
+
+def solvers_for(rule: str) -> tuple[str, ...]:
+    """Return the classifiers that a study solves unless told otherwise, the judge first.
+
+    Those for symmetric kernels learn functions of one feature map; an asymmetric rule has two.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    return ASYMMETRIC_CLASSIFIERS if parse_rule(rule).is_asymmetric else CLASSIFIERS
 
 
 def decides(what: str | None, default: Any) -> Any:
@@ -47,7 +70,9 @@ class Settings:
         template: prompt to use instead of the task's, in LM-BFF's notation.
         label_words: label words to use instead of the task's, in label order.
         train_limit, dev_limit, test_limit: at most so many examples of a split.
-        solvers: classifiers to solve on every kernel; the first one judges.
+        rule: update rule of the kernels, in its one-line form.
+        solvers: classifiers to solve on every kernel, names of `subkern.solvers.SOLVERS` that
+            learn from the rule's kernels; the first one judges. None takes `solvers_for` the rule.
         tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
             them, or for ``each`` kernel by itself.
         confidence: of all intervals.
@@ -78,7 +103,8 @@ class Settings:
     train_limit: int | None = None
     dev_limit: int | None = None
     test_limit: int | None = None
-    solvers: tuple[str, ...] = CLASSIFIERS
+    rule: str = "sgd"
+    solvers: tuple[str, ...] | None = None
     tuning: str = "full"
     confidence: float = 0.95
     resamples: int = 500
@@ -91,15 +117,31 @@ class Settings:
             self.keep(name, str(getattr(self, name)))
         if self.label_words is not None:
             self.keep("label_words", tuple(self.label_words))
-        for name in ("data_seeds", "solvers"):
-            self.keep(name, distinct(name, getattr(self, name)))
+        self.keep("data_seeds", distinct("data_seeds", self.data_seeds))
         for name, choices in _CHOICES.items():
             one_of(name, getattr(self, name), choices)
-        for solver in self.solvers:
-            one_of("solvers", solver, tuple(SOLVERS))
+        usual = solvers_for(self.rule)
+        self.keep("solvers", distinct("solvers", usual if self.solvers is None else self.solvers))
+        self._check_solvers()
         self.positive("shots", "resamples", "train_limit", "dev_limit", "test_limit")
         if not 0 < self.confidence < 1:
             raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """The solvers, chosen."""
+        return self.solvers or solvers_for(self.rule)
+
+    def _check_solvers(self) -> None:
+        """Raise `UserError` unless every solver exists and learns from kernels of the rule."""
+        usual = solvers_for(self.rule)
+        for solver in self.classifiers:
+            one_of("solvers", solver, tuple(dict.fromkeys([*usual, *SOLVERS])))
+            if usual == ASYMMETRIC_CLASSIFIERS and SOLVERS[solver].requires_symmetric:
+                raise UserError(
+                    f"solver {solver} needs a symmetric kernel, rule {self.rule} gives another: use"
+                    f" {', '.join(usual)}"
+                )
 
     def keep(self, name: str, value: Any) -> None:
         """Set a field of this frozen object while it is made."""

@@ -5,7 +5,7 @@ A study says what it computes and what it draws; :func:`carry_out` does the rest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from analyses.lora_classifiers import Split
 from analyses.lora_inputs import Inputs
 from analyses.report import Page, png, render
 from analyses.results import FIGURE_FOLDER, REPORT, Results, RunDirectory, replacing
@@ -25,10 +26,13 @@ from subkern.kernel import Kernel
 from subkern.loading import load_model
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
+from subkern.running import Running
+from subkern.tiles import Progress
 
 __all__ = [
     "Drawing",
     "Outcome",
+    "Part",
     "Workplace",
     "carry_out",
     "describe",
@@ -37,6 +41,7 @@ __all__ = [
     "environment_since",
     "load",
     "metric_of",
+    "parts",
 ]
 
 
@@ -69,6 +74,25 @@ class Workplace:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a study computes of one data seed.
+
+    Attributes:
+        seed: the data seed.
+        train: the examples on the left of its kernels.
+        every: train, dev and test, those on the right.
+        split: which ids are which.
+        running: how to compute, with a checkpoint folder of its own.
+    """
+
+    seed: int
+    train: list[EncodedExample]
+    every: list[EncodedExample]
+    split: Split
+    running: Running
+
+
+@dataclass(frozen=True)
 class Drawing:
     """What is drawn from results: figures by name, and the report page from them."""
 
@@ -85,7 +109,7 @@ def carry_out(
     compute: Callable[[LogitModel, Workplace], Results],
     drawing: Drawing,
     overwrite: bool,
-    command: str,
+    command: str | None,
 ) -> Outcome:
     """Compute a study in its run directory, or go on with it, or find it done.
 
@@ -98,11 +122,13 @@ def carry_out(
         compute: computes the numbers with this model.
         drawing: what is drawn from them.
         overwrite: replace a run of other settings.
-        command: what the report says makes it again.
+        command: what the report says makes it again; the call of the study's ``analyze`` if None.
 
     Raises:
         UserError: anything the user can put right; a new directory is then left out.
     """
+    call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}"
+    command = command or f"analyses.{directory.analysis}.analyze({call})"
     state = directory.state(overwrite=overwrite)
     if state == "done" and directory.is_current and _is_drawn(directory.path, drawing.figures):
         return Outcome(Results.load(directory.path), directory.path / REPORT, up_to_date=True)
@@ -117,7 +143,7 @@ def carry_out(
             found = compute(model, Workplace(directory.kernels, directory.checkpoint))
         except UserError:
             if state == "new":
-                directory.clear()
+                directory.clear()  # some settings are refused only when the model has been seen
             raise
         results = directory.finish(found.table, found.environment)
     return Outcome(results, draw(results, directory.path, drawing), up_to_date=state == "done")
@@ -196,6 +222,26 @@ def encode(
     if model.prompt is None:
         raise ValueError("the model was loaded without a task, so it has no prompt")
     return {name: model.prompt.encode_all(examples) for name, examples in splits.items()}
+
+
+def parts(
+    config: Settings,
+    inputs: Inputs,
+    model: LogitModel,
+    place: Workplace,
+    progress: Progress | None,
+) -> Iterator[Part]:
+    """Yield the examples of every data seed as the model reads them, and how to compute on them."""
+    for seed, splits in inputs.splits.items():
+        encoded = encode(model, splits)
+        folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
+        yield Part(
+            seed,
+            encoded["train"],
+            [*encoded["train"], *encoded["dev"], *encoded["test"]],
+            Split(**{name: [each.id for each in found] for name, found in encoded.items()}),
+            Running(config.batch_size, config.memory, progress, folder),
+        )
 
 
 def metric_of(inputs: Inputs) -> Score:

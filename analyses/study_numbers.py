@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
 from analyses.results import Results
 

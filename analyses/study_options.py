@@ -1,17 +1,33 @@
-"""Option types of commands that run a study, and the settings that their options make."""
+"""Options of commands that run a study, the settings that they make, and what is printed."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import click
 
-from analyses.options import Numbers
+from analyses.options import DATA, HEAD, OVERWRITE, PATH, READING, RUNNING, Numbers, options
 from subkern.errors import UserError
 
-__all__ = ["NumbersOrNone", "Words", "settings_of"]
+if TYPE_CHECKING:
+    from analyses.study import Outcome
+
+__all__ = [
+    "ADAPTER_SEEDS",
+    "ASKED",
+    "COMPUTING",
+    "RUN_DIRECTORY",
+    "NumbersOrNone",
+    "Words",
+    "print_outcome",
+    "run_study",
+    "settings_of",
+]
 
 
 class Stored(Protocol):
@@ -53,6 +69,41 @@ class Words(click.ParamType[Any]):
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
+ASKED = options(
+    click.option("--config", type=PATH, help="YAML of settings; options given here win."),
+    click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm."),
+    click.option("--task", help="Task name, or path of a task file."),
+    DATA,
+    click.option(
+        "--seed",
+        "data_seeds",
+        type=Numbers(),
+        default="13",
+        show_default=True,
+        help="Seed(s) of the k-shot splits, with commas.",
+    ),
+)
+ADAPTER_SEEDS = click.option(
+    "--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A."
+)
+COMPUTING = options(
+    click.option("--logits", default="auto", show_default=True, help="all | binary | auto."),
+    HEAD,
+    click.option("--template", help="Prompt in LM-BFF's notation instead of the task's."),
+    click.option(
+        "--label-words", type=Words(), help="Label words instead of the task's, with commas."
+    ),
+    READING,
+    RUNNING,
+    click.option("--train-limit", type=int),
+    click.option("--dev-limit", type=int),
+    click.option("--test-limit", type=int, help="At most so many examples of a split."),
+)
+RUN_DIRECTORY = options(
+    click.option("--out", type=PATH, required=True, help="Run directory."), OVERWRITE
+)
+
+
 def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any]) -> Chosen:
     """Return a study's settings: a file's, and over them the options given on the command line.
 
@@ -70,3 +121,28 @@ def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
     return kind.from_dict(values)
+
+
+def run_study(study: ModuleType, settings: Stored, out: Path, *, overwrite: bool) -> Outcome:
+    """Run the study of a module such as `analyses.lora` in a directory, with a progress bar."""
+    from analyses.terminal import ProgressBar
+
+    command = shlex.join(["subkern", *sys.argv[1:]])
+    with ProgressBar("kernel entries") as report:
+        found: Outcome = study.analyze(
+            settings, out, overwrite=overwrite, progress=report, command=command
+        )
+    return found
+
+
+def print_outcome(study: ModuleType, found: Outcome) -> None:
+    """Print the summary of a study and where its report is."""
+    from rich.console import Console
+
+    from analyses.terminal import WIDTH
+
+    console = Console(width=min(WIDTH, Console().width), highlight=False)
+    console.print(study.summary(found.results))
+    if found.up_to_date:
+        click.echo("up to date: nothing was computed")
+    click.echo(f"report: {found.report}")

@@ -18,7 +18,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses import distortion, lora_classifiers, study, subspace_kernels, subspace_measure
-from analyses.lora_classifiers import Split
 from analyses.lora_inputs import Inputs, identity, load_inputs
 from analyses.results import Results, RunDirectory
 from analyses.study import Drawing, Outcome, Workplace
@@ -31,7 +30,6 @@ from analyses.subspace_report import page, summary
 from analyses.subspace_table import tidy
 from analyses.subspace_text import sentence
 from subkern.models import LogitModel
-from subkern.running import Running
 from subkern.tiles import Progress
 
 __all__ = ["Config", "Outcome", "analyze", "caveats", "plot", "run", "sentence", "summary"]
@@ -79,8 +77,7 @@ def analyze(
         ),
         drawing=Drawing(figures(config.rule), page),
         overwrite=overwrite,
-        command=command
-        or f"analyses.subspace.analyze(Config(**{config.as_dict()!r}), {str(out)!r})",
+        command=command,
     )
 
 
@@ -110,17 +107,12 @@ def _compute(
     """Compute and measure the kernels of every data seed."""
     started = datetime.now(UTC)
     rows: list[dict[str, Any]] = []
-    for seed, splits in inputs.splits.items():
-        encoded = study.encode(model, splits)
-        folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
-        running = Running(config.batch_size, config.memory, progress, folder)
-        right = [*encoded["train"], *encoded["dev"], *encoded["test"]]
-        sweep = compute_sweep(config, model, encoded["train"], right, methods, running)
+    for part in study.parts(config, inputs, model, place, progress):
+        sweep = compute_sweep(config, model, part.train, part.every, methods, part.running)
         for member in (sweep.full, *sweep.others):
             if member.family != "random":  # thousands of files, and their seeds make them again
-                place.kernels[f"{seed}/{member.name}"] = member.kernel
-        split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
-        rows += measure(sweep, split, study.metric_of(inputs), config, data_seed=seed)
+                place.kernels[f"{part.seed}/{member.name}"] = member.kernel
+        rows += measure(sweep, part.split, study.metric_of(inputs), config, data_seed=part.seed)
     return Results(
         analysis=NAME,
         config=config.as_dict(),

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from analyses.options import (
-    AS_JSON,
-    DATA,
-    HEAD,
-    OVERWRITE,
-    PATH,
-    READING,
-    RUNNING,
-    Numbers,
+from analyses.options import AS_JSON, Numbers
+from analyses.study_options import (
+    ADAPTER_SEEDS,
+    ASKED,
+    COMPUTING,
+    RUN_DIRECTORY,
+    NumbersOrNone,
+    Words,
+    print_outcome,
+    run_study,
+    settings_of,
 )
-from analyses.study_options import NumbersOrNone, Words, settings_of
 
 __all__ = ["analyze_subspace"]
 
 
 @click.command("subspace")
-@click.option("--config", type=PATH, help="YAML of settings; options given here win.")
-@click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm.")
-@click.option("--task", help="Task name, or path of a task file.")
-@DATA
-@click.option(
-    "--seed",
-    "data_seeds",
-    type=Numbers(),
-    default="13",
-    show_default=True,
-    help="Seed(s) of the k-shot splits, with commas.",
-)
+@ASKED
 @click.option(
     "--dims",
     type=Numbers(),
@@ -64,7 +52,7 @@ __all__ = ["analyze_subspace"]
     show_default=True,
     help="LoRA ranks, or none.",
 )
-@click.option("--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A.")
+@ADAPTER_SEEDS
 @click.option(
     "--targets",
     default="all-linear",
@@ -83,22 +71,13 @@ __all__ = ["analyze_subspace"]
 )
 @click.option("--solvers", type=Words(), help="Classifiers; the first judges.")
 @click.option("--tuning", default="full", show_default=True, help="full | each kernel by itself.")
-@click.option("--logits", default="auto", show_default=True, help="all | binary | auto.")
-@HEAD
-@click.option("--template", help="Prompt in LM-BFF's notation instead of the task's.")
-@click.option("--label-words", type=Words(), help="Label words instead of the task's, with commas.")
-@READING
-@RUNNING
-@click.option("--train-limit", type=int)
-@click.option("--dev-limit", type=int)
-@click.option("--test-limit", type=int, help="At most so many examples of a split.")
+@COMPUTING
 @click.option("--share", default=0.9, show_default=True, help="Of full's score, to be reached.")
 @click.option("--min-cka", default=0.9, show_default=True, help="At which a kernel is preserved.")
 @click.option(
     "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions, likewise."
 )
-@click.option("--out", type=PATH, required=True, help="Run directory.")
-@OVERWRITE
+@RUN_DIRECTORY
 @AS_JSON
 def analyze_subspace(
     config: Path | None, out: Path, overwrite: bool, as_json: bool, **asked: Any
@@ -108,26 +87,15 @@ def analyze_subspace(
     Writes tables, figures and report.html to the run directory. The same command again continues
     an interrupted run, or says "up to date".
     """
-    from rich.console import Console
-
     from analyses import subspace
     from analyses.subspace_json import as_json as answer
-    from analyses.terminal import WIDTH, ProgressBar
     from subkern.subspace_text import parse_targets
 
     asked["targets"] = parse_targets(asked["targets"])
     asked["methods"] = () if asked["methods"] == ("none",) else asked["methods"] or None
     settings = settings_of(subspace.Config, config, asked)
-    command = shlex.join(["subkern", *sys.argv[1:]])
-    with ProgressBar("kernel entries") as report:
-        found = subspace.analyze(
-            settings, out, overwrite=overwrite, progress=report, command=command
-        )
+    found = run_study(subspace, settings, out, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps({**answer(found.results), "report": str(found.report)}, indent=2))
-        return
-    console = Console(width=min(WIDTH, Console().width), highlight=False)
-    console.print(subspace.summary(found.results))
-    if found.up_to_date:
-        click.echo("up to date: nothing was computed")
-    click.echo(f"report: {found.report}")
+    else:
+        print_outcome(subspace, found)

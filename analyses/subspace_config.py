@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analyses.settings import CLASSIFIERS, Settings, decides, distinct, one_of, share
+from analyses.settings import Settings, decides, distinct, one_of, share
 from subkern.errors import UserError
-from subkern.rules import parse_rule
-from subkern.solvers import SOLVERS
 from subkern.subspace_text import parse_subspace
 
-__all__ = ["ASYMMETRIC_CLASSIFIERS", "DEFAULT_METHODS", "DENSE", "KINDS", "Config"]
+__all__ = ["DEFAULT_METHODS", "DENSE", "KINDS", "Config"]
 
 KINDS = ("srht", "count_sketch", "very_sparse", "gaussian", "rademacher", "sparse")
 DENSE = ("gaussian", "rademacher", "sparse")
 """Kinds whose cost grows with the dimension: an entry of P for each parameter and dimension."""
 
-ASYMMETRIC_CLASSIFIERS = ("asym", "asym-ridge", "row-logistic")
-"""In place of `CLASSIFIERS` where a rule makes the kernel asymmetric."""
 DEFAULT_METHODS = ("bias", "norm", "ia3")
 """Tried where no methods are named; a model that cannot take one goes without it, and says so."""
 
@@ -30,7 +26,6 @@ class Config(Settings):
     """What to analyse; the settings that all studies share are those of `Settings`.
 
     Attributes:
-        rule: update rule of the kernels, in its one-line form.
         dims: dimensions of the random subspaces.
         kinds: kinds of random projection; the first one gives the answer.
         max_dense: the `DENSE` kinds are tried up to this dimension only.
@@ -40,7 +35,6 @@ class Config(Settings):
         ranks: LoRA ranks; none for no LoRA.
         adapter_seeds: seeds of LoRA's A.
         targets: what LoRA adapts, as `subkern.lora.Lora` takes it.
-        solvers: as in `Settings`; under an asymmetric rule `ASYMMETRIC_CLASSIFIERS` by default.
         methods: other methods, each in its one-line form (``bias``, ``ia3``); None tries
             `DEFAULT_METHODS`.
         share: of the full kernel's test score, and of its gain, that a dimension must reach.
@@ -50,7 +44,6 @@ class Config(Settings):
 
     counted: ClassVar[tuple[str, ...]] = ("projection_seeds", "adapter_seeds")
 
-    rule: str = "sgd"
     dims: tuple[int, ...] = _DIMS
     kinds: tuple[str, ...] = KINDS
     max_dense: int = 64
@@ -81,8 +74,6 @@ class Config(Settings):
             one_of("kinds", kind, KINDS)
         for name in ("share", "min_cka", "min_agreement"):
             share(name, getattr(self, name))
-        if parse_rule(self.rule).is_asymmetric:
-            self._take_asymmetric()
         if len(self.dims) < 2:
             raise UserError(f"dims holds {self.dims[0]} only: give at least two to see a trend")
         for kind in self.kinds:
@@ -95,18 +86,3 @@ class Config(Settings):
     def dims_of(self, kind: str) -> tuple[int, ...]:
         """The dimensions in which a kind of projection is tried, ascending."""
         return tuple(d for d in self.dims if kind not in DENSE or d <= self.max_dense)
-
-    def _take_asymmetric(self) -> None:
-        """Replace the default classifiers by ones that take asymmetric kernels.
-
-        Raises:
-            UserError: others were asked for.
-        """
-        if self.solvers == CLASSIFIERS:
-            self.keep("solvers", ASYMMETRIC_CLASSIFIERS)
-        for solver in self.solvers:
-            if SOLVERS[solver].requires_symmetric:
-                raise UserError(
-                    f"solver {solver} needs a symmetric kernel, rule {self.rule} gives another: use"
-                    f" {', '.join(ASYMMETRIC_CLASSIFIERS)}"
-                )

@@ -128,7 +128,7 @@ def _scores(sweep: Sweep, split: Split, metric: Score, config: Config) -> Iterat
     ):
         reach = _interval(SCORES[metric], config, labels, guess)
         yield row(SCORES[metric](labels, guess), reach, kernel=name, **test)
-    for solver in config.solvers:
+    for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
         reference = predict(full, split, solver, shared)
         reach = _interval(SCORES[metric], config, labels, reference)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.pooling import Pooled, pool_values
 from analyses.results import Results
 from analyses.study_numbers import (

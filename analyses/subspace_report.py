@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -15,6 +14,7 @@ from analyses import subspace_tables as tables
 from analyses.report import Image, Page
 from analyses.results import Results
 from analyses.study_numbers import model_name
+from analyses.study_report import TUNING, cost_table, flat, settings
 from analyses.subspace_captions import captions
 from analyses.subspace_caveats import caveats
 from analyses.subspace_dimension import needed
@@ -38,11 +38,6 @@ from analyses.subspace_verdict import calibrate, fewest
 from analyses.subspace_words import intervals, question, size
 
 __all__ = ["page", "summary"]
-
-_TUNING = {
-    "full": "for the full kernel, then used for all, so that nothing but the kernel differs",
-    "each": "for each kernel by itself",
-}
 
 
 def summary(results: Results) -> Group:
@@ -103,10 +98,10 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
         reading=_reading(results),
         images=[Image(name, words[name], picture) for name, picture in pictures.items()],
         tables=found,
-        cost=[tables.cost_table(results)],
-        settings=_settings(results),
+        cost=[cost_table(results)],
+        settings=settings(results),
         command=results.command,
-        environment=_flat(results.environment),
+        environment=flat(results.environment),
     )
 
 
@@ -153,28 +148,9 @@ def _reading(results: Results) -> list[str]:
         f"Classifiers are solved on the {sizes['train']} training examples; they measure"
         " regularisation in units of each kernel's mean eigenvalue, so that all kernels are on one"
         f" scale. The {sizes['dev']} dev examples choose it and the scale of the initial logits"
-        f" {_TUNING[config['tuning']]}. Scores are of the {tested(results)} test examples. The"
+        f" {TUNING[config['tuning']]}. Scores are of the {tested(results)} test examples. The"
         f" {config['solvers'][0]} classifier in {kinds(results)[0].name} subspaces gives the"
         " answer; the others are a cross-check.",
         f"Bands and brackets are {intervals(results)}; those of the dimension needed are"
         " percentile bootstraps over the same seeds.",
     ]
-
-
-def _settings(results: Results) -> dict[str, str]:
-    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    flat = {**_flat(results.config), **_flat(results.inputs, "resolved ")}
-    return {name: text for name, text in flat.items() if not name.endswith("digest")}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        elif isinstance(item, list | tuple):
-            flat[prefix + key] = ", ".join(map(str, item))
-        elif item is not None:
-            flat[prefix + key] = str(item)
-    return flat

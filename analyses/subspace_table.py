@@ -24,42 +24,21 @@ column                    meaning
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import pandas as pd
+from analyses.long_table import LongTable
 
 __all__ = ["COLUMNS", "row", "tidy"]
 
-COLUMNS = {
-    "data_seed": "Int64",
-    "seed": "Int64",
-    "kernel": "string",
-    "method": "string",
-    "parameters": "Int64",
-    "solver": "string",
-    "split": "string",
-    "metric": "string",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-}
-
-
-def row(
-    value: float, interval: tuple[float, float] | None = None, **cell: int | str | None
-) -> dict[str, Any]:
-    """Return one row; what ``cell`` leaves out is missing.
-
-    Raises:
-        TypeError: ``cell`` names a column that is not there.
-    """
-    if unknown := cell.keys() - COLUMNS.keys():
-        raise TypeError(f"the table has no columns {sorted(unknown)}")
-    low, high = interval or (float("nan"), float("nan"))
-    return {**dict.fromkeys(COLUMNS), **cell, "value": value, "low": low, "high": high}
-
-
-def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return the rows as a table with the columns and types of ``COLUMNS``."""
-    return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
+_TABLE = LongTable(
+    {
+        "data_seed": "Int64",
+        "seed": "Int64",
+        "kernel": "string",
+        "method": "string",
+        "parameters": "Int64",
+        "solver": "string",
+        "split": "string",
+        "metric": "string",
+    }
+)
+COLUMNS = _TABLE.columns
+row, tidy = _TABLE.row, _TABLE.tidy

@@ -12,7 +12,6 @@ from analyses.subspace_measure import AGREEMENT
 from analyses.subspace_numbers import (
     Family,
     agreement,
-    cost,
     distortion,
     full_score,
     kinds,
@@ -27,9 +26,7 @@ from analyses.subspace_numbers import (
 from analyses.subspace_verdict import as_dimension, calibrate, fewest
 from analyses.subspace_words import (
     NONE,
-    number_between,
     ratio,
-    share_between,
     size,
     sizes,
 )
@@ -37,7 +34,6 @@ from subkern.agreement import METRICS
 
 __all__ = [
     "agreement_table",
-    "cost_table",
     "dimension_table",
     "distortion_table",
     "fewest_table",
@@ -99,9 +95,9 @@ def methods_table(results: Results) -> Table:
         for family in [*lora(results), *methods(results), kinds(results)[0]]
         for size_ in agreement(results, family)
     ]
-    score = share_between(full_score(results))
+    score = fmt.share_between(full_score(results))
     rows.append(["full", fmt.count(whole), fmt.percent(1.0, 0), "1.000", NONE, score, NONE])
-    zero = share_between(zero_shot(results))
+    zero = fmt.share_between(zero_shot(results))
     rows.append(["zero-shot", "0", fmt.percent(0.0, 0), NONE, NONE, zero, NONE])
     return Table(
         "All methods",
@@ -124,9 +120,9 @@ def _method_row(results: Results, family: Family, trained: int, whole: int) -> l
         family.name,
         fmt.count(trained),
         fmt.percent(trained / whole, 4),
-        number_between(cka, (-1.0, 1.0)),
-        share_between(same_predictions(results, family)[trained]),
-        share_between(scores(results, family)[trained]),
+        fmt.number_between(cka, (-1.0, 1.0)),
+        fmt.share_between(same_predictions(results, family)[trained]),
+        fmt.share_between(scores(results, family)[trained]),
         worth,
     ]
 
@@ -196,7 +192,7 @@ def agreement_table(results: Results) -> Table:
         [
             METRICS[name].title,
             *(
-                number_between(value, (METRICS[name].low, METRICS[name].high))
+                fmt.number_between(value, (METRICS[name].low, METRICS[name].high))
                 for value in curve.values()
             ),
         ]
@@ -208,28 +204,3 @@ def agreement_table(results: Results) -> Table:
         ["metric", *(fmt.count(dim) for dim in curves["cka"])],
         rows,
     )
-
-
-def cost_table(results: Results) -> Table:
-    """Return what computing the kernels took, a column a data seed."""
-    by_seed = {int(seed): cost(results, int(seed)) for seed in results.config["data_seeds"]}
-    names = list(dict.fromkeys(name for costs in by_seed.values() for name in costs))
-    rows = [
-        [
-            name.replace("_", " "),
-            *(_cost(name, costs.get(name, math.nan)) for costs in by_seed.values()),
-        ]
-        for name in names
-    ]
-    return Table("Computing the kernels", "", ["", *(f"data seed {s}" for s in by_seed)], rows)
-
-
-def _cost(name: str, value: float) -> str:
-    """Return a cost in the unit that its name ends with."""
-    if math.isnan(value):
-        return NONE
-    if name.endswith("seconds"):
-        return fmt.duration(value)
-    if name.endswith("bytes"):
-        return fmt.size(value)
-    return fmt.count(value) if value < 1e9 else f"{value:.3g}"

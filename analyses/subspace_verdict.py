@@ -9,7 +9,7 @@ from math import inf, isnan
 
 import numpy as np
 
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.results import Results
 from analyses.subspace_dimension import crossing
 from analyses.subspace_numbers import (

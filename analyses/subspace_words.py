@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from analyses import formatting as fmt
-from analyses.pooling import Pooled
 from analyses.results import Results
 from analyses.study_numbers import model_name
 from analyses.subspace_dimension import Needed
@@ -15,10 +14,8 @@ __all__ = [
     "NONE",
     "between",
     "intervals",
-    "number_between",
     "question",
     "ratio",
-    "share_between",
     "size",
     "sizes",
 ]
@@ -73,22 +70,6 @@ def sizes(found: Needed) -> str:
     if found.size <= found.first:
         text += " or fewer"
     return text if math.isnan(found.low) else f"{text} ({between(found)})"
-
-
-def share_between(value: Pooled) -> str:
-    """Return a share in per cent with its interval, cut to what a share can be."""
-    if math.isnan(value.low):
-        return fmt.percent(value.mean)
-    low, high = max(value.low, 0.0), min(value.high, 1.0)
-    return f"{fmt.percent(value.mean)} ({fmt.points(low)} to {fmt.points(high)})"
-
-
-def number_between(value: Pooled, bounds: tuple[float, float] = (-math.inf, math.inf)) -> str:
-    """Return a number with its interval, cut to what it can be."""
-    if math.isnan(value.low):
-        return fmt.decimal(value.mean)
-    low, high = max(value.low, bounds[0]), min(value.high, bounds[1])
-    return f"{fmt.decimal(value.mean)} ({fmt.decimal(low)} to {fmt.decimal(high)})"
 
 
 def ratio(found: Calibration) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,7 @@ class FineTuned:
         _write_tensors(root / ADAPTER, self.adapter)
         with replacing(root / TRAJECTORY) as part:
             np.savez_compressed(part, allow_pickle=False, **self._arrays())
-        numbers = {"best_step": self.best_step, "scores": self.scores, "seconds": self.seconds}
-        write_json(root / RESULT, {**numbers, "has_shift": bool(self.shift)})
+        write_result(root, self)
 
     @classmethod
     def load(cls, folder: str | Path) -> FineTuned:
@@ -128,14 +127,15 @@ class FineTuned:
     def _read(cls, root: Path, settings: Mapping[str, Any], result: Mapping[str, Any]) -> FineTuned:
         with np.load(root / TRAJECTORY, allow_pickle=False) as stored:
             arrays = dict(stored)
+        has_shift = result["has_shift"]
         shifts: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _read_tensors(root / KEPT).items():
+        for name, tensor in _read_tensors(root / KEPT).items() if has_shift else ():
             step, _, coordinate = name.partition("/")
             shifts.setdefault(int(step), {})[coordinate] = tensor
         return cls(
             settings=settings,
             best_step=result["best_step"],
-            shift=load_file(root / SHIFT) if result["has_shift"] else {},
+            shift=load_file(root / SHIFT) if has_shift else {},
             scores=result["scores"],
             steps=arrays["steps"],
             logits=_group(arrays, "logits"),
@@ -145,13 +145,9 @@ class FineTuned:
             losses=arrays["losses"],
             looks=arrays["looks"],
             shifts=shifts,
-            adapter=_read_tensors(root / ADAPTER),
+            adapter=_read_tensors(root / ADAPTER) if has_shift else {},
             seconds=result["seconds"],
         )
-
-    def without_shift(self) -> FineTuned:
-        """The run without what moved: a point of a grid that is not the best."""
-        return replace(self, shift={}, adapter={}, shifts={})
 
     def _arrays(self) -> Arrays:
         named = {"steps": self.steps, "losses": self.losses, "looks": self.looks}
@@ -196,6 +192,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(normalize(value), indent=2) + "\n", encoding="utf-8")
+
+
+def write_result(root: Path, found: FineTuned) -> None:
+    """Write ``result.json``: the run is finished, and whether the folder holds what moved."""
+    numbers = {"best_step": found.best_step, "scores": found.scores, "seconds": found.seconds}
+    write_json(root / RESULT, {**numbers, "has_shift": bool(found.shift)})
 
 
 def write_settings(root: Path, settings: Mapping[str, Any]) -> None:

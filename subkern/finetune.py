@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from subkern.trajectory import Recorder, Splits, Trajectory, labels_of, logits_o
 from subkern.tunable import Tunable
 from subkern.weights import weights_digest
 
-__all__ = ["Diverged", "FineTuned", "Training", "finetune", "run_settings"]
+__all__ = ["Diverged", "FineTuned", "Training", "add_splits", "finetune", "run_settings"]
 
 
 def finetune(
@@ -88,6 +89,36 @@ def finetune(
     if folder is not None:
         folder.finish(found)
     return found
+
+
+def add_splits(
+    model: LogitModel,
+    found: FineTuned,
+    splits: Splits,
+    *,
+    subspace: Subspace | str,
+    metric: Score = "accuracy",
+) -> FineTuned:
+    """The run `found`, scored on `splits` too, at its start and at its best step."""
+    new = {name: examples for name, examples in splits.items() if name not in found.scores}
+    if not new:
+        return found
+    tunable = Tunable(model, as_subspace(subspace))
+    start = {name: logits_of(tunable, examples) for name, examples in new.items()}
+    tunable.move(found.shift)
+    best = {name: logits_of(tunable, examples) for name, examples in new.items()}
+    labels = {name: labels_of(examples) for name, examples in new.items()}
+    scores = {name: score(best[name], labels[name], metric) for name in new}
+    known = {name: fingerprint_examples(examples) for name, examples in new.items()}
+    examples = {**found.settings["examples"], **known}
+    return replace(
+        found,
+        settings={**found.settings, "examples": examples},
+        scores={**found.scores, **scores},
+        start_logits={**found.start_logits, **start},
+        best_logits={**found.best_logits, **best},
+        labels={**found.labels, **labels},
+    )
 
 
 def run_settings(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from subkern.fine_tuned import (
     TRAJECTORY,
     FineTuned,
     write_json,
+    write_result,
     write_settings,
     write_tensors,
 )
@@ -36,7 +38,7 @@ from subkern.training import Diverged
 from subkern.trajectory import Trajectory
 from subkern.tunable import Tunable
 
-__all__ = ["TrainingFolder"]
+__all__ = ["TrainingFolder", "claim"]
 
 CHECKPOINT = "checkpoint.safetensors"
 # In the order they are removed: without its result a run is unfinished.
@@ -66,17 +68,7 @@ class TrainingFolder:
     ) -> None:
         self.path, self.settings, self.every = Path(path), settings, every
         self._saved_at = time.monotonic()
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"'{self.path}' is a file: give a folder")
-        if not (self.path / SETTINGS).exists():
-            if self.path.exists() and _others(self.path):
-                raise UserError(f"'{self.path}' is not empty and holds no run: give another folder")
-        elif changes := differences(settings, _stored_settings(self.path)):
-            if not overwrite:
-                raise UserError(
-                    f"'{self.path}' holds a run of other settings ({summary(changes)}):"
-                    " overwrite it, or give another folder"
-                )
+        if claim(self.path, settings, overwrite=overwrite):
             self.clear()
         write_settings(self.path, settings)
 
@@ -93,6 +85,14 @@ class TrainingFolder:
         """Keep the run and drop its checkpoint."""
         found.save(self.path)
         (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+    def drop_shift(self, found: FineTuned) -> FineTuned:
+        """Remove what moved and keep the rest: of a point of a grid that is not the best."""
+        if found.shift:
+            write_result(self.path, replace(found, shift={}))  # first: it says what is there
+        for name in (SHIFT, KEPT, ADAPTER):
+            (self.path / name).unlink(missing_ok=True)
+        return replace(found, shift={}, shifts={}, adapter={})
 
     def diverged(self, error: Diverged) -> None:
         """Keep that the run diverged."""
@@ -139,6 +139,27 @@ class TrainingFolder:
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise UserError(f"'{path}' is damaged ({error}): remove it") from error
         return state["step"], state["seconds"], recorded
+
+
+def claim(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Whether the folder holds a run of other settings, which is to be replaced.
+
+    Raises:
+        UserError: it does and must not be (the fields are named), or it holds other files.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"'{path}' is a file: give a folder")
+    if not (path / SETTINGS).exists():
+        if path.exists() and _others(path):
+            raise UserError(f"'{path}' is not empty and holds no run: give another folder")
+        return False
+    changes = differences(settings, _stored_settings(path))
+    if changes and not overwrite:
+        raise UserError(
+            f"'{path}' holds a run of other settings ({summary(changes)}):"
+            " overwrite it, or give another folder"
+        )
+    return bool(changes)
 
 
 def _others(path: Path) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,22 +14,32 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from rich.console import Console
 from scipy import stats
 
 import fake_lora
-from analyses import lora, lora_inputs, style
+from analyses import lora, lora_inputs, study, style
+from analyses.long_table import cells
 from analyses.lora_captions import captions, contrast, effective_directions
+from analyses.lora_classifiers import Split, tune
 from analyses.lora_config import Config
 from analyses.lora_figures import heatmap, spectrum
 from analyses.lora_numbers import full_score, same_predictions, scores, zero_shot
 from analyses.lora_report import page, summary
-from analyses.lora_table import COLUMNS, cells, row, tidy
+from analyses.lora_table import COLUMNS, row, tidy
 from analyses.lora_text import caveats, sentence
 from analyses.lora_verdict import recommend
 from analyses.pooling import pool
 from analyses.results import Results
-from browser import chromium
+from analyses.study_report import cost_table
+from study_checks import (
+    check_goes_on,
+    check_in_browser,
+    check_leaves_nothing,
+    check_redrawn,
+    check_summary,
+    check_up_to_date,
+    check_written,
+)
 from subkern.agreement import METRICS, cka
 from subkern.data import Example
 from subkern.errors import UserError
@@ -57,7 +65,7 @@ def load_examples(
 def _made_up() -> Iterator[None]:
     """Put made-up examples, model and sweep in place of the real ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lora, "load_model", fake_lora.load_model)
+        patch.setattr(study, "load_model", fake_lora.load_model)
         patch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
         patch.setattr(lora, "resolve_sets", lambda *_: None)
         patch.setattr(lora, "resolve", fake_lora.resolve)
@@ -115,9 +123,9 @@ def test_the_numbers_are_those_of_the_library(results: Results) -> None:
     here: dict[str, Any] = {"adapter_seed": 2, "rank": 4, "reference": "full"}
     value = cells(results.table, metric="cka", **here)["value"].item()
     assert value == cka(full.select(right=train), other.select(right=train))
-    tuned = lora.lora_classifiers.tune(
+    tuned = tune(
         full,
-        lora.Split(train, [each for each in full.right_ids if each.startswith("dev")], test),
+        Split(train, [each for each in full.right_ids if each.startswith("dev")], test),
         "ridge",
         "accuracy",
     )
@@ -167,38 +175,21 @@ def test_data_seeds_are_separate_studies(results: Results) -> None:
 
 
 def test_analyze_writes_everything(finished: lora.Outcome) -> None:
-    out = finished.report.parent
-    assert not finished.up_to_date
-    assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
-    }  # fmt: skip
-    names = {f"{name}.{kind}" for name in captions(finished.results) for kind in ("png", "pdf")}
-    assert {path.name for path in (out / "figures").iterdir()} == names
-    assert len(finished.results.kernels) == 2 + 2 * 3
+    check_written(finished, captions(finished.results), kernels=2 + 2 * 3)
 
 
 def test_the_same_command_finds_it_done(
     finished: lora.Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = finished.report.parent
-    monkeypatch.setattr(lora, "load_model", None)
-    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    again = lora.analyze(config(device="cuda", batch_size=3), out)
-    assert again.up_to_date
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    pd.testing.assert_frame_equal(again.results.table, finished.results.table)
+    asked = config(device="cuda", batch_size=3)
+    check_up_to_date(lora.analyze, asked, finished, monkeypatch)
 
 
 def test_figures_are_redrawn_from_saved_results_alone(
     finished: lora.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "copy"
-    shutil.copytree(finished.report.parent, out)
-    monkeypatch.setattr(lora, "load_model", None)
-    (out / "figures" / "kernels.png").unlink()
-    assert lora.analyze(config(), out).up_to_date
-    drawn = (out / "figures" / "kernels.png").read_bytes()
-    assert drawn == (finished.report.parent / "figures" / "kernels.png").read_bytes()
+    check_redrawn(lora.analyze, config(), finished, "kernels", out, monkeypatch)
     assert isinstance(lora.plot(Results.load(out))["spectra"], Figure)
 
 
@@ -218,7 +209,7 @@ def test_another_tolerance_redraws_without_computing(
 ) -> None:
     strict = config(solvers=("ridge",), min_agreement=1.0, max_drop=0.0)
     assert recommend(lora.analyze(strict, tmp_path).results).rank is None
-    monkeypatch.setattr(lora, "load_model", None)
+    monkeypatch.setattr(study, "load_model", None)
     lax = config(solvers=("ridge",), min_agreement=0.0, max_drop=1.0)
     with pytest.raises(UserError, match="min_agreement"):
         lora.analyze(lax, tmp_path)
@@ -229,33 +220,16 @@ def test_another_tolerance_redraws_without_computing(
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders: list[Path] = []
-
-    def interrupted(*_: Any, running: Any, **__: Any) -> None:
-        running.checkpoint.mkdir(parents=True)
-        folders.append(running.checkpoint)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(lora, "sweep_targets", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        lora.analyze(config(), tmp_path)
-    assert folders == [tmp_path / "checkpoint" / "seed-13"]
-    monkeypatch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
-    resumed = lora.analyze(config(), tmp_path)
-    assert not resumed.up_to_date
-    assert not (tmp_path / "checkpoint").exists()
-    pd.testing.assert_frame_equal(resumed.results.table, lora.run(config()).table)
+    place = (lora, "sweep_targets")
+    folder, table = check_goes_on(lora.analyze, config(), tmp_path, place, monkeypatch)
+    assert folder == Path("checkpoint/seed-13")
+    pd.testing.assert_frame_equal(table, lora.run(config()).table)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_bad_input_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise UserError("rank 64 exceeds a layer")
-
-    monkeypatch.setattr(lora, "sweep_targets", refuse)
-    with pytest.raises(UserError, match="rank 64"):
-        lora.analyze(config(), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    asked, place = config(), (lora, "sweep_targets")
+    check_leaves_nothing(lora.analyze, asked, tmp_path / "run", place, monkeypatch)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -546,26 +520,11 @@ def test_captions_hold_the_numbers_they_show(results: Results) -> None:
 @pytest.mark.parametrize("ranks", [(1, 4), (4,)])
 def test_the_summary_fits_80_columns(results: Results, ranks: tuple[int, ...]) -> None:
     shown = results if len(ranks) == 2 else lora.run(config(ranks=ranks, solvers=("ridge",)))
-    console = Console(width=200, file=io.StringIO(), force_terminal=False)
-    table = summary(shown).renderables[0]
-    assert console.measure(table).maximum <= 80  # type: ignore[arg-type]
-    narrow = Console(width=80, file=io.StringIO())
-    narrow.print(summary(shown))
-    text = narrow.file.getvalue()  # type: ignore[attr-defined]
-    assert all(len(line) <= 80 for line in text.splitlines())
-    assert "zero-shot" in text
-    assert " ".join(sentence(shown).split()) in " ".join(text.split())
+    assert "zero-shot" in check_summary(summary(shown), sentence(shown))
 
 
 def test_the_real_report_in_a_browser(finished: lora.Outcome, tmp_path: Path) -> None:
-    with chromium(tmp_path / "profile") as browser:
-        browser.open(finished.report, 390)
-        assert browser.complaints == []
-        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
-        widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
-        assert len(widths) == 4
-        assert min(widths) >= 780
-        assert "subkern x" in browser.evaluate("document.body.innerText")
+    check_in_browser(finished.report, tmp_path / "profile", images=4)
 
 
 def test_the_report_answers_before_it_explains(results: Results) -> None:
@@ -581,3 +540,12 @@ def test_the_report_leaves_out_what_an_asymmetric_kernel_has_not(results: Result
     found = page(replace(results, table=results.table[~spectral]), {})
     kept = len(METRICS) - sum(name.startswith("spectral_epsilon") for name in METRICS)
     assert [len(table.rows) for table in found.tables][2:] == [kept, kept]
+
+
+def test_the_report_says_how_many_entries_counted_as_zero(results: Results) -> None:
+    assert "zero" not in str(cost_table(results))
+    recorded = {"rule": "signgd", "recorded": {"zeroed_entries": 1234}}
+    noted = Kernel(np.eye(2)[:, None, :, None], ["a", "b"], ["a", "b"], provenance=recorded)
+    found = cost_table(replace(results, kernels={**results.kernels, "13/full": noted}), "So.")
+    assert found.rows[-1] == ["entries counted as zero", "1\N{NARROW NO-BREAK SPACE}234"]
+    assert found.note.startswith("So. Entries counted as zero")

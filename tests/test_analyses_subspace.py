@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf, isnan, nan
@@ -16,17 +14,17 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
-from rich.console import Console
 
 import cli
 import fake_lora
 import fake_subspace
 from analyses import distortion, lora_inputs, study, subspace, subspace_kernels
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.results import Results
+from analyses.settings import ASYMMETRIC_CLASSIFIERS
 from analyses.subspace_captions import captions
 from analyses.subspace_caveats import caveats
-from analyses.subspace_config import ASYMMETRIC_CLASSIFIERS, Config
+from analyses.subspace_config import Config
 from analyses.subspace_dimension import crossing, needed
 from analyses.subspace_figures import short
 from analyses.subspace_json import as_json
@@ -44,7 +42,15 @@ from analyses.subspace_report import page, summary
 from analyses.subspace_table import COLUMNS, row, tidy
 from analyses.subspace_text import dimensions, preserved, sentence, theory
 from analyses.subspace_verdict import as_dimension, calibrate, fewest, front
-from browser import chromium
+from study_checks import (
+    check_goes_on,
+    check_in_browser,
+    check_leaves_nothing,
+    check_redrawn,
+    check_summary,
+    check_up_to_date,
+    check_written,
+)
 from subkern.agreement import cka
 from subkern.data import Example
 from subkern.errors import UserError
@@ -183,38 +189,21 @@ def test_a_sign_rule_measures_no_distortions() -> None:
 
 
 def test_analyze_writes_everything(finished: subspace.Outcome) -> None:
-    out = finished.report.parent
-    assert not finished.up_to_date
-    assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
-    }  # fmt: skip
-    names = {f"{name}.{kind}" for name in captions(finished.results) for kind in ("png", "pdf")}
-    assert {path.name for path in (out / "figures").iterdir()} == names
-    assert len(finished.results.kernels) == 1 + 2 * 3 + 2
+    check_written(finished, captions(finished.results), kernels=1 + 2 * 3 + 2)
 
 
 def test_the_same_command_finds_it_done(
     finished: subspace.Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = finished.report.parent
-    monkeypatch.setattr(study, "load_model", None)
-    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    again = subspace.analyze(config(device="cuda", batch_size=3), out)
-    assert again.up_to_date
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    pd.testing.assert_frame_equal(again.results.table, finished.results.table)
+    asked = config(device="cuda", batch_size=3)
+    check_up_to_date(subspace.analyze, asked, finished, monkeypatch)
 
 
 def test_figures_are_redrawn_from_saved_results_alone(
     finished: subspace.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "copy"
-    shutil.copytree(finished.report.parent, out)
-    monkeypatch.setattr(study, "load_model", None)
-    (out / "figures" / "dimension.png").unlink()
-    assert subspace.analyze(config(), out).up_to_date
-    drawn = (out / "figures" / "dimension.png").read_bytes()
-    assert drawn == (finished.report.parent / "figures" / "dimension.png").read_bytes()
+    check_redrawn(subspace.analyze, config(), finished, "dimension", out, monkeypatch)
     assert isinstance(subspace.plot(Results.load(out))["distortion"], Figure)
 
 
@@ -244,37 +233,17 @@ def test_other_settings_are_refused_and_then_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders: list[Path] = []
-
-    def interrupted(*_: Any, running: Any, **__: Any) -> None:
-        running.checkpoint.mkdir(parents=True)
-        folders.append(running.checkpoint)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subspace_kernels, "compute_kernel", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        subspace.analyze(small(), tmp_path)
-    assert folders == [tmp_path / "checkpoint" / "seed-13" / "method-0"]
-    monkeypatch.setattr(subspace_kernels, "compute_kernel", fake_subspace.compute_kernel)
-    resumed = subspace.analyze(small(), tmp_path)
-    assert not resumed.up_to_date
-    assert not (tmp_path / "checkpoint").exists()
-    timed = resumed.results.table["metric"].str.startswith("cost.")
-    fresh = subspace.run(small()).table
-    pd.testing.assert_frame_equal(
-        resumed.results.table[~timed], fresh[~fresh["metric"].str.startswith("cost.")]
-    )
+    place = (subspace_kernels, "compute_kernel")
+    folder, table = check_goes_on(subspace.analyze, small(), tmp_path, place, monkeypatch)
+    assert folder == Path("checkpoint/seed-13/method-0")
+    timed, fresh = table["metric"].str.startswith("cost."), subspace.run(small()).table
+    pd.testing.assert_frame_equal(table[~timed], fresh[~fresh["metric"].str.startswith("cost.")])
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_bad_input_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise UserError("kernel of vera is identically zero")
-
-    monkeypatch.setattr(subspace_kernels, "compute_kernel", refuse)
-    with pytest.raises(UserError, match="identically zero"):
-        subspace.analyze(small(), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    asked, place = small(), (subspace_kernels, "compute_kernel")
+    check_leaves_nothing(subspace.analyze, asked, tmp_path / "run", place, monkeypatch)
 
 
 # --- settings ----------------------------------------------------------------------------------
@@ -598,13 +567,7 @@ def test_numbers_on_an_axis_are_short(value: float, text: str) -> None:
 
 
 def test_the_summary_fits_80_columns(results: Results) -> None:
-    console = Console(width=200, file=io.StringIO(), force_terminal=False)
-    assert console.measure(summary(results).renderables[0]).maximum <= 80  # type: ignore[arg-type]
-    narrow = Console(width=80, file=io.StringIO())
-    narrow.print(summary(results))
-    text = narrow.file.getvalue()  # type: ignore[attr-defined]
-    assert all(len(line) <= 80 for line in text.splitlines())
-    assert " ".join(sentence(results).split()) in " ".join(text.split())
+    check_summary(summary(results), sentence(results))
 
 
 def test_the_report_answers_before_it_explains(results: Results) -> None:
@@ -616,14 +579,7 @@ def test_the_report_answers_before_it_explains(results: Results) -> None:
 
 
 def test_the_real_report_in_a_browser(finished: subspace.Outcome, tmp_path: Path) -> None:
-    with chromium(tmp_path / "profile") as browser:
-        browser.open(finished.report, 390)
-        assert browser.complaints == []
-        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
-        widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
-        assert len(widths) == 3
-        assert min(widths) >= 780
-        assert "subkern x" in browser.evaluate("document.body.innerText")
+    check_in_browser(finished.report, tmp_path / "profile", images=3)
 
 
 def test_json_is_the_answer(results: Results) -> None:

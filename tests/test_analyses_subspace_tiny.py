@@ -10,7 +10,7 @@ import pytest
 
 import oracles
 from analyses import lora_inputs, study, subspace
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.results import Results
 from analyses.subspace_config import Config
 from analyses.subspace_numbers import agreement, kinds

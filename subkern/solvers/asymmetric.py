@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from subkern.agreement.blocks import Array, as_matrix
 from subkern.errors import UserError
-from subkern.solvers.base import KernelSolver, Problem, labels_from_scores
+from subkern.solvers.base import Problem
+from subkern.solvers.leave_one_out import LeaveOneOutSolver
 from subkern.solvers.machines import Logits, one_against_rest, split_kernel, split_logits
-from subkern.solvers.spectral import most_regularised
 
 __all__ = ["GAMMAS", "AsymmetricLSSVMSolver"]
 
@@ -26,7 +26,7 @@ POLE = 1e-8
 Unit = Literal["mean", "raw"]
 
 
-class AsymmetricLSSVMSolver(KernelSolver):
+class AsymmetricLSSVMSolver(LeaveOneOutSolver):
     """AsK-LS: least squares with two feature maps, for asymmetric (and symmetric) kernels.
 
     With ``K[i, j] = <s(x_i), t(x_j)>`` (``asymmetric_signgd``: s the sign of the gradient, t the
@@ -100,26 +100,20 @@ class AsymmetricLSSVMSolver(KernelSolver):
     def _solve(self, problem: Problem) -> None:
         """Choose gamma by leave-one-out and keep both sets of coefficients."""
         candidates = self._candidates()
-        targets = one_against_rest(problem.labels, problem.kernel.shape[1])
-        wanted = split_logits(targets - problem.offset, self.logits)
+        one = replace(problem, targets=one_against_rest(problem.labels, problem.kernel.shape[1]))
+        wanted = split_logits(one.targets - one.offset, self.logits)
         systems = [_System.of(kernel) for kernel in split_kernel(problem.kernel, self.logits)]
         pairs = list(zip(systems, wanted, strict=True))
         residuals = [
             np.hstack([s.left_out(t, self._rho(s, gamma), self.lam) for s, t in pairs])
             for gamma in candidates
         ]
-        errors = np.array([_squared_error(each) for each in residuals])
-        chosen = most_regularised(errors)
-        self.gamma_ = candidates[chosen]
+        self.gamma_ = candidates[self._choose(one, candidates, residuals)]
         self.regularization_ = 1.0 / self.gamma_
         solved = [s.solve(t, self._rho(s, self.gamma_)) for s, t in pairs]
         self.alpha_, self.beta_ = (np.hstack(side) for side in zip(*solved, strict=True))
         self.coef_ = self.alpha_
         self.condition_ = max(s.condition(self._rho(s, self.gamma_)) for s in systems)
-        self.loo_scores_ = targets - residuals[chosen]
-        self.loo_error_ = float(errors[chosen])
-        self.loo_accuracy_ = float(np.mean(labels_from_scores(self.loo_scores_) == problem.labels))
-        self.loo_curve_ = dict(zip(candidates, errors.tolist(), strict=True))
 
     def _candidates(self) -> list[float]:
         """Return the candidates for gamma, most regularised first; `UserError` on bad settings."""
@@ -163,12 +157,6 @@ class AsymmetricLSSVMSolver(KernelSolver):
             split_logits(coef, self.logits), split_kernel(kernel, self.logits), strict=True
         )
         return np.hstack([np.tensordot(own, part, axes=([0, 1], [0, 1])) for own, part in machines])
-
-
-def _squared_error(residuals: Array) -> float:
-    """Return the mean over examples of the squared residuals ``[n, c]``, infinity for NaN."""
-    error = float(np.mean(np.sum(residuals**2, axis=1)))
-    return error if np.isfinite(error) else float("inf")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from subkern.agreement.blocks import Array, as_matrix
 from subkern.errors import UserError
-from subkern.solvers.base import KernelSolver, Problem, labels_from_scores
-from subkern.solvers.spectral import DEFAULT_GRID, check_regularization, most_regularised
+from subkern.solvers.base import Problem
+from subkern.solvers.leave_one_out import LeastSquaresSolver
 
 __all__ = ["AsymmetricRidgeSolver"]
 
@@ -17,7 +15,7 @@ __all__ = ["AsymmetricRidgeSolver"]
 SINGULAR = 1e13
 
 
-class AsymmetricRidgeSolver(KernelSolver):
+class AsymmetricRidgeSolver(LeastSquaresSolver):
     """Least squares of one-hot (or +1, -1) targets on all logits jointly, on an asymmetric kernel.
 
     ``(K' + r mu I) alpha = t - f0 / f0_scale``, mu the mean singular value of K; scores are ``f0 /
@@ -52,39 +50,18 @@ class AsymmetricRidgeSolver(KernelSolver):
 
     requires_symmetric = False
 
-    def __init__(
-        self,
-        regularization: float | None = None,
-        grid: Sequence[float] = DEFAULT_GRID,
-        f0_scale: float | None = 1.0,
-    ) -> None:
-        self.regularization = regularization
-        self.grid = grid
-        self.f0_scale = f0_scale
+    def _candidates(self) -> list[float]:
+        """Return the candidates for r, most regularised first; 0 alone is one of them too."""
+        return [0.0] if self.regularization == 0 else super()._candidates()
 
-    def _solve(self, problem: Problem) -> None:
-        """Choose r by leave-one-out and keep alpha."""
-        none = self.regularization == 0
-        candidates = [0.0] if none else check_regularization(self.regularization, tuple(self.grid))
-        if len(candidates) > 1 and len(problem.labels) < 2:
-            raise UserError(
-                "one training example leaves none when it is left out: give regularization="
-            )
+    def _solutions(self, problem: Problem, candidates: list[float]) -> list[tuple[Array, Array]]:
+        """Return alpha and leave-one-out residuals ``[n, c]`` at every candidate."""
         matrix = as_matrix(problem.kernel).T
         mean = float(np.linalg.svd(matrix, compute_uv=False).mean())
         if mean <= 0:
             raise UserError("training kernel is zero: there is nothing to learn from")
         wanted = problem.targets - problem.offset
-        solved = [_solve_one(matrix, wanted, share * mean) for share in candidates]
-        errors = np.array([np.mean(np.sum(residuals**2, axis=1)) for _, residuals in solved])
-        errors[~np.isfinite(errors)] = np.inf
-        chosen = most_regularised(errors)
-        self.coef_, residuals = solved[chosen]
-        self.regularization_ = candidates[chosen]
-        self.loo_scores_ = problem.targets - residuals
-        self.loo_error_ = float(errors[chosen])
-        self.loo_accuracy_ = float(np.mean(labels_from_scores(self.loo_scores_) == problem.labels))
-        self.loo_curve_ = dict(zip(candidates, errors.tolist(), strict=True))
+        return [_solve_one(matrix, wanted, share * mean) for share in candidates]
 
 
 def _solve_one(matrix: Array, wanted: Array, shift: float) -> tuple[Array, Array]:

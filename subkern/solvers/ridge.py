@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from subkern.agreement.blocks import Array
-from subkern.errors import UserError
-from subkern.solvers.base import KernelSolver, Problem, labels_from_scores
-from subkern.solvers.spectral import (
-    DEFAULT_GRID,
-    Eigenbasis,
-    check_regularization,
-    most_regularised,
-)
+from subkern.solvers.base import Problem
+from subkern.solvers.leave_one_out import LeastSquaresSolver
+from subkern.solvers.spectral import Eigenbasis
 
 __all__ = ["RidgeSolver"]
 
 
-class RidgeSolver(KernelSolver):
+class RidgeSolver(LeastSquaresSolver):
     """Ridge regression of one-hot (or +1, -1) targets on all logits jointly.
 
     ``(K + r mu I) alpha = t - f0 / f0_scale`` over the ``n*c`` pairs of example and logit, mu the
@@ -46,34 +39,11 @@ class RidgeSolver(KernelSolver):
         loo_curve_: r to leave-one-out error, for every candidate.
     """
 
-    def __init__(
-        self,
-        regularization: float | None = None,
-        grid: Sequence[float] = DEFAULT_GRID,
-        f0_scale: float | None = 1.0,
-    ) -> None:
-        self.regularization = regularization
-        self.grid = grid
-        self.f0_scale = f0_scale
-
-    def _solve(self, problem: Problem) -> None:
-        """Choose r by leave-one-out and keep alpha."""
-        candidates = check_regularization(self.regularization, tuple(self.grid))
-        if len(candidates) > 1 and len(problem.labels) < 2:
-            raise UserError(
-                "one training example leaves none when it is left out: give regularization="
-            )
+    def _solutions(self, problem: Problem, candidates: list[float]) -> list[tuple[Array, Array]]:
+        """Return alpha and leave-one-out residuals ``[n, c]`` at every candidate."""
         basis = Eigenbasis.of(problem.kernel)
         wanted = problem.targets - problem.offset
-        solved = [_leave_one_out(basis, wanted, share) for share in candidates]
-        errors = np.array([np.mean(np.sum(residuals**2, axis=1)) for _, residuals in solved])
-        chosen = most_regularised(errors)
-        self.coef_, residuals = solved[chosen]
-        self.regularization_ = candidates[chosen]
-        self.loo_scores_ = problem.targets - residuals
-        self.loo_error_ = float(errors[chosen])
-        self.loo_accuracy_ = float(np.mean(labels_from_scores(self.loo_scores_) == problem.labels))
-        self.loo_curve_ = dict(zip(candidates, errors.tolist(), strict=True))
+        return [_leave_one_out(basis, wanted, share) for share in candidates]
 
 
 def _leave_one_out(basis: Eigenbasis, wanted: Array, share: float) -> tuple[Array, Array]:

@@ -1,0 +1,135 @@
+"""What every study's run directory, summary and report must do: shared by the studies' tests."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analyses import study
+from analyses.settings import Settings
+from analyses.study import Outcome
+from browser import Browser, chromium
+from subkern.errors import UserError
+
+Analyze = Callable[..., Outcome]
+
+
+def check_written(found: Outcome, figures: Iterable[str], kernels: int) -> None:
+    """A new study leaves all of its files and nothing else."""
+    out = found.report.parent
+    assert not found.up_to_date
+    assert {path.name for path in out.iterdir()} == {
+        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
+    }  # fmt: skip
+    names = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
+    assert {path.name for path in (out / "figures").iterdir()} == names
+    assert len(found.results.kernels) == kernels
+
+
+def check_up_to_date(
+    analyze: Analyze, settings: Settings, found: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command neither loads a model nor writes."""
+    out = found.report.parent
+    monkeypatch.setattr(study, "load_model", None)
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = analyze(settings, out)
+    assert again.up_to_date
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    pd.testing.assert_frame_equal(again.results.table, found.results.table)
+
+
+def check_redrawn(
+    analyze: Analyze,
+    settings: Settings,
+    found: Outcome,
+    figure: str,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lost figure is drawn again, the same, from the saved numbers alone, in a copy at `out`."""
+    shutil.copytree(found.report.parent, out)
+    monkeypatch.setattr(study, "load_model", None)
+    lost = out / "figures" / f"{figure}.png"
+    lost.unlink()
+    assert analyze(settings, out).up_to_date
+    assert lost.read_bytes() == (found.report.parent / "figures" / lost.name).read_bytes()
+
+
+def check_goes_on(
+    analyze: Analyze,
+    settings: Settings,
+    out: Path,
+    patched: tuple[Any, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[Path, pd.DataFrame]:
+    """Stop at the kernels of ``patched`` (module and name), go on; return checkpoint and table."""
+    folders: list[Path] = []
+    real = getattr(*patched)
+
+    def interrupted(*_: Any, running: Any, **__: Any) -> None:
+        running.checkpoint.mkdir(parents=True)
+        folders.append(running.checkpoint)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*patched, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(settings, out)
+    monkeypatch.setattr(*patched, real)
+    resumed = analyze(settings, out)
+    assert not resumed.up_to_date
+    assert not (out / "checkpoint").exists()
+    (folder,) = folders
+    return folder.relative_to(out), resumed.results.table
+
+
+def check_leaves_nothing(
+    analyze: Analyze,
+    settings: Settings,
+    out: Path,
+    patched: tuple[Any, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Settings refused while computing leave no directory."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UserError("rank 64 exceeds a layer")
+
+    monkeypatch.setattr(*patched, refuse)
+    with pytest.raises(UserError, match="rank 64"):
+        analyze(settings, out)
+    assert not out.exists()
+
+
+def check_summary(summary: Any, sentence: str) -> str:
+    """A summary is at most 80 columns wide and holds the answer; return its text."""
+    console = Console(width=200, file=io.StringIO(), force_terminal=False)
+    assert console.measure(summary.renderables[0]).maximum <= 80
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(summary)
+    text: str = narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert " ".join(sentence.split()) in " ".join(text.split())
+    return text
+
+
+def check_in_browser(
+    report: Path, profile: Path, images: int, more: Callable[[Browser], None] = lambda _: None
+) -> None:
+    """A report fits a phone, with all its pictures and without complaints; ``more`` looks on."""
+    with chromium(profile) as browser:
+        browser.open(report, 390)
+        assert browser.complaints == []
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+        widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
+        assert len(widths) == images
+        assert min(widths) >= 780
+        assert "subkern x" in browser.evaluate("document.body.innerText")
+        more(browser)
