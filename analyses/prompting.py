@@ -87,8 +87,7 @@ def analyze(
         ),
         drawing=Drawing(figures(config.as_dict()), page),
         overwrite=overwrite,
-        command=command
-        or f"analyses.prompting.analyze(Config(**{config.as_dict()!r}), {str(out)!r})",
+        command=command,
     )
 
 

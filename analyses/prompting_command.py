@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from analyses.options import AS_JSON, DATA, OVERWRITE, PATH, READING, RUNNING, Numbers
-from analyses.study_options import Words, settings_of
+from analyses.options import AS_JSON, PATH, READING, RUNNING, Numbers
+from analyses.study_options import (
+    ASKED,
+    RUN_DIRECTORY,
+    Words,
+    print_outcome,
+    run_study,
+    settings_of,
+)
 from subkern.errors import UserError
 
 __all__ = ["analyze_prompting"]
@@ -33,18 +38,7 @@ class Rates(click.ParamType[Any]):
 
 
 @click.command("prompting")
-@click.option("--config", type=PATH, help="YAML of settings; options given here win.")
-@click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm.")
-@click.option("--task", help="Task name, or path of a task file.")
-@DATA
-@click.option(
-    "--seed",
-    "data_seeds",
-    type=Numbers(),
-    default="13",
-    show_default=True,
-    help="Seed(s) of the k-shot splits, with commas.",
-)
+@ASKED
 @click.option(
     "--prompt",
     "prompts",
@@ -85,8 +79,7 @@ class Rates(click.ParamType[Any]):
 )
 @click.option("--steps", default=200, show_default=True, help="Of each training.")
 @click.option("--eval-every", default=20, show_default=True, help="Steps between looks at dev.")
-@click.option("--out", type=PATH, required=True, help="Run directory.")
-@OVERWRITE
+@RUN_DIRECTORY
 @AS_JSON
 def analyze_prompting(
     config: Path | None, out: Path, overwrite: bool, as_json: bool, **asked: Any
@@ -96,27 +89,16 @@ def analyze_prompting(
     Writes tables, figures and report.html to the run directory. The same command again continues
     an interrupted run, or says "up to date".
     """
-    from rich.console import Console
-
     from analyses import prompting
     from analyses.prompting_json import as_json as answer
-    from analyses.terminal import WIDTH, ProgressBar
 
     asked["prompts"] = _names(asked["prompts"])
     settings = settings_of(prompting.Config, config, asked)
-    command = shlex.join(["subkern", *sys.argv[1:]])
-    with ProgressBar("prompts") as report:
-        found = prompting.analyze(
-            settings, out, overwrite=overwrite, progress=report, command=command
-        )
+    found = run_study(prompting, settings, out, overwrite=overwrite, what="prompts")
     if as_json:
         click.echo(json.dumps({**answer(found.results), "report": str(found.report)}, indent=2))
-        return
-    console = Console(width=min(WIDTH, Console().width), highlight=False)
-    console.print(prompting.summary(found.results))
-    if found.up_to_date:
-        click.echo("up to date: nothing was computed")
-    click.echo(f"report: {found.report}")
+    else:
+        print_outcome(prompting, found)
 
 
 def _names(given: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -6,12 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from analyses.settings import Settings, distinct, one_of
-from analyses.subspace_config import ASYMMETRIC_CLASSIFIERS
+from analyses.settings import Settings, distinct, one_of, solvers_for
 from subkern.errors import UserError
 from subkern.losses import LOSSES
-from subkern.rules import parse_rule
-from subkern.solvers import SOLVERS
 from subkern.subspace_text import parse_subspace
 
 __all__ = ["OPTIMIZERS", "Config"]
@@ -32,9 +29,8 @@ class Config(Settings):
         linear: whether to try a linear head beside the prompts.
         random: whether to try random weights beside the pretrained ones, with the first prompt and
             with the linear head.
-        rule: update rule of the kernels, in its one-line form.
         subspace: what is trained, in the kernels and in fine-tuning.
-        solvers: as in `Settings`, ``logistic`` by default; the first one judges.
+        solvers: as in `Settings`, but None takes only the judge of `solvers_for` the rule.
         finetune: whether to fine-tune, and so to check what the kernels say.
         optimizer: ``adam``, ``sgd`` or ``signgd``.
         loss: ``cross_entropy`` or ``squared``.
@@ -47,9 +43,7 @@ class Config(Settings):
     prompt_file: str | None = None
     linear: bool = True
     random: bool = True
-    rule: str = "sgd"
     subspace: str = "full"
-    solvers: tuple[str, ...] = ("logistic",)
     finetune: bool = True
     optimizer: str = "adam"
     loss: str = "cross_entropy"
@@ -59,6 +53,8 @@ class Config(Settings):
     eval_every: int = 20
 
     def __post_init__(self) -> None:
+        if self.solvers is None:
+            self.keep("solvers", solvers_for(self.rule)[:1])
         super().__post_init__()
         if self.prompts is not None:
             self.keep("prompts", distinct("prompts", self.prompts, empty=True))
@@ -73,8 +69,6 @@ class Config(Settings):
             if not 0 < rate < float("inf"):
                 raise UserError(f"learning_rates holds {rate}: give numbers above 0, like 1e-5")
         parse_subspace(self.subspace)
-        if parse_rule(self.rule).is_asymmetric:
-            self._take_asymmetric()
         if self.prompts == () and self.prompt_file is None and not self.asks:
             raise UserError("there is no prompt: name one, or give a prompt file or a template")
 
@@ -82,21 +76,6 @@ class Config(Settings):
     def asks(self) -> bool:
         """Whether the settings themselves hold a prompt."""
         return self.template is not None or self.label_words is not None
-
-    def _take_asymmetric(self) -> None:
-        """Replace the default classifier by one that takes asymmetric kernels.
-
-        Raises:
-            UserError: others were asked for.
-        """
-        if self.solvers == ("logistic",):
-            self.keep("solvers", ASYMMETRIC_CLASSIFIERS[:1])
-        for solver in self.solvers:
-            if SOLVERS[solver].requires_symmetric:
-                raise UserError(
-                    f"solver {solver} needs a symmetric kernel, rule {self.rule} gives another: use"
-                    f" {', '.join(ASYMMETRIC_CLASSIFIERS)}"
-                )
 
 
 def _ascending(name: str, values: Iterable[Any]) -> tuple[Any, ...]:

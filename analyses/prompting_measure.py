@@ -66,7 +66,7 @@ def kernel_rows(kernel: Kernel, split: Split, metric: Score, config: Config) -> 
         yield row(kernel_target_alignment(train), **about)
     except UndefinedError as error:
         yield row(float("nan"), **about, note=str(error))
-    for solver in config.solvers:
+    for solver in config.classifiers:
         settings = tune(kernel, split, solver, metric)
         fitted = make_solver(solver, **settings).fit(train, f0=train.left_logits)
         for name in ("dev", "test"):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
 from analyses.prompting_ranking import Correlation, rank_correlation, regret
 from analyses.results import Results

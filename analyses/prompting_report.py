@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -28,6 +27,7 @@ from analyses.prompting_text import caveats, question, sentence
 from analyses.report import Image, Page
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_name, tested
+from analyses.study_report import flat, settings
 
 __all__ = ["page", "summary"]
 
@@ -37,9 +37,9 @@ def summary(results: Results) -> Group:
     where = f"{model_name(results)} on {results.inputs['task']['name']}"
     title = f"Prompts for {where}, test {score_name(results)}"
     table = RichTable(title=title, title_justify="left")
-    names = ["prompt", "zero-shot", "alignment", "kernel dev", "kernel test"]
+    names = ["prompt", "zero-\nshot", "align-\nment", "kernel\ndev", "kernel\ntest"]
     if results.config["finetune"]:
-        names.append("fine-tuned")
+        names.append("fine-\ntuned")
     for name in names:
         table.add_column(name, justify="left" if name == "prompt" else "right", overflow="fold")
     order = ranked(results)
@@ -88,7 +88,7 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
         cost=[tables.cost_table(results)],
         settings=_settings(results),
         command=results.command,
-        environment=_flat(results.environment),
+        environment=flat(results.environment),
     )
 
 
@@ -136,21 +136,7 @@ def _reading(results: Results) -> list[str]:
 
 
 def _settings(results: Results) -> dict[str, str]:
-    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    left_out = {"prompts", "arms", "skipped"}  # tables have them
-    inputs = {name: value for name, value in results.inputs.items() if name not in left_out}
-    flat = {**_flat(results.config), **_flat(inputs, "resolved ")}
-    return {name: text for name, text in flat.items() if not name.endswith("digest")}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        elif isinstance(item, list | tuple):
-            flat[prefix + key] = ", ".join(map(str, item))
-        elif item is not None:
-            flat[prefix + key] = str(item)
-    return flat
+    """Return the settings as text, without what tables have."""
+    shown = settings(results)
+    left_out = tuple(f"resolved {name}" for name in ("prompts", "arms", "skipped"))
+    return {name: text for name, text in shown.items() if not name.startswith(left_out)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,13 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 import cli
 import fake_finetune
 import tiny_folder
 from analyses import prompting, prompting_measure, prompting_training, prompting_trials, study
-from analyses.lora_table import cells
+from analyses.long_table import cells
 from analyses.prompting_captions import captions
 from analyses.prompting_config import Config
 from analyses.prompting_figures import figures, ranked
@@ -30,7 +28,15 @@ from analyses.prompting_report import page, summary
 from analyses.prompting_table import COLUMNS, row, tidy
 from analyses.prompting_text import caveats, sentence
 from analyses.results import Results
-from browser import chromium
+from browser import Browser
+from study_checks import (
+    check_in_browser,
+    check_leaves_nothing,
+    check_redrawn,
+    check_summary,
+    check_up_to_date,
+    check_written,
+)
 from subkern.agreement import kernel_target_alignment
 from subkern.compute import compute_kernel
 from subkern.data import load_examples
@@ -289,25 +295,31 @@ def test_users_prompts(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_analyze_writes_everything(finished: prompting.Outcome) -> None:
-    out = finished.report.parent
-    assert not finished.up_to_date
-    assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
-    }  # fmt: skip
-    names = {f"{name}.{kind}" for name in captions(finished.results) for kind in ("png", "pdf")}
-    assert {path.name for path in (out / "figures").iterdir()} == names
+    check_written(finished, captions(finished.results), kernels=7)
 
 
 def test_the_same_command_finds_it_done(
     tiny: Path, finished: prompting.Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = finished.report.parent
-    monkeypatch.setattr(study, "load_model", None)
-    again = prompting.analyze(config(tiny, device="cuda", batch_size=3), out)
-    assert again.up_to_date
-    pd.testing.assert_frame_equal(again.results.table, finished.results.table)
+    asked = config(tiny, device="cuda", batch_size=3)
+    check_up_to_date(prompting.analyze, asked, finished, monkeypatch)
     with pytest.raises(UserError, match=r"steps: 20 asked for, 200 stored.*--overwrite"):
-        prompting.analyze(config(tiny, steps=20), out)
+        prompting.analyze(config(tiny, steps=20), finished.report.parent)
+
+
+def test_figures_are_redrawn_from_saved_results_alone(
+    tiny: Path, finished: prompting.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "copy"
+    check_redrawn(prompting.analyze, config(tiny), finished, "trained", out, monkeypatch)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_bad_input_leaves_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = (prompting_measure, "compute_kernel")
+    check_leaves_nothing(prompting.analyze, small(tiny), tmp_path / "run", place, monkeypatch)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -474,11 +486,8 @@ def test_f1_is_called_so() -> None:
 
 
 def test_summary_fits_a_terminal(results: Results) -> None:
-    buffer = io.StringIO()
-    Console(file=buffer, width=80).print(summary(results))
-    lines = buffer.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert all(any(name in line for line in lines) for name in NAMES)
+    text = check_summary(summary(results), sentence(results))
+    assert all(name in text for name in NAMES)
 
 
 def test_captions_name_every_figure(results: Results) -> None:
@@ -500,16 +509,11 @@ def test_the_answer_as_json(results: Results) -> None:
 
 
 def test_the_report_in_a_browser(finished: prompting.Outcome, tmp_path: Path) -> None:
-    with chromium(tmp_path / "profile") as browser:
-        for width in (390, 1200):
-            browser.open(finished.report, width)
-            assert browser.complaints == []
-            assert browser.evaluate("document.documentElement.scrollWidth") <= width
-            loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
-            assert browser.evaluate(loaded)
-            assert browser.evaluate("document.images.length") == 4
-            headings = "[...document.querySelectorAll('h3')].map(e => e.textContent)"
-            assert "Telling the better prompt before training" in browser.evaluate(headings)
+    def more(browser: Browser) -> None:
+        headings = "[...document.querySelectorAll('h3')].map(e => e.textContent)"
+        assert "Telling the better prompt before training" in browser.evaluate(headings)
+
+    check_in_browser(finished.report, tmp_path / "profile", 4, more)
 
 
 # --- the command -------------------------------------------------------------------------------
