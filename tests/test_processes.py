@@ -131,10 +131,6 @@ def killed_once(args: list[str], finished: Callable[[], list[Path]]) -> dict[Pat
     return {path: path.stat().st_mtime_ns for path in finished()}
 
 
-@pytest.mark.parametrize(
-    ("rule", "right", "pieces"),
-    [("sgd", 60, "right-*"), ("signgd", 30, "right-*"), ("asymmetric_signgd", 6, "parameters-*")],
-)
 def test_analyze_prompting_on_a_real_model(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -194,6 +190,10 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
     assert not (killed / "checkpoint").exists()
 
 
+@pytest.mark.parametrize(
+    ("rule", "right", "pieces"),
+    [("sgd", 60, "right-*"), ("signgd", 30, "right-*"), ("asymmetric_signgd", 6, "parameters-*")],
+)
 def test_killed_kernel_continues_with_the_same_numbers(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path, rule: str, right: int, pieces: str
 ) -> None:
