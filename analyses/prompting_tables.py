@@ -84,7 +84,7 @@ def _cell(found: Pooled | None, split: str) -> str:
         return "–"
     if split == "dev":
         return fmt.percent(found.mean)
-    low, high = (fmt.percent(end) for end in (found.low, found.high))
+    low, high = (fmt.points(end) for end in (found.low, found.high))
     return f"{fmt.percent(found.mean)} ({low} to {high})"
 
 
@@ -94,7 +94,7 @@ def ranking_table(results: Results) -> Table:
         [
             each.name,
             correlation(each.correlation),
-            ", ".join(each.choice),
+            "all" if len(each.choice) == each.correlation.prompts else ", ".join(each.choice),
             fmt.points(each.regret),
         ]
         for each in predictions(results)

@@ -161,33 +161,45 @@ def test_analyze_prompting_on_a_real_model(
 
 def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> None:
     import tiny_folder
+    from analyses import prompting
+    from analyses.prompting_json import as_json
 
-    tiny_folder.masked_model(tmp_path / "model")
-    tiny_folder.reviews(tmp_path / "data")
-    options = [
-        "analyze", "prompting", "--model", tmp_path / "model", "--task", "mr", "--data",
-        tmp_path / "data", "--shots", 4, "--prompt", "lm-bff", "--prompt", "minimal", "--prompt",
-        "cat/dog", "--no-linear", "--no-random", "--steps", 20, "--learning-rates", "1e-2,1e-3",
-        "--json", "--out",
+    model = tiny_folder.masked_model(tmp_path / "model")
+    data, killed = tiny_folder.reviews(tmp_path / "data"), tmp_path / "killed"
+    args = [
+        "analyze", "prompting", "--model", model, "--task", "mr", "--data", data, "--shots", 4,
+        "--prompt", "lm-bff", "--prompt", "minimal", "--no-linear", "--no-random", "--steps", 10,
+        "--learning-rates", "1e-2", "--json", "--out", killed,
     ]  # fmt: skip
-    whole = run(*options, tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(*options, killed), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(*args), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     finished = killed / "checkpoint" / "trials" / "13"
     while process.poll() is None and not list(finished.glob("prompt-*.json")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in finished.glob("prompt-*.json")}
-    assert kept
-    done = run(*options, killed)
+    assert list(finished.glob("prompt-*.json"))
+    done = run(*args)
     assert done.returncode == 0, done.stderr
-    one, other = (json.loads(each.stdout)["trials"] for each in (whole, done))
-    assert one == other
     assert not (killed / "checkpoint").exists()
+    whole = prompting.run(
+        prompting.Config(
+            model=str(model),
+            task="mr",
+            data=str(data),
+            shots=4,
+            prompts=("lm-bff", "minimal"),
+            linear=False,
+            random=False,
+            steps=10,
+            learning_rates=(1e-2,),
+        )
+    )
+    for one, other in zip(json.loads(done.stdout)["trials"], as_json(whole)["trials"], strict=True):
+        assert one["finetune_test"] == other["finetune_test"]
+        assert one["kernel_test"] == other["kernel_test"]
+        assert one["alignment"]["mean"] == pytest.approx(other["alignment"]["mean"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
