@@ -17,8 +17,8 @@ import numpy as np
 
 from subkern.pairwise import Job, Outcome, assemble, capture_all
 from subkern.rules import UpdateRule
-from subkern.sign_products import product
 from subkern.sign_packing import pack
+from subkern.sign_products import product
 from subkern.sign_rows import Planes, SignRows, read_rows
 from subkern.threads import side_by_side
 from subkern.tiles import Progress, TileStore, Tiling, cut

@@ -65,7 +65,7 @@ def _pack_outers(
             positive, noise = _signs_and_noise(words, flags[: words.size], tolerance)
             signs[gradient, here] = positive.reshape(-1, layout.words)
             at = np.flatnonzero(noise != 0)
-            nonzero += np.count_nonzero(words[at])
+            nonzero += int(np.count_nonzero(words[at]))
             found.append((gradient, at + start * layout.words, noise[at]))
     mixed, zeros = _by_word(found)
     zeroed = nonzero - WORD * len(zeros) + int(np.bitwise_count(zeros).sum())

@@ -5,13 +5,13 @@ entries and with |·| the number of bits that are 1,
 
     ⟨u, u'⟩ = P − 2|s ⊕ s'| + (2|s' ∧ z| − |z|) + (2|s ∧ z'| − |z'|) + |z ∧ z'|
 
-An entry that is 0 in u alone counts 1 − 2s' in the first two terms and 2s' − 1 in the third; one that
-is 0 in both counts 1, −1, −1 and 1. Zeros are few, so the last terms cost little; where they are
-many (rows of a table) entries are unpacked.
+An entry that is 0 in u alone counts 1 − 2s' in the first two terms and 2s' − 1 in the third; one
+that is 0 in both counts 1, −1, −1 and 1. Zeros are few, so the last terms cost little; where they
+are many (rows of a table) entries are unpacked.
 
 Unpacking costs n + m rows and its product little per pair; counting bits costs nothing but its
-pairs. What each takes is timed once per process on a small block; both are exact (integers below 2²⁴
-in float32 products), so the choice never changes a number.
+pairs. What each takes is timed once per process on a small block; both are exact (integers below
+2²⁴ in float32 products), so the choice never changes a number.
 """
 
 from __future__ import annotations

@@ -115,7 +115,9 @@ def _bits(words: Words) -> npt.NDArray[np.int8]:
 def join(parts: Sequence[Planes]) -> Planes:
     """Planes of consecutive blocks of the same gradients, one after the other."""
     starts = np.cumsum([0, *(p.signs.shape[1] for p in parts)]).tolist()
-    moved = [p.mixed + np.array([0, start], np.int32) for p, start in zip(parts, starts, strict=False)]
+    moved = [
+        p.mixed + np.array([0, start], np.int32) for p, start in zip(parts, starts, strict=False)
+    ]
     return Planes(
         parts[0].layout,
         np.concatenate([p.present for p in parts]),

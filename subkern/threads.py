@@ -1,4 +1,4 @@
-"""Independent pieces of work on all cores: what NumPy does on one core each, torch's products too."""
+"""Independent pieces of work on all cores: NumPy alone uses one."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from subkern import sign_products
 from subkern.factors import Dense, Factor, Outer, Rows, bound_of
 from subkern.gradients import chunks
-from subkern.sign_products import planes_product, product
 from subkern.sign_packing import pack
+from subkern.sign_products import planes_product, product
 from subkern.sign_rows import Planes, SignRows, read_rows
 
 C = 2
