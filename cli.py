@@ -31,6 +31,7 @@ from analyses.options import (
     RUNNING,
     SPLITS,
 )
+from analyses.prompting_command import analyze_prompting
 from analyses.subspace_command import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
@@ -291,6 +292,7 @@ analyze.add_command(analyze_behavior)
 analyze.add_command(analyze_lora)
 analyze.add_command(analyze_subspace)
 analyze.add_command(analyze_fourteen_tasks)
+analyze.add_command(analyze_prompting)
 
 
 def main() -> None:
