@@ -21,9 +21,13 @@ __all__ = [
     "JUDGES",
     "KERNELS",
     "METHODS",
+    "SCHEMA",
     "SCORES",
     "tidy",
 ]
+
+SCHEMA = 1
+"""Version of this table; a study's record says which one its table has."""
 
 TASK, K, DATA_SEED, HEAD = "task", "k", "data_seed", "head"
 METHOD, RULE, SUBSPACE, OPTIMIZER, SOLVER = "method", "rule", "subspace", "optimizer", "solver"

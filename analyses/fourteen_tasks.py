@@ -33,7 +33,7 @@ from analyses.executors import Executor, Here
 from analyses.fourteen_config import Config
 from analyses.fourteen_inputs import Context
 from analyses.fourteen_plan import STEPS, make_plan
-from analyses.fourteen_table import SCORES, tidy
+from analyses.fourteen_table import SCHEMA, SCORES, tidy
 from analyses.results import REPORT
 from subkern import provenance
 from subkern.errors import UserError
@@ -132,7 +132,11 @@ class Study:
             "analysis": NAME,
             "command": command,
             "config": config,
-            "inputs": {"cells": len(self.plan), "model": dict(cell.identity["model"])},
+            "inputs": {
+                "schema": SCHEMA,
+                "cells": len(self.plan),
+                "model": dict(cell.identity["model"]),
+            },
             "asked": {"analysis": NAME, "settings": config},
         }
         text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)

@@ -14,19 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses.fourteen_table import COLUMNS, JUDGES, SCORES
+from analyses.fourteen_table import COLUMNS, JUDGES, SCHEMA, SCORES
 from analyses.paper_methods import METHODS
 from analyses.results import Results
 from subkern.errors import UserError
 from subkern.tasks import TASKS
 
-__all__ = ["RUN", "SCHEMA", "Study", "load"]
+__all__ = ["RUN", "Study", "load"]
 
 RUN = ("task", "k", "data_seed", "head", "method", "subspace", "optimizer")
 """What names one run: its rows differ in solver, split and metric only."""
-
-SCHEMA = 1
-"""Version of the long table that is read; a study of another says so in its inputs (``schema``)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 import cli
 import fake_study
 from analyses import paper
-from analyses.paper_study import SCHEMA, load
+from analyses.fourteen_table import SCHEMA
+from analyses.paper_study import load
 from analyses.results import RunDirectory
 from browser import Browser, chromium
 from subkern.errors import UserError
