@@ -123,12 +123,22 @@ def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any
     return kind.from_dict(values)
 
 
-def run_study(study: ModuleType, settings: Stored, out: Path, *, overwrite: bool) -> Outcome:
-    """Run the study of a module such as `analyses.lora` in a directory, with a progress bar."""
+def run_study(
+    study: ModuleType,
+    settings: Stored,
+    out: Path,
+    *,
+    overwrite: bool,
+    what: str = "kernel entries",
+) -> Outcome:
+    """Run the study of a module such as `analyses.lora` in a directory, with a progress bar.
+
+    ``what`` is counted by the bar.
+    """
     from analyses.terminal import ProgressBar
 
     command = shlex.join(["subkern", *sys.argv[1:]])
-    with ProgressBar("kernel entries") as report:
+    with ProgressBar(what) as report:
         found: Outcome = study.analyze(
             settings, out, overwrite=overwrite, progress=report, command=command
         )
