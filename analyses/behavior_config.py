@@ -11,6 +11,7 @@ from subkern.errors import UserError
 from subkern.losses import LOSSES, get_loss
 from subkern.optimizers import OPTIMIZERS
 from subkern.random_subspace import RandomSubspace
+from subkern.rules import parse_rule
 from subkern.running import as_subspace
 from subkern.subspaces import Subspace
 from subkern.training import Training
@@ -22,6 +23,8 @@ SHARES = (0.1, 0.3, 1.0, 3.0)
 
 RATES = (1e-5, 1e-4, 1e-3)
 """Learning rates of Adam and SignGD tried by default: what each coordinate moves in a step."""
+
+_RULES = {"sgd": "sgd", "signgd": "asymmetric_signgd", "adam": "asymmetric_adam"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +71,9 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))
-        if self.rule not in ("sgd", self._rule):
+        if parse_rule(self.rule).name not in _RULES.values():  # another optimizer's: stored before
             raise UserError(
-                f"rule {self.rule} is not that of {self.optimizer}, {self._rule}: leave it out"
+                f"rule {self.rule} is no optimizer's: leave it out, {self.optimizer} decides it"
             )
         self.keep("rule", self._rule)
         super().__post_init__()
@@ -94,9 +97,8 @@ class Config(Settings):
     @property
     def _rule(self) -> str:
         """The kernel's rule: of the optimizer's first steps."""
-        return {"sgd": "sgd", "signgd": "asymmetric_signgd"}.get(
-            self.optimizer, f"asymmetric_adam:eps={self.epsilon:g}"
-        )
+        options = f":eps={self.epsilon:g}" if self.optimizer == "adam" else ""
+        return _RULES[self.optimizer] + options
 
     @property
     def is_asymmetric(self) -> bool:

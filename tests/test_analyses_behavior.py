@@ -287,6 +287,7 @@ def test_the_command_prints_answers(tmp_path: Path) -> None:
         ({"learning_rates": (0.0,)}, "learning_rates holds 0.0"),
         ({"optimizer": "adam", "solvers": ("svc",)}, "svc needs a symmetric kernel"),
         ({"steps": 0}, "steps holds 0"),
+        ({"rule": "signgd"}, "rule signgd is no optimizer's"),
         ({"cka": -1.0}, "threshold cka is -1"),
         ({"dims": (4,), "subspace": "random:dim=9"}, "random subspace of a random subspace"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown"),
@@ -295,6 +296,14 @@ def test_the_command_prints_answers(tmp_path: Path) -> None:
 def test_wrong_settings_are_said(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         config(**changes)
+
+
+def test_settings_are_read_back_and_the_optimizer_decides_the_rule() -> None:
+    adam = config(optimizer="adam", learning_rates=(1e-4,), solvers=("asym",), dims=(4,))
+    assert adam.rule == "asymmetric_adam:eps=1e-08"
+    assert Config.from_dict(adam.as_dict()) == adam
+    other = Config.from_dict(adam.as_dict() | {"optimizer": "sgd", "solvers": ("ridge",)})
+    assert other.rule == "sgd"
 
 
 def test_more_dimensions_than_coordinates_are_refused_before_anything_is_written(

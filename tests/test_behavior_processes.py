@@ -44,7 +44,7 @@ def test_a_real_model_is_predicted_by_its_kernel(
     words = [
         "--model", minilm_mlm, "--task", "mr", "--data", shared_data, "--dev-limit", 8,
         "--test-limit", 8, "--steps", 6, "--looks", 2, "--kernel-steps", 1, "--learning-rates",
-        "1e-4,1e-3", "--solvers", "ridge", "--out", out,
+        "2e-5,5e-4", "--solvers", "ridge", "--out", out,
     ]  # fmt: skip
     done = run(*words, "--json")
     assert done.returncode == 0, done.stderr
@@ -52,8 +52,7 @@ def test_a_real_model_is_predicted_by_its_kernel(
     answer = json.loads(done.stdout)
     assert answer["behaviour"] in ("yes", "partly", "no", "undecided")
     errors = {each["learning_rate"]: each["error"] for each in answer["prediction_errors"]}
-    assert errors[1e-4] < 0.15  # lazy at a small learning rate
-    assert errors[1e-4] < errors[1e-3]
+    assert errors[2e-5] < 0.01 < errors[5e-4] * 2 < 0.1  # lazy: 0.0007 and 0.009 were measured
     table = pd.read_parquet(out / "results.parquet")
     start = cells(table, metric="features.relative_frobenius", step=0)["value"].item()
     later = cells(table, metric="features.relative_frobenius", step=6)["value"].item()
