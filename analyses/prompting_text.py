@@ -55,8 +55,17 @@ def sentence(results: Results) -> str:
         f" ({fmt.percent(trained.mean)} test {score}). Before training the kernel puts {chosen}"
         f" first, which costs {_points(results, kernel.regret)} against the best prompt"
         f" ({_points(results, chance(results)['a prompt at random'])} for a prompt at random)."
-        f" Its dev {score} orders the {kernel.correlation.prompts} prompts with a rank correlation"
-        f" of {correlation(kernel.correlation)} with fine-tuning; {_others(results)}."
+        f" {_order(results, kernel)}"
+    )
+
+
+def _order(results: Results, kernel: Prediction) -> str:
+    """Return how well the order of the prompts was known before training."""
+    if all(math.isnan(each.correlation.value) for each in predictions(results)):
+        return "There is no order to predict: the prompts tie."
+    return (
+        f"Its dev {score_name(results)} orders the {kernel.correlation.prompts} prompts with a rank"
+        f" correlation of {correlation(kernel.correlation)} with fine-tuning; {_others(results)}."
     )
 
 

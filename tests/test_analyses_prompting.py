@@ -478,6 +478,10 @@ def test_prompts_that_train_alike_are_noise() -> None:
     assert any("their order is mostly noise" in note for note in caveats(found))
 
 
+def test_prompts_that_tie_have_no_order() -> None:
+    assert "There is no order to predict" in sentence(scored([0.5, 0.6], [0.7, 0.7]))
+
+
 def test_f1_is_called_so() -> None:
     found = scored([0.5, 0.6], [0.6, 0.7])
     found.inputs["task"]["metric"] = "f1"  # type: ignore[index]
