@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from analyses.fourteen_config import Config
 from analyses.fourteen_inputs import Context
 from analyses.fourteen_plan import STEPS, make_plan
 from analyses.fourteen_table import SCHEMA, SCORES, tidy
+from analyses.paper import draw
 from analyses.results import REPORT
 from subkern import provenance
 from subkern.errors import UserError
@@ -173,6 +173,7 @@ def analyze(
     retry_failed: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
+    report: bool = True,
 ) -> Done:
     """Compute what is missing of the study in a folder, then write its table and report.
 
@@ -188,6 +189,7 @@ def analyze(
         retry_failed: try failed cells again.
         progress: told of every cell that ends.
         command: what the report says makes it again; the call of this function if None.
+        report: draw figures and the report from the table (`analyses.paper.draw`).
 
     Raises:
         UserError: anything the user can put right; cells that fail are no such thing.
@@ -219,7 +221,7 @@ def analyze(
         changed = not table.equals(study.written())
         if changed:
             study.refresh(started)
-    return Done(table, ran, _draw(study.out, table, changed=changed))
+    return Done(table, ran, _draw(study.out, table, changed=changed) if report else None)
 
 
 def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:
@@ -229,10 +231,7 @@ def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:
         return None
     if not changed and report.is_file():
         return report
-    if find_spec("analyses.paper") is None:
-        return None
-    drawn: Path = import_module("analyses.paper").draw(out)
-    return drawn
+    return draw(out)
 
 
 def _record(path: Path) -> dict[str, Any]:

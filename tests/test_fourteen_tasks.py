@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import tiny_study
+from analyses import fourteen_tasks
 from analyses import study as studies
 from analyses.cells import parse_only
 from analyses.executors import make_executor
@@ -24,7 +25,7 @@ from analyses.fourteen_config import PRESETS, RATES, Config
 from analyses.fourteen_inputs import settings_of
 from analyses.fourteen_plan import make_plan
 from analyses.fourteen_table import COLUMNS, FINETUNING, KERNELS, METHODS, tidy
-from analyses.fourteen_tasks import Done, Study, analyze
+from analyses.fourteen_tasks import Done, Study
 from analyses.lora_inputs import load_inputs
 from analyses.results import Results
 from cli import main
@@ -56,6 +57,11 @@ def config(place: Path, **changes: Any) -> Config:
     return Config(**{**given, **changes})
 
 
+def analyze(asked: Config, out: Path, **how: Any) -> Done:
+    """Run a study without its report."""
+    return fourteen_tasks.analyze(asked, out, report=False, **how)
+
+
 def numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table without what differs from run to run."""
     return table.drop(columns="seconds")
@@ -70,7 +76,7 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, 
         lora=("lora:r=1", "lora:r=2"), random=("random:dim=20",),
         learning_rates={method: rates[:1] for method, rates in RATES.items()},
     )  # fmt: skip
-    return analyze(settings, out), out
+    return fourteen_tasks.analyze(settings, out), out
 
 
 # --- what it finds ---
@@ -80,6 +86,8 @@ def test_every_method_has_its_rows(whole: tuple[Done, Path]) -> None:
     done, out = whole
     table = done.table
     assert done.ran.failed == {}
+    assert done.report == out / "report.html"
+    assert done.report.is_file()
     assert list(table.columns) == list(COLUMNS)
     assert set(table["method"]) == set(METHODS)
     assert set(table["status"]) == {"done"}
@@ -137,7 +145,7 @@ def test_a_kernel_and_its_classifier_are_the_librarys(
     assert mine["dev"] == wanted["dev accuracy"]
 
 
-def test_a_linear_head_inits_at_the_probe(place: Path, tmp_path: Path) -> None:
+def test_a_linear_head_starts_at_the_probe(place: Path, tmp_path: Path) -> None:
     asked = config(
         place, heads=("linear",), methods=("linear-probe", "finetune-sgd"), steps=1,
         learning_rates={"finetune-sgd": (1e-12,)},
