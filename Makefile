@@ -27,7 +27,7 @@ install: $(STAMP) ## create the virtual environment, or bring it up to date
 $(STAMP): setup.cfg pyproject.toml requirements-demo.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("subkern needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[hub,dev]'
+	$(PIP) -e '.[hub,ray,dev]'
 	$(PIP) --no-deps -r requirements-demo.txt
 	@touch $@
 

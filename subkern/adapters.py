@@ -162,6 +162,13 @@ def copy_module(module: nn.Module, *, shared: bool) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
+def shared_copy(model: LogitModel) -> LogitModel:
+    """`model` with modules and parameter objects of its own around the same values."""
+    copied = model.with_module(copy_module(model.module, shared=True))
+    copied.readout = copy_module(model.readout, shared=True)  # type: ignore[assignment]
+    return copied
+
+
 def _explain(model: LogitModel, config: peft.PeftConfig, error: Exception) -> str:
     message, method = str(error), method_name(config)
     kinds = sorted({type(m).__name__ for m in _linear(model.module).values()})

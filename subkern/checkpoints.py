@@ -58,7 +58,9 @@ class At:
             UserError: the checkpoint lacks a trained tensor, holds one that the model has no place
                 for or one of another shape, or was made in another subspace.
         """
-        coordinates = self.subspace.attach(_copy(model))
+        from subkern.adapters import shared_copy
+
+        coordinates = self.subspace.attach(shared_copy(model))
         tensors = read(self.checkpoint, coordinates.model)
         moved = _move(coordinates.model, tensors, self._where)
         folder = is_folder(self.checkpoint)
@@ -83,15 +85,6 @@ class At:
     @property
     def _where(self) -> str:
         return "the mapping" if isinstance(self.checkpoint, Mapping) else f"'{self.checkpoint}'"
-
-
-def _copy(model: LogitModel) -> LogitModel:
-    """`model` with parameter objects of its own around the same values."""
-    from subkern.adapters import copy_module
-
-    copied = model.with_module(copy_module(model.module, shared=True))
-    copied.readout = copy_module(model.readout, shared=True)  # type: ignore[assignment]
-    return copied
 
 
 def _move(model: LogitModel, tensors: Mapping[str, Tensor], where: str) -> set[int]:

@@ -58,8 +58,12 @@ class Map(Protocol):
         """Projection ``[R, dim]`` of `kind` from `sums`, scaled so that E[PPᵀ] = I."""
         ...
 
-    def spread(self, z: Tensor, kind: str, name: str, size: int) -> Tensor:
-        """P z ``[size]`` at one parameter: the transpose of adding and reading."""
+    def unread(self, z: Tensor, kind: str) -> Tensor:
+        """The transpose of reading: z ``[dim]`` → one number for each sum it is read from."""
+        ...
+
+    def spread(self, sums: Tensor, name: str, size: int) -> Tensor:
+        """The transpose of adding: ``sums`` of `unread` → P z ``[size]`` at one parameter."""
         ...
 
 
@@ -117,10 +121,14 @@ class IidColumns:
         """The first `dim` columns, over √dim."""
         return sums[:, :dim] / dim**0.5
 
-    def spread(self, z: Tensor, kind: str, name: str, size: int) -> Tensor:
-        """P z at one parameter."""
-        parts = [torch.from_numpy(tile).to(z) @ z for _, tile in self._tiles(name, 0, size, len(z))]
-        return torch.cat(parts) / len(z) ** 0.5
+    def unread(self, z: Tensor, kind: str) -> Tensor:
+        """``z / √dim``."""
+        return z / len(z) ** 0.5
+
+    def spread(self, sums: Tensor, name: str, size: int) -> Tensor:
+        """The columns times `sums`, a tile of coordinates at a time."""
+        tiles = self._tiles(name, 0, size, len(sums))
+        return torch.cat([torch.from_numpy(tile).to(sums) @ sums for _, tile in tiles])
 
     def _tiles(self, name: str, start: int, count: int, dim: int) -> Iterator[tuple[int, Array]]:
         step = max(1, _TILE // dim)
@@ -182,12 +190,22 @@ class Strata:
         """The first `dim` columns, over √dim."""
         return sums[:, :dim] / dim**0.5
 
-    def spread(self, z: Tensor, kind: str, name: str, size: int) -> Tensor:
-        """P z at one parameter."""
-        places, values = self.entries(name, size, 0, size, len(z))
-        terms = torch.from_numpy(values).to(z) * z / len(z) ** 0.5
-        at = torch.from_numpy(places).to(z.device)
-        return z.new_zeros(size).index_add_(0, at.flatten(), terms.flatten())
+    def unread(self, z: Tensor, kind: str) -> Tensor:
+        """``z / √dim``."""
+        return z / len(z) ** 0.5
+
+    def spread(self, sums: Tensor, name: str, size: int) -> Tensor:
+        """Scatter the entries of each column, some whole stretches at a time."""
+        s = self.sparsity(size)
+        step = s * max(1, _TILE // len(sums))
+        out = sums.new_zeros(size)
+        for start in range(0, size, step):
+            count = min(step, size - start)
+            places, values = self.entries(name, size, start, count, len(sums))
+            terms = torch.from_numpy(values).to(sums) * sums
+            at = torch.from_numpy(places).to(sums.device)
+            out[start : start + count].index_add_(0, at.flatten(), terms.flatten())
+        return out
 
     def entries(
         self, name: str, size: int, start: int, count: int, dim: int
@@ -275,17 +293,20 @@ class Fold:
             return hadamard(sums[:, places])[:, order[:dim]] / dim**0.5
         return sums.new_zeros(len(sums), dim).index_add_(1, order % dim, sums)
 
-    def spread(self, z: Tensor, kind: str, name: str, size: int) -> Tensor:
-        """P z at one parameter."""
+    def unread(self, z: Tensor, kind: str) -> Tensor:
+        """A number ``[B]`` for each bucket."""
         order = torch.from_numpy(self.order).to(z.device)
-        if kind == "srht":
-            sampled = z.new_zeros(1, self.width)
-            sampled[0, order[: len(z)]] = z / len(z) ** 0.5
-            buckets = z.new_empty(self.width)
-            buckets[torch.from_numpy(self.places).to(z.device)] = hadamard(sampled)[0]
-        else:
-            buckets = z[order % len(z)]
-        out = torch.from_numpy(self.signs(name, 0, size)).to(z)
+        if kind != "srht":
+            return z[order % len(z)]
+        sampled = z.new_zeros(1, self.width)
+        sampled[0, order[: len(z)]] = z / len(z) ** 0.5
+        sums = z.new_empty(self.width)
+        sums[torch.from_numpy(self.places).to(z.device)] = hadamard(sampled)[0]
+        return sums
+
+    def spread(self, sums: Tensor, name: str, size: int) -> Tensor:
+        """Each coordinate's bucket, signed."""
+        out = torch.from_numpy(self.signs(name, 0, size)).to(sums)
         for at, length, bucket in self.pieces(name, 0, size):
-            out[at : at + length] *= buckets[bucket : bucket + length]
+            out[at : at + length] *= sums[bucket : bucket + length]
         return out

@@ -145,8 +145,9 @@ class Projections:
         out = {}
         for scope in self.scopes:
             [(made, read)] = [(m, r) for m, reads in scope.maps for r in reads if r.cell == cell]
+            sums = made.unread(z[read.at], cell.kind)
             for name in (n for n in self.sizes if n in scope.names):
-                out[name] = made.spread(z[read.at], cell.kind, name, self.sizes[name])
+                out[name] = made.spread(sums, name, self.sizes[name])
         return out
 
 

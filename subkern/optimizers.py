@@ -1,0 +1,79 @@
+"""Optimizers without momentum, and how the learning rate changes over a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "SignGD", "make_optimizer", "rate_factor"]
+
+
+class SignGD(torch.optim.Optimizer):
+    """θ ← θ − η sign(∇), with sign(0) = 0: early Adam, and the `signgd` kernels' update.
+
+    Args:
+        params: parameters, as for any `torch.optim.Optimizer`.
+        lr: learning rate η.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Make one update; returns the closure's loss if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.add_(_sign(parameter.grad), alpha=-group["lr"])
+        return loss
+
+
+def _sign(gradient: Tensor) -> Tensor:
+    # torch.sign(nan) is 0: a gradient that is no number must not look like one that is zero
+    return torch.where(gradient.isnan(), gradient, gradient.sign())
+
+
+def _sgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=rate)
+
+
+def _adam(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, lr=rate, betas=(0.9, 0.999), eps=epsilon)
+
+
+def _signgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+    return SignGD(params, rate)
+
+
+_MAKERS = {"sgd": _sgd, "adam": _adam, "signgd": _signgd}
+OPTIMIZERS = tuple(_MAKERS)
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def make_optimizer(
+    name: str, params: Iterable[nn.Parameter], learning_rate: float, epsilon: float = 1e-8
+) -> torch.optim.Optimizer:
+    """The optimizer called `name` (one of `OPTIMIZERS`); only adam reads `epsilon`."""
+    return _MAKERS[name](params, learning_rate, epsilon)
+
+
+def rate_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:
+    """What the learning rate of update number `step` (from 0) is multiplied by, 0 to 1.
+
+    ``(step + 1) / warmup`` while warming up; then 1, or down to 0 after the last of `steps`,
+    in a straight line or along half a cosine.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if schedule == "linear":
+        return 1 - done
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0
