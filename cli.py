@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyses.features_command import features
+from analyses.finetune_command import finetune
 from analyses.lora_command import analyze_lora
 from analyses.options import (
     AS_JSON,
     DATA,
     HEAD,
+    HEAD_START,
     MODEL,
     OVERWRITE,
     PATH,
@@ -127,7 +129,7 @@ def tasks_show(
 )
 @click.option("--engine", default="factors", show_default=True, help="factors | reference.")
 @HEAD
-@click.option("--head-seed", default=0, show_default=True, help="Seed of a linear head.")
+@HEAD_START
 @READING
 @RUNNING
 @click.option("--out", required=True, type=PATH, help="Kernel file to write (Zarr).")
@@ -138,10 +140,10 @@ def kernel(**asked: Any) -> None:
 
     The same command again continues an interrupted run, or says "up to date".
     """
+    from analyses.heads import load_started
     from analyses.terminal import ProgressBar, wrapped
     from subkern.compute import compute_kernel, kernel_identity
     from subkern.lmk import check_export, export_lmk
-    from subkern.loading import load_model
     from subkern.rules import parse_rule
     from subkern.running import Running, as_subspace
     from subkern.tasks import get_task
@@ -152,12 +154,7 @@ def kernel(**asked: Any) -> None:
     if asked["export_lmk"] is not None:
         check_export(asked["export_lmk"], rule.name, overwrite=asked["overwrite"])
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
-    model = load_model(
-        asked["model"],
-        task=task,
-        seed=asked["head_seed"],
-        **{k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")},
-    )
+    model = load_started(task, asked)
     assert model.prompt is not None
     sides = model.prompt.encode_all(left), model.prompt.encode_all(right)
     method = {k: asked[k] for k in ("rule", "subspace", "engine")}
@@ -278,6 +275,7 @@ def agree(
 
 
 cli.add_command(features)
+cli.add_command(finetune)
 
 
 @cli.group()

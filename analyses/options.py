@@ -12,6 +12,21 @@ PATH = click.Path(path_type=Path)
 SPLITS = click.Choice(["train", "dev", "test"])
 
 
+class Rates(click.ParamType[Any]):
+    """Numbers separated by commas, as a tuple."""
+
+    name = "x,x,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Parse ``1e-5,0.001``."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            return self.fail(f"'{value}' is not numbers separated by commas", param, ctx)
+
+
 class Numbers(click.ParamType[Any]):
     """Whole numbers separated by commas, as a tuple."""
 
@@ -50,9 +65,22 @@ DATA = options(
     ),
     click.option("--shots", default=16, show_default=True, help="Training examples per label."),
 )
-RUNNING = options(
+HEAD_START = options(
+    click.option("--head-seed", default=0, show_default=True, help="Seed of a linear head."),
+    click.option(
+        "--head-init",
+        default="random",
+        type=click.Choice(["random", "probe"]),
+        show_default=True,
+        help="A linear head's start; probe: logistic regression on the training examples.",
+    ),
+)
+COMPUTING = options(
     click.option("--dtype", default="float32", show_default=True, help="float32|float64|bfloat16."),
     click.option("--device", default="cpu", show_default=True, help="Torch device."),
+)
+RUNNING = options(
+    COMPUTING,
     click.option("--batch-size", type=int, help="Most examples in one forward.  [default: auto]"),
     click.option(
         "--memory", help="Memory beyond the model, like 3GiB.  [default: half of what is free]"

@@ -80,6 +80,6 @@ def show(table: pd.DataFrame, as_json: bool) -> None:
 
 
 def _text(value: object) -> str:
-    if value is None or value != value:
+    if value is None or value is pd.NA or value != value:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

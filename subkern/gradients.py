@@ -76,7 +76,7 @@ def _outer(side: Sequence[Outer], shape: torch.Size, c: int, step: int) -> Itera
 
 
 def _form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
-    """Write gradient rows [start, start + rows) to `out` ``[c, rows, row_size]``."""
+    """Write gradient rows [start, start + rows) of the weight to `out` ``[c, rows, row_size]``."""
     a, g = factor.inputs.to(out.dtype), factor.cotangents.to(out.dtype)
     if factor.transposed:  # a weight [d_in, d_out]: its rows are the inputs'
         torch.matmul(a[:, start : start + rows].T, g.transpose(0, 1), out=out)

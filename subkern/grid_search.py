@@ -129,7 +129,7 @@ def search(
     found = Search(chosen, table, _edge(points[best], grid))
     if root is not None:
         records = json.loads(table.to_json(orient="records"))
-        write_json(root / TABLE, {"points": records, "warning": found.warning})
+        _write_table(root / TABLE, {"points": records, "warning": found.warning})
     if found.warning is not None:
         warnings.warn(found.warning, GridEdgeWarning, stacklevel=2)
     return found
@@ -276,6 +276,12 @@ def _table(
         rows.append({**row, "seconds": found.seconds, "note": note})
     table = pd.DataFrame(rows)
     return table.assign(**{"best step": table["best step"].astype("Int64")})
+
+
+def _write_table(path: Path, table: Mapping[str, Any]) -> None:
+    """Write the table, or leave the file alone where it is there already."""
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != table:
+        write_json(path, table)
 
 
 def _edge(best: Training, grid: Grid) -> str | None:

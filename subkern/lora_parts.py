@@ -19,10 +19,9 @@ from subkern.capture import Captured
 from subkern.contraction import contract
 from subkern.lora_grid import LoraGrid
 from subkern.lora_updates import sweep_updates
-from subkern.pairwise import Block
 from subkern.rules import UpdateRule
 from subkern.subspaces import Coordinates
-from subkern.updates import update_block
+from subkern.updates import Zeroed, update_block
 
 
 @dataclass(frozen=True)
@@ -51,63 +50,108 @@ def partition(names: Sequence[str], sets: Sequence[lora.SweepLayers]) -> list[Pa
     return [Part(tuple(found), *key) for key, found in parts.items()]
 
 
-def sweep_blocks(
-    coordinates: Coordinates, sets: Sequence[lora.SweepLayers], grid: LoraGrid, rule: UpdateRule
-) -> Block:
+class SweepBlocks:
     """Blocks ``[d, 1 + sets·(1 + seeds·ranks), n, c, m, c]``, d the directions of `rule`.
 
     The full kernel; then for each target set the full kernel of its weights alone, and LoRA's of
     every cell of `grid`.
+
+    Attributes:
+        zeroed: for every kernel, the entries of the left and of the right examples of the last
+            block that were counted as 0, ``[2, 1 + sets·(1 + seeds·ranks)]``.
     """
-    shapes = {n: p.shape for n, p in coordinates.parameters.items()}
-    parts = partition(list(shapes), sets)
-    c = coordinates.model.num_logits
 
-    def block(left: Captured, right: Captured) -> Tensor:
-        sizes = (len(left), c, len(right), c)
-        cells = (len(grid.seeds), len(grid.ranks))
-        full = left.logits.new_zeros(rule.directions, *sizes)
-        whole = left.logits.new_zeros(rule.directions, len(sets), *sizes)
-        direct = torch.zeros_like(whole)
-        swept = left.logits.new_zeros(rule.directions, len(sets), *cells, *sizes)
-        for part in parts:
-            over = _over(left, right, {name: shapes[name] for name in part.names}, c, rule)
-            full += over
-            for i in {*part.adapted, *part.trained}:
-                whole[:, i] += over
-            for i in part.trained:
-                direct[:, i] += over
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        sets: Sequence[lora.SweepLayers],
+        grid: LoraGrid,
+        rule: UpdateRule,
+    ) -> None:
+        self.shapes = {n: p.shape for n, p in coordinates.parameters.items()}
+        self.parts = partition(list(self.shapes), sets)
+        self.c = coordinates.model.num_logits
+        self.sets, self.grid, self.rule = sets, grid, rule
+        self.zeroed = torch.zeros(2, 0)
+
+    def __call__(self, left: Captured, right: Captured) -> Tensor:
+        """The blocks of these examples."""
+        d, sizes = self.rule.directions, (len(left), self.c, len(right), self.c)
+        values = _Sums((d,), sizes, len(self.sets), self.grid, left.logits)
+        zeroed = _Sums((2,), (), len(self.sets), self.grid, left.logits)
+        for part in self.parts:
+            shapes = {name: self.shapes[name] for name in part.names}
+            over, noise = _over(left, right, shapes, self.c, self.rule)
+            swept, swept_noise = None, None
             if part.adapted:
-                layers = _only(sets[part.adapted[0]], part.names)
-                found = _swept(left, right, layers, grid, rule)
-                for i in part.adapted:
-                    swept[:, i] += found
-        swept += direct[:, :, None, None]
-        each = torch.cat([whole[:, :, None], swept.flatten(2, 3)], 2)
-        return torch.cat([full[:, None], each.flatten(1, 2)], 1)
+                layers = _only(self.sets[part.adapted[0]], part.names)
+                swept, swept_noise = _swept(left, right, layers, self.grid, self.rule)
+            values.add(part, over, swept)
+            zeroed.add(part, noise, swept_noise)
+        self.zeroed = zeroed.total()
+        return values.total()
 
-    return block
+    def kept(self) -> dict[str, np.ndarray]:
+        """What a tile keeps beside its block: `zeroed`, of the rules that have it."""
+        if self.rule.is_sgd:
+            return {}
+        return dict(zip(("left_zeroed", "right_zeroed"), self.zeroed.cpu().numpy(), strict=True))
+
+
+class _Sums:
+    """Adds up parts to the full kernel, those of target sets and those of their cells."""
+
+    def __init__(
+        self, lead: tuple[int, ...], sizes: tuple[int, ...], sets: int, grid: LoraGrid, like: Tensor
+    ) -> None:
+        cells = (len(grid.seeds), len(grid.ranks))
+        self.full = like.new_zeros(*lead, *sizes)
+        self.whole = like.new_zeros(*lead, sets, *sizes)
+        self.swept = like.new_zeros(*lead, sets, *cells, *sizes)
+
+    def add(self, part: Part, over: Tensor, swept: Tensor | None) -> None:
+        """Add what a part gives ``[d, …]``, and what LoRA on it does ``[d, seeds, ranks, …]``."""
+        self.full += over
+        for i in {*part.adapted, *part.trained}:
+            self.whole[:, i] += over
+        for i in part.trained:
+            self.swept[:, i] += over[:, None, None]
+        for i in part.adapted if swept is not None else ():
+            self.swept[:, i] += swept
+
+    def total(self) -> Tensor:
+        """``[d, 1 + sets·(1 + seeds·ranks), …]``."""
+        each = torch.cat([self.whole[:, :, None], self.swept.flatten(2, 3)], 2)
+        return torch.cat([self.full[:, None], each.flatten(1, 2)], 1)
 
 
 def _over(
     left: Captured, right: Captured, shapes: dict[str, torch.Size], c: int, rule: UpdateRule
-) -> Tensor:
-    """Kernel over some parameters, ``[d, n, c, m, c]``."""
+) -> tuple[Tensor, Tensor]:
+    """Kernel over some parameters, ``[d, n, c, m, c]``, and its noise on either side, ``[2]``."""
+    none = left.logits.new_zeros(2)
     if rule.is_sgd:
-        return contract(left, right, shapes, c)[None]
-    return update_block(left, right, shapes, c, rule)
+        return contract(left, right, shapes, c)[None], none
+    zeroed = Zeroed()
+    block = update_block(left, right, shapes, c, rule, zeroed)
+    if zeroed.counts is None:
+        return block, none
+    mine, theirs = zeroed.counts[: len(left) * c], zeroed.counts[len(left) * c :]
+    sides = [mine, mine if right is left else theirs]
+    return block, torch.stack([side.sum() for side in sides]).to(none)
 
 
 def _swept(
     left: Captured, right: Captured, layers: lora.SweepLayers, grid: LoraGrid, rule: UpdateRule
-) -> Tensor:
-    """LoRA kernels over some layers, ``[d, seeds, ranks, n, c, m, c]``."""
+) -> tuple[Tensor, Tensor]:
+    """LoRA kernels over some layers ``[d, seeds, ranks, n, c, m, c]`` and their noise."""
     squared, seeds = lora.scales(grid.ranks, grid.alpha, grid.rslora), len(grid.seeds)
     if not rule.is_sgd:
         scales = np.sqrt(squared)
         return sweep_updates(left, right, layers, seeds, scales, grid.ranks, rule)
     blocks = lora.sweep_block(left, right, layers, seeds, grid.ranks)
-    return (blocks * torch.from_numpy(squared).to(blocks)[:, None, None, None, None])[None]
+    scaled = (blocks * torch.from_numpy(squared).to(blocks)[:, None, None, None, None])[None]
+    return scaled, blocks.new_zeros(2, seeds, len(grid.ranks))
 
 
 def _only(layers: lora.SweepLayers, names: Sequence[str]) -> lora.SweepLayers:

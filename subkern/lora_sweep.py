@@ -18,7 +18,7 @@ from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.lora import SweepLayers
 from subkern.lora_grid import LoraGrid
-from subkern.lora_parts import sweep_blocks
+from subkern.lora_parts import SweepBlocks
 from subkern.models import LogitModel, named_parameters
 from subkern.pairwise import run
 from subkern.rules import UpdateRule, as_rule
@@ -120,37 +120,43 @@ def sweep_targets(
     started = time.perf_counter()
     _refuse_dead_sets(coordinates, found, grid, [*left, *right])
     plan = make_plan(model, coordinates.parameters, [*left, *right], running.batch_size)
-    block = Timed(sweep_blocks(coordinates, list(found.values()), grid, rule))
-    job = make_job(coordinates, plan, block, running, rule)
+    blocks = SweepBlocks(coordinates, list(found.values()), grid, rule)
+    block = Timed(blocks)
+    job = replace(make_job(coordinates, plan, block, running, rule), kept=blocks.kept)
     grids = {name: replace(grid, targets=targets) for name, targets in sets.items()}
     swept = [each.at(s, r).describe() for each in grids.values() for s, r in grid.cells]
     store = make_store(running, base | {"sweep": swept})
     outcome = run(job, left, right, store, running.progress)
     cost = block.cost() | {"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
 
-    def kernel(values: np.ndarray, subspace: Mapping[str, Any]) -> Kernel:
+    def kernel(values: np.ndarray, zeroed: float, subspace: Mapping[str, Any]) -> Kernel:
         provenance = base | {"subspace": dict(subspace)}
-        return to_kernel(values, outcome, left, right, provenance, {})
+        recorded = {} if rule.is_sgd else {"zeroed_entries": int(zeroed)}
+        return to_kernel(values, outcome, left, right, provenance, recorded)
 
-    def sweep(layers: SweepLayers, grid: LoraGrid, values: np.ndarray) -> LoraSweep:
+    def sweep(
+        layers: SweepLayers, grid: LoraGrid, values: np.ndarray, zeroed: np.ndarray
+    ) -> LoraSweep:
         beside = sum(coordinates.parameters[n].numel() for n in layers.always)
         weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
-        cells = zip(grid.cells, values[1:], strict=True)
+        cells = zip(grid.cells, values[1:], zeroed[1:], strict=True)
         return LoraSweep(
             full=full,
-            targets_full=kernel(values[0], weights),
-            kernels={(s, r): kernel(v, grid.at(s, r).describe()) for (s, r), v in cells},
+            targets_full=kernel(values[0], zeroed[0], weights),
+            kernels={(s, r): kernel(v, z, grid.at(s, r).describe()) for (s, r), v, z in cells},
             trainable={r: layers.trainable(r) + beside for r in grid.ranks},
             trainable_full=coordinates.size,
             cost=cost,
         )
 
     found_values = np.moveaxis(outcome.values, 1, 0)  # [kernels, d, n, c, m, c]
-    full = kernel(found_values[0], Full().describe())
+    zeroed = outcome.kept.get("zeroed", np.zeros(len(found_values)))
+    full = kernel(found_values[0], zeroed[0], Full().describe())
     each = found_values[1:].reshape(len(sets), -1, *found_values.shape[1:])
+    counts = zeroed[1:].reshape(len(sets), -1)
     return {
-        name: sweep(found[name], grids[name], values)
-        for name, values in zip(sets, each, strict=True)
+        name: sweep(found[name], grids[name], values, noise)
+        for name, values, noise in zip(sets, each, counts, strict=True)
     }
 
 

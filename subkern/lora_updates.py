@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from subkern.capture import Captured
-from subkern.factors import Factor, Outer
+from subkern.factors import Factor, Outer, position_norm
 from subkern.lora import SweepLayers, _gram_by_row, _project
 from subkern.rules import UpdateRule
-from subkern.updates import drop_noise
+from subkern.updates import Zeroed, drop_noise
 
 
 def sweep_updates(
@@ -28,8 +28,8 @@ def sweep_updates(
     scales: np.ndarray,
     ranks: Sequence[int],
     rule: UpdateRule,
-) -> Tensor:
-    """Kernel blocks of `rule` in the gradients of B, for all seeds and ranks.
+) -> tuple[Tensor, Tensor]:
+    """Kernel blocks of `rule` in the gradients of B, for all seeds and ranks, and their noise.
 
     Args:
         left: factors of the base model of n examples.
@@ -41,22 +41,40 @@ def sweep_updates(
         rule: not sgd.
 
     Returns:
-        ``[d, seeds, ranks, n, c, m, c]``, float64; d as in `updates.update_block`.
+        ``[d, seeds, ranks, n, c, m, c]``, float64, d as in `updates.update_block`; and how many
+        entries of `left` and of `right` were noise, ``[2, seeds, ranks]``.
     """
     n, m, c = len(left), len(right), left.logits.shape[1]
     shape = (rule.directions, seeds, len(ranks), n * c, m * c)
     out = torch.zeros(shape, dtype=torch.float64, device=left.logits.device)
+    zeroed = torch.zeros(2, seeds, len(ranks), dtype=torch.int64, device=left.logits.device)
     for name, rows in layers.rows.items():
-        if name not in left.factors or name not in right.factors:
-            continue
-        mine = _entries(left.factors[name], rows, c, rule)
-        theirs = mine if right is left else _entries(right.factors[name], rows, c, rule)
-        products = _adam if rule.is_adam else _signs
-        out += products(mine, theirs, seeds, scales, ranks, rule)
-    return out.view(*shape[:3], n, c, m, c)
+        counts = (Zeroed(), Zeroed())
+        mine = theirs = None
+        if name in left.factors:
+            mine = _entries(left.factors[name], rows, c, rule, counts[0])
+        if right is left:
+            theirs, counts = mine, (counts[0], counts[0])
+        elif name in right.factors:
+            theirs = _entries(right.factors[name], rows, c, rule, counts[1])
+        zeroed += torch.stack([_nested(count, seeds, ranks, zeroed) for count in counts])
+        if mine is not None and theirs is not None:
+            products = _adam if rule.is_adam else _signs
+            out += products(mine, theirs, seeds, scales, ranks, rule)
+    return out.view(*shape[:3], n, c, m, c), zeroed
 
 
-def _entries(side: Sequence[Factor], rows: Tensor, c: int, rule: UpdateRule) -> Tensor:
+def _nested(zeroed: Zeroed, seeds: int, ranks: Sequence[int], like: Tensor) -> Tensor:
+    """Noise among rows 1 … r of A of every seed and rank, ``[seeds, ranks]``."""
+    if zeroed.counts is None:
+        return torch.zeros_like(like[0])
+    per_row = zeroed.counts.sum(-1).view(seeds, -1)
+    return per_row.cumsum(1)[:, [r - 1 for r in ranks]]
+
+
+def _entries(
+    side: Sequence[Factor], rows: Tensor, c: int, rule: UpdateRule, zeroed: Zeroed
+) -> Tensor:
     """Σ_t g_t (A_ρ·a_t) of every example without its noise, ``[s·R, n·c, d_out]``."""
     entries = _project(side, rows, c)
     if not rule.zero_tolerance:
@@ -65,9 +83,9 @@ def _entries(side: Sequence[Factor], rows: Tensor, c: int, rule: UpdateRule) -> 
     for factor in side:
         assert isinstance(factor, Outer)  # _project refuses others
         hidden = factor.inputs.to(rows.dtype) @ rows.T
-        g = torch.linalg.vector_norm(factor.cotangents, dim=0, dtype=rows.dtype)  # [c, d_out]
-        norms.append(torch.linalg.vector_norm(hidden, dim=0)[:, None, None] * g)
-    return drop_noise(entries, torch.stack(norms, 1).flatten(1, 2), rule.zero_tolerance)
+        g = position_norm(factor.cotangents).to(rows.dtype)  # [1, c, d_out]
+        norms.append(position_norm(hidden).T[..., None] * g)
+    return drop_noise(entries, torch.stack(norms, 1).flatten(1, 2), rule.zero_tolerance, zeroed)
 
 
 def _signs(

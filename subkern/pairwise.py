@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,8 @@ class Job:
         bounded: whether the block reads the bounds of gradient entries (see `factors`).
         directions: length of that leading axis; 1 where there is none.
         seen: called with all examples and factors that are captured, if given.
+        kept: asked after every block for sums over its left and its right examples
+            (``left_…``, ``right_…``) that go with it, if given.
     """
 
     model: LogitModel
@@ -56,6 +58,7 @@ class Job:
     bounded: bool = False
     directions: int = 1
     seen: Callable[[Sequence[EncodedExample], Captured], None] | None = None
+    kept: Callable[[], dict[str, np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,14 @@ class Outcome:
         values: ``[…, n, c, m, c]``, float64.
         left_logits: f₀ ``[n, c]``.
         right_logits: f₀ ``[m, c]``.
+        kept: what `Job.kept` gave, summed over all examples; one that stands on both sides counts
+            once where all left examples do.
     """
 
     values: np.ndarray
     left_logits: np.ndarray
     right_logits: np.ndarray
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def run(
@@ -102,7 +108,20 @@ def run(
         done += twice * len(tile["left"]) * len(tile["right"])
         if progress is not None:
             progress(done, total)
-    return assemble(tiles, tiling, mirror, [places.get(e.id, -1) for e in right], job.directions)
+    picks = [places.get(e.id, -1) for e in right]
+    outcome = assemble(tiles, tiling, mirror, picks, job.directions)
+    return replace(outcome, kept=_sums(tiles, tiling))
+
+
+def _sums(tiles: dict[str, dict[str, np.ndarray]], tiling: Tiling) -> dict[str, np.ndarray]:
+    """What tiles keep of their examples, added up: of every group once, whatever it met."""
+    rows = [_of_row(tiles, i) for i in range(len(tiling.left))]
+    columns = [tiles[f"right-0-{k}"] for k in range(len(tiling.right))]
+    names = [key.removeprefix("left_") for key in rows[0] if key.startswith("left_")]
+    return {
+        name: np.sum([t[f"left_{name}"] for t in rows] + [t[f"right_{name}"] for t in columns], 0)
+        for name in names
+    }
 
 
 class _Source:
@@ -131,7 +150,8 @@ class _Source:
         other = mine if (side, k) == ("left", i) else capture_all(self.job, self.chunks[side][k])
         block = self.job.block(mine, other)
         arrays = {"values": block, "left": mine.logits, "right": other.logits}
-        return {name: value.cpu().numpy() for name, value in arrays.items()}
+        kept = {} if self.job.kept is None else self.job.kept()
+        return {name: value.cpu().numpy() for name, value in arrays.items()} | kept
 
 
 def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
@@ -208,7 +228,7 @@ def assemble(
     """Put the tiles together, and the columns in the order of the right examples."""
     rows = len(tiling.left)
     pieces: list[np.ndarray] = []
-    left_logits = np.concatenate([_row_logits(tiles, i) for i in range(rows)])
+    left_logits = np.concatenate([_of_row(tiles, i)["left"] for i in range(rows)])
     right_logits: list[np.ndarray] = []
     if mirror:
         pieces.append(_mirrored(tiles, rows, directions))
@@ -226,8 +246,9 @@ def assemble(
     return Outcome(values, left_logits, logits)
 
 
-def _row_logits(tiles: dict[str, dict[str, np.ndarray]], i: int) -> np.ndarray:
-    return next(t["left"] for key, t in tiles.items() if key.split("-")[1] == str(i))
+def _of_row(tiles: dict[str, dict[str, np.ndarray]], i: int) -> dict[str, np.ndarray]:
+    """A tile whose left examples are those of row i."""
+    return next(t for key, t in tiles.items() if key.split("-")[1] == str(i))
 
 
 def _mirrored(tiles: dict[str, dict[str, np.ndarray]], rows: int, directions: int) -> np.ndarray:

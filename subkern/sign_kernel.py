@@ -17,8 +17,10 @@ import numpy as np
 
 from subkern.pairwise import Job, Outcome, assemble, capture_all
 from subkern.rules import UpdateRule
+from subkern.sign_packing import pack
 from subkern.sign_products import product
-from subkern.sign_rows import Planes, SignRows, pack, read_rows
+from subkern.sign_rows import Planes, SignRows, read_rows
+from subkern.threads import side_by_side
 from subkern.tiles import Progress, TileStore, Tiling, cut
 
 if TYPE_CHECKING:
@@ -118,15 +120,16 @@ class _Signs:
         """Capture `examples` and pack the signs of their gradients."""
         captured = capture_all(self.job, examples)
         c = captured.logits.shape[1]
-        planes: dict[str, Planes] = {}
-        zeroed = 0
-        for name, parameter in self.job.parameters.items():
-            if (factors := captured.factors.pop(name, None)) is None:
-                continue
-            packed, count = pack(factors, parameter.shape, c, self.rule.zero_tolerance)
-            zeroed += count
-            if packed is not None:
-                planes[name] = packed
+
+        def packed(name: str) -> tuple[Planes | None, int]:
+            factors = captured.factors.pop(name)
+            shape = self.job.parameters[name].shape
+            return pack(factors, shape, c, self.rule.zero_tolerance)
+
+        names = [name for name in self.job.parameters if name in captured.factors]
+        found = side_by_side(packed, names, self.job.model.device.type == "cpu")
+        planes = {name: p for name, (p, _) in zip(names, found, strict=True) if p is not None}
+        zeroed = sum(count for _, count in found)
         nbytes = sum(p.nbytes for p in planes.values())
         return SignRows(planes, captured.logits.cpu().numpy(), zeroed, nbytes)
 

@@ -79,7 +79,10 @@ class TrainingFolder:
 
     def finished(self) -> FineTuned | None:
         """The run, if it is done. Raises `Diverged` if that is how it ended."""
-        return FineTuned.load(self.path) if (self.path / RESULT).exists() else None
+        if not (self.path / RESULT).exists():
+            return None
+        (self.path / CHECKPOINT).unlink(missing_ok=True)  # of a process killed as it finished
+        return FineTuned.load(self.path)
 
     def finish(self, found: FineTuned) -> None:
         """Keep the run and drop its checkpoint."""
@@ -157,7 +160,7 @@ def claim(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
     if changes and not overwrite:
         raise UserError(
             f"'{path}' holds a run of other settings ({summary(changes)}):"
-            " overwrite it, or give another folder"
+            " overwrite (--overwrite) replaces it, another folder (--out) keeps it"
         )
     return bool(changes)
 

@@ -22,10 +22,23 @@ TILE_BYTES = 16 * 2**20  # gradient entries formed at a time, of all examples to
 
 
 class Zeroed:
-    """Counts entries that rounding alone made other than 0 (see `UpdateRule.zero_tolerance`)."""
+    """Counts entries that rounding alone made other than 0 (see `UpdateRule.zero_tolerance`).
+
+    Attributes:
+        counts: of every gradient that was looked at, ``[…, M]``; None before the first.
+    """
 
     def __init__(self) -> None:
-        self.entries = 0
+        self.counts: Tensor | None = None
+
+    def add(self, counts: Tensor) -> None:
+        """Add counts ``[…, M]`` of the same gradients as before."""
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    @property
+    def entries(self) -> int:
+        """Of all gradients together."""
+        return 0 if self.counts is None else int(self.counts.sum())
 
 
 def update_block(
@@ -34,6 +47,7 @@ def update_block(
     shapes: Mapping[str, torch.Size],
     num_logits: int,
     rule: UpdateRule,
+    zeroed: Zeroed | None = None,
 ) -> Tensor:
     """Kernel blocks of `rule` summed over all parameters.
 
@@ -43,6 +57,7 @@ def update_block(
         shapes: parameter name → shape; what the kernel is over.
         num_logits: c.
         rule: u.
+        zeroed: counts the noise in the gradients of `left` and, if they are others, of `right`.
 
     Returns:
         ``[d, n, c, m, c]``, float64: ⟨u(g), u(g')⟩, or ⟨u(g), g'⟩ and ⟨g, u(g')⟩ where `rule` is
@@ -55,7 +70,7 @@ def update_block(
             same = right is left
             factors = [*left.factors[name], *(() if same else right.factors[name])]
             columns = slice(0 if same else n, None)
-            out += parameter_update(factors, slice(0, n), columns, shape, c, rule)
+            out += parameter_update(factors, slice(0, n), columns, shape, c, rule, zeroed)
     return out
 
 
@@ -110,10 +125,10 @@ def _tensor(factor: Factor) -> Tensor:
 def drop_noise(
     rows: Tensor, bound: Tensor, tolerance: float, zeroed: Zeroed | None = None
 ) -> Tensor:
-    """`rows` with 0 where they are at most `tolerance` times `bound`, of the same shape."""
+    """`rows` ``[…, M, w]`` with 0 where they are at most `tolerance` times `bound`, as large."""
     noise = rows.abs() <= tolerance * bound
     if zeroed is not None:
-        zeroed.entries += int(torch.count_nonzero(rows[noise]))
+        zeroed.add((noise & (rows != 0)).sum(-1))
     return rows.masked_fill(noise, 0.0)
 
 

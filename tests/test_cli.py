@@ -54,6 +54,7 @@ def refusal(result: Result) -> str:
         "tasks show",
         "kernel",
         "features",
+        "finetune",
         "solve",
         "agree",
         "analyze",

@@ -18,10 +18,12 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 import oracles
 from families import FAMILIES, random_examples
+from subkern import fine_tuned
 from subkern.batch_order import batch_order
 from subkern.errors import UserError
 from subkern.finetune import Diverged, FineTuned, Training, finetune
@@ -312,6 +314,50 @@ def test_a_saved_run_is_read_back(text: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(logits, read.best_logits["test"], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lora:r=2,alpha=4,targets=query+value,dora=true",
+        "lora:r=2,targets=qv,rslora=true",
+        "ia3:targets=key+value",
+        "prompt:n=3",
+        "prefix:n=3",
+        "lora:r=2,targets=query,init=pissa",
+    ],
+)
+def test_every_adapter_is_read_back_from_its_file(text: str, tmp_path: Path) -> None:
+    data, model = splits(), oracles.logit_model(BERT)
+    asked = training(learning_rate=0.05)
+    found = finetune(model, data, subspace=text, training=asked, out=tmp_path / "run")
+    assert (found.best_logits["test"] != found.start_logits["test"]).any()
+    there = parse_subspace(f"{text}@{tmp_path}/run/adapter.safetensors").attach(model).model
+    with torch.no_grad():
+        logits = there(model.collate(data["test"])).numpy()
+    np.testing.assert_allclose(logits, found.best_logits["test"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = splits(), oracles.logit_model(BERT)
+    run: dict[str, Any] = {"subspace": "bias", "training": training(), "checkpoint_seconds": 0}
+    whole = finetune(model, data, **run)
+    real, written = fine_tuned.save_file, 0
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:
+        nonlocal written
+        written += 1
+        real(tensors, path, metadata)
+        if written in (3, 7):  # a checkpoint, and the shift at the end
+            path.write_bytes(path.read_bytes()[:100])
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(fine_tuned, "save_file", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="cannot be written: I/O error: No space left"):
+            finetune(model, data, out=tmp_path / "run", **run)
+        assert step_of(tmp_path / "run") in (2, STEPS - 1)
+    assert_equal_runs(finetune(model, data, out=tmp_path / "run", **run), whole)
+
+
 def test_float32_files_hold_what_moved_in_float32(tmp_path: Path) -> None:
     model = oracles.logit_model(BERT, dtype=torch.float32)
     finetune(model, splits(), subspace="bias", training=training(), out=tmp_path / "run")
@@ -438,7 +484,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run = {"subspace": "bias", "out": tmp_path / "run"}
     finetune(model, data, training=training(), **run)  # type: ignore[arg-type]
     other = training(learning_rate=0.02)
-    expected = r"training\.learning_rate: 0\.02 asked for, 0\.01 stored\): overwrite it"
+    expected = r"training\.learning_rate: 0\.02 asked for, 0\.01 stored\): overwrite"
     with pytest.raises(UserError, match=expected):
         finetune(model, data, training=other, **run)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="subspace"):

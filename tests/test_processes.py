@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from subkern.errors import UserError
+from subkern.features import Features
 from subkern.kernel import Kernel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,35 +118,68 @@ def test_analyze_subspace_on_the_demo_model(
     assert "dims" in other.stderr
 
 
-def test_killed_kernel_continues_with_the_same_numbers(
-    minilm_mlm: Path, shared_data: Path, tmp_path: Path
-) -> None:
-    def kernel(out: Path) -> list[object]:
-        return [
-            "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data, "--right",
-            "test", "--left-limit", 8, "--right-limit", 60, "--memory", "64MiB", "--out", out,
-        ]  # fmt: skip
-
-    whole, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
-    assert run(*kernel(whole)).returncode == 0
-    process = subprocess.Popen(
-        command(*kernel(killed)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    tiles = tmp_path / ".killed.zarr.tiles"
+def killed_once(args: list[str], finished: Callable[[], list[Path]]) -> dict[Path, int]:
+    """Start a command, kill it with SIGKILL when two pieces are finished, and return these."""
+    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
-        if len(list(tiles.glob("right-*.npz"))) >= 2:
+        if len(finished()) >= 2:
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.005)
     assert process.wait() == -signal.SIGKILL
+    return {path: path.stat().st_mtime_ns for path in finished()}
+
+
+@pytest.mark.parametrize(
+    ("rule", "right", "pieces"),
+    [("sgd", 60, "right-*"), ("signgd", 30, "right-*"), ("asymmetric_signgd", 6, "parameters-*")],
+)
+def test_killed_kernel_continues_with_the_same_numbers(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path, rule: str, right: int, pieces: str
+) -> None:
+    def kernel(out: Path) -> list[object]:
+        return [
+            "kernel", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data, "--right",
+            "test", "--left-limit", 6, "--right-limit", right, "--memory", "64MiB", "--rule", rule,
+            "--logits", "binary", "--out", out,
+        ]  # fmt: skip
+
+    whole, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    assert run(*kernel(whole)).returncode == 0
+    tiles = tmp_path / ".killed.zarr.tiles"
+    left = killed_once(command(*kernel(killed)), lambda: list(tiles.glob(f"{pieces}.npz")))
+    assert len(left) >= 2
     assert not killed.exists()
-    finished = {p.name: p.stat().st_mtime_ns for p in tiles.glob("right-*.npz")}
-    assert len(finished) >= 2
     done = run(*kernel(killed))
     assert done.returncode == 0, done.stderr
     assert not tiles.exists()
-    assert np.array_equal(Kernel.load(killed).values, Kernel.load(whole).values)
+    again, once = Kernel.load(killed), Kernel.load(whole)
+    assert np.array_equal(again.values, once.values)
+    assert again.is_asymmetric == (rule == "asymmetric_signgd")
+    if again.is_asymmetric:
+        assert np.array_equal(again.reverse, once.reverse)
+
+
+def test_killed_features_continue_with_the_same_numbers(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    def features(out: Path) -> list[object]:
+        return [
+            "features", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data, "--split",
+            "test", "--limit", 60, "--dim", 64, "--kind", "count_sketch", "--memory", "64MiB",
+            "--logits", "binary", "--out", out,
+        ]  # fmt: skip
+
+    whole, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    assert run(*features(whole)).returncode == 0
+    left = killed_once(command(*features(killed)), lambda: list(killed.glob("done/*.sha256")))
+    with pytest.raises(UserError, match="unfinished"):
+        Features.load(killed)
+    done = run(*features(killed))
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in left} == left  # none was done again
+    assert np.array_equal(Features.load(killed).values[:], Features.load(whole).values[:])
 
 
 @pytest.mark.parametrize("status", [1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import peft
@@ -13,10 +14,12 @@ import torch
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError
+from subkern.checks import make_plan
 from subkern.compute import compute_kernel
+from subkern.kernel import Kernel
 from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel
+from subkern.models import LogitModel, named_parameters
 from subkern.prompts import EncodedExample
 from subkern.rules import NAMES, UpdateRule, parse_rule
 from subkern.running import Running
@@ -237,6 +240,35 @@ def test_lora_sweep_equals_a_wrapped_model(family: Family, rule: str) -> None:
         assert kernel.provenance["rule"] == alone.provenance["rule"]
     full = compute_kernel(model, left, right, rule=rule)
     assert_close(sweep.full.values, full.values, 1e-12)
+
+
+@pytest.mark.parametrize("rule", ["signgd", "asymmetric_signgd", "adam:eps=1e-3"])
+def test_lora_sweep_counts_zeroed_entries_as_plain_kernels_do(rule: str, tmp_path: Path) -> None:
+    """Also over several tiles, some of which an earlier run left behind."""
+    model, batch = oracles.logit_model(GPT2), examples(GPT2, 4)
+    plan = make_plan(model, named_parameters(model), batch)
+    memory = 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in batch) / 0.6
+    running = Running(memory=memory, checkpoint=tmp_path / "tiles")
+    grid, rule = LoraGrid((3, 1), (0,)), f"{rule}{',' if ':' in rule else ':'}zero_tolerance=0.01"
+    wanted = [
+        zeroed(compute_kernel(model, batch, rule=rule, subspace=grid.at(*cell)))
+        for cell in grid.cells
+    ]
+    full = zeroed(compute_kernel(model, batch, rule=rule))
+    for _ in range(2):  # the second time from the tiles
+        sweep = sweep_lora(model, batch, grid=grid, rule=rule, running=running)
+        assert len(list((tmp_path / "tiles").glob("*.npz"))) > 1
+        assert [zeroed(sweep.kernels[cell]) for cell in grid.cells] == wanted
+        # Of keys' biases a few are exactly 0 in one batch and noise in another.
+        assert abs(zeroed(sweep.full) - full) <= 0.02 * full
+        assert full > zeroed(sweep.targets_full) > 0
+    assert min(wanted) > 0
+    plain = sweep_lora(model, batch, grid=grid)
+    assert "zeroed_entries" not in plain.full.provenance["recorded"]
+
+
+def zeroed(kernel: Kernel) -> int:
+    return int(kernel.provenance["recorded"]["zeroed_entries"])
 
 
 # --- rounding ---

@@ -15,8 +15,9 @@ from torch import Tensor
 from subkern import sign_products
 from subkern.factors import Dense, Factor, Outer, Rows, bound_of
 from subkern.gradients import chunks
+from subkern.sign_packing import pack
 from subkern.sign_products import planes_product, product
-from subkern.sign_rows import Planes, SignRows, pack, read_rows
+from subkern.sign_rows import Planes, SignRows, read_rows
 
 C = 2
 Case = tuple[list[Factor], torch.Size]
@@ -62,7 +63,7 @@ def unpacked(planes: Planes | None, count: int, size: int) -> np.ndarray:
         return np.zeros((count, size))
     block = planes.layout.size
     out = np.zeros((count, -(-size // block), block))
-    entries = planes.unpack(planes.words(planes.present)).reshape(count, len(planes.present), -1)
+    entries = planes.unpack(0, planes.signs.shape[1]).reshape(count, len(planes.present), -1)
     assert not entries[..., block:].any()
     out[:, planes.present] = entries[..., :block]
     whole = out.reshape(count, -1)
@@ -104,6 +105,8 @@ def test_products_are_exact_counted_or_unpacked(
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sign_products, "_faster_to_count", lambda rows, columns: counted)
+        patch.setattr(sign_products, "_has_few_zeros", lambda planes: True)
+        patch.setattr(sign_products, "_CORRECTED", 7)
         found = planes_product(left, right)
     np.testing.assert_array_equal(found, signs(factors, shape) @ signs(second, shape).T)
 
@@ -160,6 +163,45 @@ def test_a_row_takes_a_thirtieth_of_its_float32_form() -> None:
     assert planes.nbytes * 30 <= 2 * 4 * shape.numel()
 
 
+def test_zeros_of_a_few_words_are_put_right_after_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that are 0 left, right and on both sides, in blocks of several tiles and words."""
+    monkeypatch.setattr(sign_products, "_faster_to_count", lambda rows, columns: True)
+    monkeypatch.setattr(sign_products, "_WIDE", 300)
+    first, shape = case("outer", 1100, 128, 3, 0, 0.0)
+    second = [first[1], *case("outer", 1100, 128, 4, 5, 0.0)[0]]
+    sides = [pack(side, shape, C, 1e-3)[0] for side in (first, second)]
+    assert all(p is not None and 0 < 10 * len(p.mixed) < p.signs.size for p in sides)
+    counted: list[int] = []
+    count = sign_products._counted
+    monkeypatch.setattr(sign_products, "_counted", lambda a, b: counted.append(1) or count(a, b))
+    wanted = [signs(side, shape, 1e-3) for side in (first, second)]
+    assert sides[0] is not None
+    assert sides[1] is not None
+    np.testing.assert_array_equal(planes_product(sides[0], sides[1]), wanted[0] @ wanted[1].T)
+    assert counted
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_are_formed_example_by_example(transposed: bool) -> None:
+    """A dead row, a dead column and more than one tile; an example without positions."""
+    shape = torch.Size((3000, 192))
+    d_in, d_out = shape if transposed else shape[::-1]
+    factors: list[Factor] = []
+    for i, positions in enumerate((4, 0, 7)):
+        a = draw(positions, d_in, seed=i).double()  # no near-ties at the threshold
+        g = draw(positions, C, d_out, seed=9 + i).double()
+        a[:, 5], g[:, :, 3] = 0.0, 0.0
+        factors.append(Outer(a, g, transposed))
+    for tolerance in (0.0, 0.01):
+        planes, zeroed = pack(factors, shape, C, tolerance)
+        wanted = signs(factors, shape, tolerance)
+        np.testing.assert_array_equal(unpacked(planes, 3 * C, shape.numel()), wanted)
+        assert planes is not None
+        assert len(planes.present) == 2999  # a dead row is not there
+        assert zeroed == np.count_nonzero(signs(factors, shape)) - np.count_nonzero(wanted)
+        assert (zeroed > 0) == (tolerance > 0)
+
+
 def test_gradients_are_formed_in_chunks_that_stay_in_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[int] = []
 
@@ -168,7 +210,21 @@ def test_gradients_are_formed_in_chunks_that_stay_in_cache(monkeypatch: pytest.M
             widths.append(chunk.rows.numel() * 4)
             yield chunk
 
-    monkeypatch.setattr("subkern.sign_rows.chunks", watched)
+    monkeypatch.setattr("subkern.sign_packing.chunks", watched)
     pack(*case("outer", 3000, 400, 2, 0, 0.0), C, 0.0)
     assert len(widths) > 2
     assert max(widths) <= 8 * 2**20
+
+
+def test_whole_words_are_formed_in_a_core_s_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    product = torch.mm
+
+    def watched(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
+        sizes.append(out.numel() * 4)
+        return product(left, right, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    pack(*case("outer", 3000, 448, 2, 0, 0.0), C, 0.0)
+    assert sum(sizes) == 2 * C * 3000 * 448 * 4  # each gradient once
+    assert max(sizes) <= 2**21
