@@ -63,21 +63,6 @@ class NumbersOrNone(Numbers):
         return () if value == "none" else super().convert(value, param, ctx)
 
 
-class Rates(click.ParamType[Any]):
-    """Numbers separated by commas, as a tuple."""
-
-    name = "x,x,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse ``1e-4,1e-3``."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            return self.fail(f"'{value}' is not numbers separated by commas", param, ctx)
-
-
 class Words(click.ParamType[Any]):
     """Words separated by commas, as a tuple."""
 
@@ -125,7 +110,7 @@ VERIFYING = options(
     ),
     click.option(
         "--verify-learning-rates",
-        type=Rates(),
+        type=Numbers(float),
         help="Tried, with commas.  [default: 1e-5,1e-4,1e-3; sgd: 1e-4,1e-3,1e-2,1e-1]",
     ),
     click.option("--verify-batch-sizes", type=Numbers(), default="8", show_default=True),

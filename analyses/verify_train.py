@@ -22,8 +22,7 @@ from analyses.verify_table import row, tidy
 from analyses.verify_trial import Candidate, Trial
 from subkern.agreement import prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
-from subkern.errors import UserError
-from subkern.grid_search import Grid, GridEdgeWarning, Search, search
+from subkern.grid_search import AllDiverged, Grid, GridEdgeWarning, Search, search
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
 from subkern.solvers import labels_from_scores
@@ -121,10 +120,8 @@ def _try(
                 metric=metric,
                 progress=progress,
             )
-    except UserError as error:
-        if "diverged" in str(error):
-            return None
-        raise
+    except AllDiverged:
+        return None
 
 
 @dataclass(frozen=True)

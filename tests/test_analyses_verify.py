@@ -42,6 +42,7 @@ from analyses.verify_trial import RATES, Trial
 from fake_lora import f0
 from study_checks import check_in_browser, check_summary
 from subkern.errors import UserError
+from subkern.grid_search import AllDiverged
 from subkern.solvers import labels_from_scores
 from test_analyses_lora import _made_up, config  # noqa: F401  (fixtures)
 
@@ -71,7 +72,7 @@ class FakeSearch:
         asked["progress"](4, 12)
         rank = getattr(subspace, "r", 16)
         if rank in self.diverges:
-            raise UserError("all 3 points of the grid diverged: lower rates than 0.0001?")
+            raise AllDiverged("all 3 points of the grid diverged: lower rates than 0.0001?")
         test = splits["test"]
         best = SimpleNamespace(
             training={"learning_rate": 1e-3, "batch_size": 8},
