@@ -116,7 +116,9 @@ class _Sums:
             self.whole[:, i] += over
         for i in part.trained:
             self.swept[:, i] += over[:, None, None]
-        for i in part.adapted if swept is not None else ():
+        if swept is None:
+            return
+        for i in part.adapted:
             self.swept[:, i] += swept
 
     def total(self) -> Tensor:
