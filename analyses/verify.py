@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from analyses import study
 from analyses.lora_inputs import Inputs
-from analyses.results import REPORT, VERIFICATION, Results, RunDirectory
+from analyses.results import PREDICTIONS, REPORT, VERIFICATION, Results, RunDirectory
 from analyses.settings import Settings
 from analyses.study import Drawing, Outcome
 from analyses.verify_numbers import ASKED, asked_of, is_verified
@@ -57,6 +57,8 @@ def prove(
     if directory.state() != "done":
         raise UserError(f"the study in '{directory.path}' is unfinished: run its analysis first")
     results = Results.load(directory.path)
+    if PREDICTIONS not in results.beside:
+        raise UserError(f"'{directory.path}' lacks its predictions: --overwrite computes them")
     chosen = candidates(results)
     asked = normalize(
         {"trial": trial.as_dict(), "configurations": [[each.name, each.draw] for each in chosen]}

@@ -121,7 +121,7 @@ def _cost(results: Results) -> Table:
 def summary(results: Results, advice: Advice) -> Group:
     """Return table, verdict and limits for a terminal of 80 columns."""
     table = RichTable(title="Put to the proof by fine-tuning", title_justify="left")
-    columns = ("configuration", "trained", "predicted", "fine-tuned", "equal", "r of logits")
+    columns = ("configuration", "parameters", "predicted", "fine-tuned", "equal", "r logits")
     for name in columns:
         table.add_column(
             name, justify="left" if name == "configuration" else "right", overflow="fold"

@@ -40,11 +40,18 @@ def sentence(results: Results, advice: Advice) -> str:
         return f"{_capital(title(advice.name))} could not be trained: nothing is proved."
     scores = {n: fmt.percent(value(results, n, "trained").mean) for n in names(results)}
     return (
-        f"{verdict(results, advice)} Fine-tuned, the advised {title(found.advised)} reaches a test"
+        f"{verdict(results, advice)} Fine-tuned, {_called(advice)} reaches a test"
         f" {score_name(results)} of {scores[found.advised]}, the best configuration"
         f" ({title(found.best)}) {scores[found.best]}, full fine-tuning {scores[FULL]}."
         f" {_counts(found, advice)} {_order(ranking(results))} {_cost(results)}"
     )
+
+
+def _called(advice: Advice) -> str:
+    """Return the advice, and whether it was one."""
+    if advice.qualifies:
+        return f"the advised {title(advice.name)}"
+    return f"{title(advice.name)}, which missed the tolerance by kernels and was called closest,"
 
 
 def verdict(results: Results, advice: Advice) -> str:
@@ -71,8 +78,8 @@ def _counts(found: Proof, advice: Advice) -> str:
     """Return how often it was within tolerance."""
     runs = "the one run" if found.runs == 1 else f"{found.runs} runs"
     return (
-        f"It scores {advice.tolerance} the best configuration's score in {found.of_best} of"
-        f" {runs}, and full fine-tuning's in {found.of_full}; a configuration taken blindly is"
+        f"Its score is {advice.tolerance} the best configuration's in {found.of_best} of {runs},"
+        f" and full fine-tuning's in {found.of_full}; a configuration taken blindly is"
         f" within that of the best in {fmt.percent(found.blind, 0)} of cases."
     )
 

@@ -342,6 +342,12 @@ def test_the_verdict_is_plain(name: str, drop: float, said: str) -> None:
     assert said in verdict(verified(FIVE), Advice(name, drop=drop))
 
 
+def test_what_was_only_closest_is_called_so() -> None:
+    said = sentence(verified(FIVE), Advice("rank 4", qualifies=False, drop=0.02))
+    assert "rank 4, which missed the tolerance by kernels and was called closest," in said
+    assert "the advised rank 4" in sentence(verified(FIVE), Advice("rank 4", drop=0.02))
+
+
 def test_better_than_blind_but_not_always() -> None:
     found = verified({"rank 1": (0.5, 0.5, 0.5), "rank 2": (0.8, 0.8, 0.6), FULL: (0.8,) * 3})
     assert "more often than a blind choice" in verdict(
@@ -499,6 +505,12 @@ def test_a_diverging_configuration_does_not_stop_the_others(out: Path, search: F
 def test_an_unfinished_study_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unfinished: run its analysis first"):
         lora.verify(asked(), tmp_path / "none", QUICK)
+
+
+def test_a_run_without_predictions_says_how_to_get_them(out: Path) -> None:
+    (out / "predictions.parquet").unlink()
+    with pytest.raises(UserError, match="lacks its predictions: --overwrite"):
+        lora.verify(asked(), out, QUICK)
 
 
 def test_other_mistakes_are_not_taken_for_divergence(
