@@ -31,7 +31,7 @@ _REST = "other methods"
 
 def predicted_against_trained(advice: Callable[[Results], Advice], results: Results) -> Figure:
     """Draw every configuration at what its kernel predicted and what training gave."""
-    grouped, advised = families(results), advice(results).name
+    grouped, found = families(results), advice(results)
     strokes = dict(zip(grouped, style.strokes(len(grouped)), strict=True))
     labels = []
     with style.figure_style():
@@ -40,11 +40,11 @@ def predicted_against_trained(advice: Callable[[Results], Advice], results: Resu
             for name, label in members.items():
                 _draw(axes, results, name, strokes[family])
                 labels.append((*_place(results, name), label, strokes[family].color))
-        if advised in names(results):
-            axes.plot(*_place(results, advised), zorder=4, **_RING)
+        if found.name in names(results):
+            axes.plot(*_place(results, found.name), zorder=4, **_RING)
         reach = _frame(axes, results)
         figure.legend(
-            handles=_keys(strokes),
+            handles=_keys(strokes, "advised" if found.qualifies else "closest"),
             loc="outside upper left",
             ncols=2,
             frameon=False,
@@ -52,8 +52,10 @@ def predicted_against_trained(advice: Callable[[Results], Advice], results: Resu
             columnspacing=1.2,
         )
         style.settle(figure)
-        for near in _clusters(labels, 0.07 * (reach[1] - reach[0])):
-            style.direct_labels(axes, near, size=8.5)
+        for near in _clusters(labels, reach[1] - reach[0]):
+            right = max(x for x, _, _, _ in near)
+            ends = [(right, y, text, color) for _, y, text, color in near]
+            style.direct_labels(axes, ends, size=8.5)
     return figure
 
 
@@ -88,16 +90,18 @@ def _draw(axes: Axes, results: Results, name: str, stroke: style.Stroke) -> None
     axes.plot(across.mean, up.mean, color=stroke.color, marker=stroke.marker, ls="", ms=6.5)
 
 
-def _clusters(labels: list[Label], near: float) -> list[list[Label]]:
-    """Return the labels in groups of places so near each other that they would touch."""
+def _clusters(labels: list[Label], span: float) -> list[list[Label]]:
+    """Return the labels in groups of places so near each other, on axes of this span, that the
+    labels would touch.
+    """
     found: list[list[Label]] = []
-    for label in sorted(labels):
+    for x, y, text, color in sorted(labels):
         for group in found:
-            if all(abs(label[i] - group[0][i]) < near for i in (0, 1)):  # type: ignore[operator]
-                group.append(label)
+            if x - group[0][0] < 0.045 * span and abs(y - group[0][1]) < 0.03 * span:
+                group.append((x, y, text, color))
                 break
         else:
-            found.append([label])
+            found.append([(x, y, text, color)])
     return found
 
 
@@ -108,7 +112,7 @@ def _frame(axes: Axes, results: Results) -> tuple[float, float]:
     """
     start = value(results, names(results)[0], "start").mean
     shown = [start, *(each for name in names(results) for each in _place(results, name))]
-    room = max(0.15 * (max(shown) - min(shown)), 0.03)
+    room = max(0.15 * (max(shown) - min(shown)), 0.005)
     reach = (min(shown) - room, max(shown) + room)
     axes.plot(reach, reach, color=style.MUTED, lw=1.2, zorder=1)
     axes.axhline(start, color=style.MUTED, ls=DOTS, lw=1.3, zorder=1)
@@ -117,19 +121,19 @@ def _frame(axes: Axes, results: Results) -> tuple[float, float]:
     axes.set_aspect("equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(PercentFormatter(1))
+        axis.set_major_formatter(PercentFormatter(1, decimals=0 if room > 0.01 else None))
     axes.set_xlabel(f"Test {score_name(results)} predicted from the kernel")
     axes.set_ylabel(f"Test {score_name(results)} after fine-tuning")
     return reach
 
 
-def _keys(strokes: dict[str, style.Stroke]) -> list[Line2D]:
-    """Return the legend's entries."""
+def _keys(strokes: dict[str, style.Stroke], advised: str) -> list[Line2D]:
+    """Return the legend's entries; ``advised`` is what the ring is called."""
     lines = [
         Line2D([], [], color=s.color, marker=s.marker, ls="", label=name.replace("$", r"\$"))
         for name, s in strokes.items()
     ]
-    ring = Line2D([], [], label="advised", **{**_RING, "ms": 10})
+    ring = Line2D([], [], label=advised, **{**_RING, "ms": 10})
     diagonal = Line2D([], [], color=style.MUTED, lw=1.2, label="predicted = trained")
     start = Line2D([], [], color=style.MUTED, ls=DOTS, lw=1.3, label="before training")
     return [*lines, ring, diagonal, start]

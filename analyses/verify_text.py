@@ -67,7 +67,9 @@ def verdict(results: Results, advice: Advice) -> str:
         )
     if share == 1:
         return (
-            "The advice held." if found.runs == 1 else f"The advice held in all {found.runs} runs."
+            "The advice held."
+            if found.runs == 1
+            else f"The advice held in {found.runs} of {found.runs} runs."
         )
     if share > found.blind:
         return "The advice held more often than a blind choice, not always."

@@ -333,7 +333,7 @@ def test_costs_are_of_all_data_seeds() -> None:
 @pytest.mark.parametrize(
     ("name", "drop", "said"),
     [
-        ("rank 4", 0.02, "The advice held in all 2 runs."),
+        ("rank 4", 0.02, "The advice held in 2 of 2 runs."),
         ("rank 2", 0.02, "a blind choice does as well"),
         ("rank 1", 0.5, "so would any other"),
     ],
@@ -354,7 +354,7 @@ def test_better_than_blind_but_not_always() -> None:
         verified({"a": (0.5,) * 3, "b": (0.5,) * 3, "c": (0.8, 0.8, 0.4), FULL: (0.8,) * 3}),
         Advice("c", drop=0.02),
     )
-    assert verdict(found, Advice("rank 2", drop=0.02)) == "The advice held in all 3 runs."
+    assert verdict(found, Advice("rank 2", drop=0.02)) == "The advice held in 3 of 3 runs."
 
 
 @pytest.mark.parametrize(
