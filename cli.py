@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyses.behavior_command import analyze_behavior
 from analyses.features_command import features
+from analyses.figures_command import figures
 from analyses.finetune_command import finetune
+from analyses.fourteen_tasks_command import analyze_fourteen_tasks
 from analyses.lora_command import analyze_lora
 from analyses.options import (
     AS_JSON,
@@ -28,6 +31,7 @@ from analyses.options import (
     RUNNING,
     SPLITS,
 )
+from analyses.prompting_command import analyze_prompting
 from analyses.subspace_command import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
@@ -275,6 +279,7 @@ def agree(
 
 
 cli.add_command(features)
+cli.add_command(figures)
 cli.add_command(finetune)
 
 
@@ -283,8 +288,11 @@ def analyze() -> None:
     """Studies: one question each, answered with tables, figures and a report."""
 
 
+analyze.add_command(analyze_behavior)
 analyze.add_command(analyze_lora)
 analyze.add_command(analyze_subspace)
+analyze.add_command(analyze_fourteen_tasks)
+analyze.add_command(analyze_prompting)
 
 
 def main() -> None:
@@ -302,7 +310,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted: the same command continues from the finished tiles", 1)
+        _fail("interrupted: the same command continues from what is finished", 1)
     except Exception as error:
         if debug:
             raise

@@ -25,7 +25,7 @@ class LongTable:
         self.columns = {**about, **_NUMBERS}
 
     def row(
-        self, value: float, interval: tuple[float, float] | None = None, **cell: int | str | None
+        self, value: float, interval: tuple[float, float] | None = None, **cell: float | str | None
     ) -> dict[str, Any]:
         """Return one row; what ``cell`` leaves out is missing.
 
@@ -42,7 +42,7 @@ class LongTable:
         return pd.DataFrame(list(rows), columns=list(self.columns)).astype(self.columns)
 
 
-def cells(table: pd.DataFrame, **cell: int | str | None) -> pd.DataFrame:
+def cells(table: pd.DataFrame, **cell: float | str | None) -> pd.DataFrame:
     """Return the rows whose columns have these values; None selects where the column is missing."""
     keep = np.ones(len(table), dtype=bool)
     for column, wanted in cell.items():

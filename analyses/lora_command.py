@@ -50,7 +50,7 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
         del asked["targets"]
     trial = split_trial(asked)
     settings = settings_of(lora.Config, config, asked)
-    print_outcome(lora, run_study(lora, settings, out, trial, overwrite=overwrite))
+    print_outcome(lora, run_study(lora, settings, out, overwrite=overwrite, trial=trial))
 
 
 def _is_given(option: str) -> bool:

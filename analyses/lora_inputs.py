@@ -16,7 +16,14 @@ from subkern.data import SPLITS, Example, load_examples
 from subkern.errors import UserError
 from subkern.tasks import Task, get_task
 
-__all__ = ["Inputs", "code_digest", "identity", "load_inputs"]
+__all__ = [
+    "Inputs",
+    "code_digest",
+    "folder_digest",
+    "identity",
+    "load_inputs",
+    "task_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,9 @@ def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str
     return {
         "settings": config.decisive(),
         "answer": config.decisive("answer"),
-        "task": provenance.normalize(_task_fields(inputs.task)),
+        "task": provenance.normalize(task_fields(inputs.task)),
         "examples": inputs.examples,
-        "model_files": _folder_digest(Path(config.model)),
+        "model_files": folder_digest(Path(config.model)),
         "environment": provenance.environment(),
         "study": code_digest(*modules),
     }
@@ -110,7 +117,7 @@ def _task(config: Settings) -> Task:
     return replace(task, **changes) if changes else task
 
 
-def _task_fields(task: Task) -> dict[str, Any]:
+def task_fields(task: Task) -> dict[str, Any]:
     """Return the fields of a task that decide labels and prompts (where its files lie does not)."""
     names = (
         "name",
@@ -133,7 +140,7 @@ def _digest(splits: Mapping[str, list[Example]]) -> str:
     return hashlib.sha256(provenance.canonical_json(rows).encode()).hexdigest()
 
 
-def _folder_digest(folder: Path) -> str | None:
+def folder_digest(folder: Path) -> str | None:
     """Return the SHA-256 of a model folder's names and contents; None if the model is no folder."""
     if not folder.is_dir():
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -65,6 +65,8 @@ class Table:
         header: one name a column.
         rows: cells as text, as long as the header.
         marked: indices of rows to set off (the recommended rank).
+        best: (row, column) of cells to set off (the best of a column).
+        sections: indices of rows that begin a new part (another number of shots).
     """
 
     title: str
@@ -72,6 +74,8 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     marked: Sequence[int] = ()
+    best: Collection[tuple[int, int]] = ()
+    sections: Collection[int] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:

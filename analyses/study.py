@@ -225,12 +225,15 @@ def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
     )
 
 
-def load(config: Settings, inputs: Inputs) -> LogitModel:
-    """Load the model for the study's task."""
+def load(
+    config: Settings, inputs: Inputs, *, head: str | None = None, weights: str = "pretrained"
+) -> LogitModel:
+    """Load the model for the study's task, with the config's head unless another is given."""
     return load_model(
         config.model,
         task=inputs.task,
-        head=config.head,
+        head=head or config.head,
+        weights=weights,
         tie=config.tie,
         logits=inputs.logits,
         dtype=config.dtype,

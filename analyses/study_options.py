@@ -157,16 +157,22 @@ def split_trial(asked: dict[str, Any]) -> Trial | None:
 
 
 def run_study(
-    study: ModuleType, settings: Stored, out: Path, trial: Trial | None, *, overwrite: bool
+    study: ModuleType,
+    settings: Stored,
+    out: Path,
+    *,
+    overwrite: bool,
+    what: str = "kernel entries",
+    trial: Trial | None = None,
 ) -> Outcome:
     """Run the study of a module such as `analyses.lora` in a directory, with a progress bar.
 
-    With a ``trial`` it is verified too.
+    ``what`` is counted by the bar. With a ``trial`` the study is verified too.
     """
     from analyses.terminal import ProgressBar
 
     command = shlex.join(["subkern", *sys.argv[1:]])
-    with ProgressBar("kernel entries") as report:
+    with ProgressBar(what) as report:
         found: Outcome = study.analyze(
             settings, out, overwrite=overwrite, progress=report, command=command
         )

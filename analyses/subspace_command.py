@@ -99,7 +99,7 @@ def analyze_subspace(
     asked["methods"] = () if asked["methods"] == ("none",) else asked["methods"] or None
     trial = split_trial(asked)
     settings = settings_of(subspace.Config, config, asked)
-    found = run_study(subspace, settings, out, trial, overwrite=overwrite)
+    found = run_study(subspace, settings, out, overwrite=overwrite, trial=trial)
     if as_json:
         click.echo(json.dumps({**answer(found.results), "report": str(found.report)}, indent=2))
     else:

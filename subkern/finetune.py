@@ -9,6 +9,7 @@ of `subkern.batch_order`, so that `subkern.dynamics` predicts this very run.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -177,6 +178,7 @@ def _run(
             progress(step, training.steps)
 
     train(tunable, splits["train"], training, optimizer, begin=begin, on_step=on_step)
+    gc.collect()  # the Trainer is in a circle with its callbacks, and holds the optimizer
     return trajectory, time.monotonic() - started
 
 

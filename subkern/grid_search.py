@@ -7,6 +7,7 @@ moved. A grid that grows later trains only its new points.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import warnings
@@ -205,7 +206,9 @@ class _Points:
                 **self.asked,
             )
         except Diverged as error:
-            return error
+            found = Diverged(error.step, error.learning_rate)  # the error's frames hold the model
+        gc.collect()
+        return found
 
     def _drop(self, i: int) -> None:
         found, out = self.runs[i], self._folder(i)

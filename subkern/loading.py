@@ -21,6 +21,7 @@ from subkern.tasks import Task
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 HEADS = ("prompt", "linear")
 TIES = ("model", "untied")
+WEIGHTS = ("pretrained", "random")
 
 
 def load_model(
@@ -35,6 +36,7 @@ def load_model(
     seed: int = 0,
     revision: str | None = None,
     pooling: str = "read",
+    weights: str = "pretrained",
 ) -> LogitModel:
     """The model of `spec` as a function from examples of `task` to class logits.
 
@@ -49,9 +51,11 @@ def load_model(
             (binary for two classes).
         dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``.
         device: torch device.
-        seed: seed of a linear head's weights.
+        seed: seed of a linear head's weights, and of random ones.
         revision: hub revision (branch, tag or commit).
         pooling: what a linear head reads: ``"read"`` ([CLS], or the last token) or ``"mean"``.
+        weights: ``"pretrained"``, or ``"random"``: the same architecture as transformers
+            initialises it before any training, drawn in float32 with `seed`.
 
     Raises:
         UserError: unknown choice, model not found, weights missing, or a prompt that does not fit.
@@ -61,6 +65,7 @@ def load_model(
         ("tie", tie, TIES),
         ("dtype", dtype, tuple(DTYPES)),
         ("logits", logits, ("all", "binary", "auto")),
+        ("weights", weights, WEIGHTS),
     ):
         if value not in known:
             raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
@@ -68,7 +73,10 @@ def load_model(
     where = {"revision": revision} if revision else {}
     tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
     kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
-    module = _module(spec, place, kind, DTYPES[dtype], **where)
+    if weights == "random":
+        module = _random_module(spec, place, kind, seed, **where)
+    else:
+        module = _module(spec, place, kind, DTYPES[dtype], **where)
     if tie == "untied" and kind != "plain":
         untie(module)
     prompt = Prompt.for_task(task, tokenizer, kind)
@@ -89,16 +97,45 @@ def load_model(
         "tie": tie,
         "prompt": prompt.description,
         **({"pooling": pooling, "head_seed": seed} if kind == "plain" else {}),
+        **({"weights": "random", "weights_seed": seed} if weights == "random" else {}),
     }
     return model
 
 
+def with_prompt(model: LogitModel, task: Task) -> LogitModel:
+    """The same language model, asked with the prompt of `task`: it shares every weight.
+
+    Raises:
+        UserError: the prompt does not fit the tokenizer, or the model has a linear head.
+    """
+    if model.prompt is None or not isinstance(model.readout, WordReadout):
+        raise UserError("a linear head reads no label words: load the model with head='prompt'")
+    prompt = Prompt.for_task(task, model.tokenizer, model.prompt.style)
+    return LogitModel(
+        model.module,
+        WordReadout(prompt.label_ids),
+        binary=model.binary,
+        tokenizer=model.tokenizer,
+        prompt=prompt,
+        description={**model.description, "prompt": prompt.description},
+    ).eval()
+
+
 def load_prompt(spec: str | Path, *, task: Task, head: str = "prompt") -> Prompt:
     """The prompt that `load_model` would use, without loading any weight."""
-    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
-    tokenizer = _pretrained("AutoTokenizer", spec, place)
-    kind = model_kind(spec, place, tokenizer) if head == "prompt" else "plain"
+    tokenizer, kind = load_tokenizer(spec, head=head)
     return Prompt.for_task(task, tokenizer, kind)
+
+
+def load_tokenizer(
+    spec: str | Path, *, head: str = "prompt", revision: str | None = None
+) -> tuple[Any, str]:
+    """The tokenizer of a model and the style of its prompts, without loading any weight."""
+    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
+    where = {"revision": revision} if revision else {}
+    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
+    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    return tokenizer, kind
 
 
 def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
@@ -119,17 +156,37 @@ def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any
     raise UserError(f"'{spec}' ({config.model_type}) is no language model: use --head linear")
 
 
+_AUTO = {
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+    "plain": "AutoModel",
+}
+
+
+def _random_module(
+    spec: str | Path, place: str | Path, kind: str, seed: int, **where: Any
+) -> nn.Module:
+    """The architecture of a checkpoint with the weights transformers starts training from."""
+    import transformers
+
+    config = _pretrained("AutoConfig", spec, place, **where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module: nn.Module = getattr(transformers, _AUTO[kind]).from_config(
+            config, dtype=torch.float32
+        )
+    return module
+
+
 def _module(
     spec: str | Path, place: str | Path, kind: str, dtype: torch.dtype, **where: Any
 ) -> nn.Module:
-    auto = {
-        "masked": "AutoModelForMaskedLM",
-        "causal": "AutoModelForCausalLM",
-        "plain": "AutoModel",
-    }[kind]
-    module, info = _pretrained(
-        auto, spec, place, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
-    )
+    auto = _AUTO[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a pooler that the checkpoint lacks is drawn, the same every time
+        module, info = _pretrained(
+            auto, spec, place, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
+        )
     missing = [k for k in sorted(info["missing_keys"]) if "pooler" not in k]
     if missing:
         advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"

@@ -12,7 +12,7 @@ from typing import Any
 from subkern.errors import UserError
 from subkern.task_spec import FileSource, HubSource, Task
 
-__all__ = ["TASK_SUFFIXES", "load_task_file"]
+__all__ = ["TASK_SUFFIXES", "load_task_file", "read_fields"]
 
 TASK_SUFFIXES = (".toml", ".yaml", ".yml")
 _INTEGERS = ("num_texts", "max_length", "first_sent_limit", "other_sent_limit")
@@ -28,7 +28,7 @@ def load_task_file(path: Path) -> Task:
     Raises:
         UserError: missing or unreadable file, unknown or missing field, value of the wrong kind.
     """
-    fields = _read(path)
+    fields = read_fields(path)
     _check_names(path, "", fields, Task)
     missing = [f for f in ("name", "labels", "label_words") if f not in fields]
     if missing:
@@ -52,14 +52,18 @@ def load_task_file(path: Path) -> Task:
         raise UserError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Parse the file into a dictionary."""
+def read_fields(path: Path, what: str = "task file") -> dict[str, Any]:
+    """Return the fields of a TOML file (by its suffix) or of a YAML one.
+
+    Raises:
+        UserError: missing or unreadable file, or no fields in it; ``what`` is its name there.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"no task file '{path}': check the path") from None
+        raise UserError(f"no {what} '{path}': check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read task file '{path}': {error}") from None
+        raise UserError(f"cannot read {what} '{path}': {error}") from None
     if path.suffix.lower() == ".toml":
         try:
             return tomllib.loads(text)
@@ -72,7 +76,8 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path} must hold 'name: value' lines, see docs/tasks.md")
+        page = "tasks" if what == "task file" else "prompting"
+        raise UserError(f"{path} must hold 'name: value' lines, see docs/{page}.md")
     return data
 
 

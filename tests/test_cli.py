@@ -60,6 +60,7 @@ def refusal(result: Result) -> str:
         "analyze",
         "analyze lora",
         "analyze subspace",
+        "analyze prompting",
     ],
 )
 def test_help_of_every_command_fits_80_columns(run: Run, command: str) -> None:

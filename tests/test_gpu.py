@@ -11,6 +11,7 @@ import test_projections as maps
 import test_sign_rows as packed
 from families import FAMILIES, random_examples
 from subkern.compute import compute_kernel
+from subkern.finetune import Training, finetune
 from subkern.projections import KINDS, Cell
 from subkern.sign_products import product
 from subkern.sketching import Projections
@@ -43,3 +44,24 @@ def test_kernels_are_those_of_the_cpu(rule: str, subspace: str) -> None:
     here = compute_kernel(model, batch, batch[2:], rule=rule, subspace=subspace)
     there = compute_kernel(model.cuda(), batch, batch[2:], rule=rule, subspace=subspace)
     assert there.allclose(here, 1e-10)
+
+
+@pytest.mark.parametrize("subspace", ["full", "lora:r=2,targets=c_attn", "random:dim=40,kind=srht"])
+def test_training_is_that_of_the_cpu(subspace: str) -> None:
+    data = {"train": random_examples(7, read=GPT2.read), "dev": random_examples(5, seed=1)}
+    asked = Training("sgd", 0.05, 3, 6, eval_every=2)
+    model = oracles.logit_model(GPT2)
+    here = finetune(model, data, subspace=subspace, training=asked)
+    there = finetune(model.cuda(), data, subspace=subspace, training=asked)
+    assert there.best_step == here.best_step
+    for name, value in here.shift.items():
+        assert there.shift[name].device.type == "cpu"
+        torch.testing.assert_close(there.shift[name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_training_in_bfloat16_moves_in_float32() -> None:
+    data = {"train": random_examples(7, read=GPT2.read)}
+    model = oracles.logit_model(GPT2, dtype=torch.bfloat16).cuda()
+    found = finetune(model, data, training=Training("sgd", 1e-6, 3, 3))
+    assert {value.dtype for value in found.shift.values()} == {torch.float32}
+    assert 0 < max(float(value.abs().max()) for value in found.shift.values()) < 1e-3

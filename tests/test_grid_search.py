@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from subkern.fine_tuned import FineTuned
 from subkern.finetune import Training, finetune
 from subkern.grid_search import Grid, GridEdgeWarning, Search, search
 from subkern.prompts import EncodedExample
+from subkern.tunable import Tunable
 
 BERT = next(f for f in FAMILIES if (f.name, f.kind) == ("bert", "masked"))
 MODEL = oracles.logit_model(BERT, dtype=torch.float32)
@@ -140,6 +142,18 @@ def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
             run(out=out, checkpoint_seconds=0, progress=stop)
     assert_same(run(out=out, checkpoint_seconds=0, progress=stop), run())
     assert stops == []
+
+
+def test_models_that_were_trained_are_let_go() -> None:
+    """Each holds a copy of the coordinates and an optimizer: a grid must not pile them up."""
+    alive: list[int] = []
+
+    def count(step: int, total: int) -> None:
+        alive.append(sum(type(o) is Tunable for o in gc.get_objects()))
+
+    run(Grid((1e30, 1e-3, 1e-2), (3,)), progress=count)
+    assert max(alive) == 1
+    assert not any(type(o) is Tunable for o in gc.get_objects())
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -131,6 +131,77 @@ def killed_once(args: list[str], finished: Callable[[], list[Path]]) -> dict[Pat
     return {path: path.stat().st_mtime_ns for path in finished()}
 
 
+def test_analyze_prompting_on_a_real_model(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    args = [
+        "analyze", "prompting", "--model", minilm_mlm, "--task", "mr", "--data", shared_data,
+        "--prompt", "lm-bff", "--prompt", "swapped", "--no-linear", "--no-random",
+        "--train-limit", 20, "--dev-limit", 8, "--test-limit", 16, "--steps", 4, "--eval-every",
+        2, "--learning-rates", "2e-4", "--out", out,
+    ]  # fmt: skip
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "Fine-tuned, " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= max(80, len(f"report: {out}/report.html"))
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert {"report.html", "config.yaml", "environment.json", "results.parquet"} <= names
+    assert {Path(n).stem for n in names if n.startswith("figures/")} == {
+        "prompts", "trained", "ranking",
+    }  # fmt: skip
+    before = (out / "report.html").read_bytes()
+    assert "up to date" in run(*args).stdout
+    assert (out / "report.html").read_bytes() == before
+    other = run(*args, "--steps", 5)
+    assert other.returncode == 2
+    assert "steps: 5 asked for, 4 stored" in other.stderr
+
+
+def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> None:
+    import tiny_folder
+    from analyses import prompting
+    from analyses.prompting_json import as_json
+
+    model = tiny_folder.masked_model(tmp_path / "model")
+    data, killed = tiny_folder.reviews(tmp_path / "data"), tmp_path / "killed"
+    args = [
+        "analyze", "prompting", "--model", model, "--task", "mr", "--data", data, "--shots", 4,
+        "--prompt", "lm-bff", "--prompt", "minimal", "--no-linear", "--no-random", "--steps", 10,
+        "--learning-rates", "1e-2", "--json", "--out", killed,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command(*args), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    finished = killed / "checkpoint" / "trials" / "13"
+    while process.poll() is None and not list(finished.glob("prompt-*.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert list(finished.glob("prompt-*.json"))
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert not (killed / "checkpoint").exists()
+    whole = prompting.run(
+        prompting.Config(
+            model=str(model),
+            task="mr",
+            data=str(data),
+            shots=4,
+            prompts=("lm-bff", "minimal"),
+            linear=False,
+            random=False,
+            steps=10,
+            learning_rates=(1e-2,),
+        )
+    )
+    for one, other in zip(json.loads(done.stdout)["trials"], as_json(whole)["trials"], strict=True):
+        assert one["finetune_test"] == other["finetune_test"]
+        assert one["kernel_test"] == other["kernel_test"]
+        assert one["alignment"]["mean"] == pytest.approx(other["alignment"]["mean"], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("rule", "right", "pieces"),
     [("sgd", 60, "right-*"), ("signgd", 30, "right-*"), ("asymmetric_signgd", 6, "parameters-*")],

@@ -1,0 +1,212 @@
+"""The answer of ``analyze behavior`` in words, its caveats, and as plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from analyses import formatting as fmt
+from analyses.behavior_numbers import (
+    curve,
+    diverged,
+    end_errors,
+    evidence,
+    feature,
+    looked,
+    rates,
+    score,
+    seeds,
+    steps_of_kernels,
+    subspaces,
+    verdict,
+)
+from analyses.results import Results
+from analyses.study_numbers import model_name, score_name, tested
+
+__all__ = ["as_json", "caveats", "question", "rate", "sentence"]
+
+_WHAT = {
+    "yes": "shows kernel behaviour",
+    "partly": "shows kernel behaviour in part",
+    "no": "shows no kernel behaviour",
+}
+
+
+def rate(value: float) -> str:
+    """Return a learning rate as 3e-4."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
+
+
+def question(results: Results) -> str:
+    """Return what was asked, in one sentence."""
+    config = results.config
+    return (
+        f"Does {config['optimizer']} fine-tuning ({config['subspace']}) of {model_name(results)} on"
+        f" {results.inputs['task']['name']}, {config['shots']} examples a label, show kernel"
+        " behaviour: does the kernel of the pretrained model solve the task, does the model stay"
+        " close to its linearization, and do its features stay fixed?"
+    )
+
+
+def sentence(results: Results) -> str:
+    """Return the answer, in two sentences with numbers."""
+    found, seen = verdict(results), evidence(results)
+    task = results.inputs["task"]["name"]
+    if found is None or seen is None:
+        return f"Undecided: every run on {task} diverged. Give smaller --learning-rates."
+    name, signs = score_name(results), _numbers(results)
+    scores = (
+        f"test {name}: zero-shot {fmt.percent(seen.zero_shot)}, kernel {fmt.percent(seen.kernel)},"
+        f" linearized {fmt.percent(seen.linearized)}, fine-tuned {fmt.percent(seen.trained)}"
+    )
+    if found.behaviour == "undecided":
+        return f"Undecided: fine-tuning on {task} gains too little to tell ({scores}). {signs}"
+    return f"Fine-tuning on {task} {_WHAT[found.behaviour]} ({scores}). {signs}"
+
+
+def _numbers(results: Results) -> str:
+    """Return features and prediction in one sentence."""
+    seen = evidence(results)
+    assert seen is not None
+    errors = _errors_at_the_end(results)
+    said = "" if math.isnan(errors) else (
+        f"; the kernel's prediction of the test logits is off by {fmt.percent(errors, 0)} of"
+        f" how far they moved after {results.config['steps']} steps"
+    )  # fmt: skip
+    return f"The kernel after training has CKA {fmt.decimal(seen.cka)} with the one before{said}."
+
+
+def _errors_at_the_end(results: Results) -> float:
+    """Return the chosen runs' mean error of the kernel's prediction on test, at the last step."""
+    last = int(results.config["steps"])
+    found = [
+        curve(results, "error.kernel", split="test", **run.cell).get(last, math.nan)
+        for run in looked(results)
+    ]
+    return sum(found) / len(found) if found else math.nan
+
+
+def caveats(results: Results) -> list[str]:
+    """Return what limits the answer; only what the numbers show."""
+    noted = (_edge(results), _gone(results), _few_tests(results), _signs(results), _seeds(results))
+    return [text for text in noted if text]
+
+
+def _edge(results: Results) -> str:
+    """Say if the best learning rate is the smallest or largest tried."""
+    for run in looked(results):
+        tried = rates(results, run.data_seed, run.subspace)
+        gone = {
+            r for s, name, r, _ in diverged(results) if (s, name) == (run.data_seed, run.subspace)
+        }
+        kept = [each for each in tried if each not in gone]
+        if len(tried) > 1 and run.learning_rate in (tried[0], tried[-1]):
+            which = "smallest" if run.learning_rate == kept[0] else "largest"
+            return (
+                f"The best learning rate on dev, {rate(run.learning_rate)}, is the {which} tried:"
+                " a better one may lie beyond; widen --learning-rates."
+            )
+    return ""
+
+
+def _gone(results: Results) -> str:
+    """Say which runs diverged."""
+    found = [
+        f"{name} at {rate(each)} (step {step}, seed {seed})"
+        for seed, name, each, step in diverged(results)
+    ]
+    return f"Training diverged: {fmt.joined(found)}. Those runs have no errors." if found else ""
+
+
+def _few_tests(results: Results) -> str:
+    """Say if the test set is too small for the thresholds."""
+    if not looked(results):
+        return ""
+    count, accuracy = tested(results), score(results, "trained").mean
+    error = math.sqrt(max(accuracy * (1 - accuracy), 0.0) / count)
+    gain = accuracy - score(results, "zero-shot").mean
+    if gain <= 0 or error < gain / 8:
+        return ""
+    return (
+        f"{count} test examples are few: one standard error of the fine-tuned"
+        f" {score_name(results)} is {fmt.points(error)} points, the whole gain"
+        f" {fmt.points(gain)}; shares of the gain are as uncertain."
+    )
+
+
+def _signs(results: Results) -> str:
+    """Say what the sign kernel's prediction leaves out."""
+    config = results.config
+    if config["optimizer"] == "sgd":
+        return ""
+    exact = config["optimizer"] == "signgd" and config["train_batch_size"] == 1
+    if exact and results.inputs["logits"] == "binary":
+        return ""
+    said = (
+        f"The kernel's prediction of {config['optimizer']} takes the mean of the examples' signs"
+        " for the sign of their mean"
+    )
+    if config["optimizer"] == "adam":
+        said += ", and every step for Adam's first, which has no memory"
+    return f"{said}; training the linearized model itself has neither approximation."
+
+
+def _seeds(results: Results) -> str:
+    """Say that one split is one split."""
+    if len(seeds(results)) > 1:
+        return ""
+    return "One data seed: how much the answer varies with the training examples is not known."
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Return answer, reasons, caveats and the numbers they are read from; no number is None."""
+    found, seen = verdict(results), evidence(results)
+    values = {
+        "task": results.inputs["task"]["name"],
+        "model": model_name(results),
+        "behaviour": "undecided" if found is None else found.behaviour,
+        "answer": sentence(results),
+        "reasons": [] if found is None else list(found.reasons),
+        "caveats": caveats(results),
+        "evidence": None if seen is None else asdict(seen),
+        "runs": [asdict(run) for run in looked(results)],
+        "linearization": [
+            {"data_seed": run.data_seed}
+            | {
+                what: curve(results, f"linearization.{what}", split="test", **run.cell)[
+                    run.best_step
+                ]
+                for what in ("recovered", "distance", "same_predictions")
+            }
+            for run in looked(results)
+        ],
+        "features": [
+            {"data_seed": run.data_seed, "step": step}
+            | {
+                name: feature(results, name, run.data_seed)[step].mean
+                for name in ("cka", "relative_frobenius", "relative_frobenius_scaled")
+            }
+            for run in looked(results)
+            for step in steps_of_kernels(results, run.data_seed)
+        ],
+        "prediction_errors": [
+            {"data_seed": seed, "subspace": name, "parameters": size, "learning_rate": each,
+             "error": error}
+            for seed in seeds(results)
+            for name, size in subspaces(results).items()
+            for each, error in end_errors(results, seed, name).items()
+        ],
+    }  # fmt: skip
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with None for what is no finite number."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,38 @@
+"""``subkern figures``: tables, figures and report of a finished study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from analyses.options import PATH
+
+
+@click.command()
+@click.argument("results", metavar="RESULTS_DIR", type=PATH)
+@click.option("--out", type=PATH, help="Where to write.  [default: RESULTS_DIR]")
+@click.option("--tables-only", is_flag=True, help="Write the tables, no figures and no report.")
+@click.option(
+    "--formats",
+    default="md,latex,parquet",
+    show_default=True,
+    help="Formats of the tables, with commas.",
+)
+def figures(results: Path, out: Path | None, tables_only: bool, formats: str) -> None:
+    """Draw the tables and figures of a study from its saved results.
+
+    RESULTS_DIR is the --out folder of 'analyze fourteen-tasks'. Nothing is computed again; what the
+    study has no numbers for is left out, and the report says what is missing.
+    """
+    from analyses.paper import draw, write_tables
+    from analyses.paper_render import TABLE_FOLDER
+
+    wanted = [name.strip() for name in formats.split(",") if name.strip()]
+    place = results if out is None else out
+    if tables_only:
+        written = write_tables(results, out=out, formats=wanted)
+        click.echo(f"wrote {len(written)} tables below {place / TABLE_FOLDER}")
+        return
+    report = draw(results, out=out, formats=wanted)
+    click.echo(f"wrote {report}")

@@ -1,0 +1,69 @@
+"""Cells about kernels: the kernel, classifiers on it, how it agrees with full fine-tuning's."""
+
+from __future__ import annotations
+
+import json
+
+from analyses.cell_work import Found
+from analyses.fourteen_inputs import Context
+from analyses.fourteen_table import AGREEMENT
+from subkern.agreement import agreement_table
+from subkern.compute import compute_kernel
+from subkern.kernel import Kernel
+from subkern.solvers import evaluate
+
+__all__ = ["FILE", "agree", "kernel", "load", "solve"]
+
+FILE = "kernel.zarr"
+REFERENCE = "kernel-sgd"
+
+
+def kernel(context: Context) -> Found:
+    """Compute one kernel, train × (train, dev, test), and keep it."""
+    settings, encoded = context.cell.settings, context.encoded
+    found = compute_kernel(
+        context.model,
+        encoded["train"],
+        [*encoded["train"], *encoded["dev"], *encoded["test"]],
+        rule=settings["rule"],
+        subspace=settings["subspace"],
+        running=context.running,
+    )
+    found.save(context.folder / FILE)
+    train = found.select(right=context.ids["train"])
+    table = agreement_table(train, train, metrics=["kernel_target_alignment"], n_resamples=0)
+    coordinates = float(found.provenance["recorded"]["coordinates"])
+    return Found(
+        [
+            context.row(table["value"].iloc[0], "kta", split="train"),
+            context.row(coordinates, "trainable parameters"),
+        ]
+    )
+
+
+def load(context: Context, method: str | None = None) -> Kernel:
+    """Return the full kernel of a method, or the one that this cell is about if None."""
+    if method is not None:
+        return Kernel.load(context.need(method, "kernel") / FILE)
+    subspace = context.cell.settings["subspace"]
+    step = "kernel" if subspace == "full" else f"kernel {subspace}"
+    return Kernel.load(context.need(context.cell.method, step) / FILE)
+
+
+def solve(context: Context) -> Found:
+    """Fit a classifier on train, with the settings that do best on dev, and score it."""
+    whole, ids, metric = load(context), context.ids, context.metric
+    train, dev, test = (whole.select(right=ids[split]) for split in ("train", "dev", "test"))
+    solver = str(context.cell.settings["solver"])
+    found = evaluate(solver, train, test, dev, grid="default", metric=metric)
+    (context.folder / "solution.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return Found(context.scores({"dev": found[f"dev {metric}"], "test": found[f"eval {metric}"]}))
+
+
+def agree(context: Context) -> Found:
+    """Set the train kernel beside that of full fine-tuning by sgd."""
+    ids = context.ids["train"]
+    reference, mine = (load(context, method).select(right=ids) for method in (REFERENCE, None))
+    table = agreement_table(reference, mine, metrics=AGREEMENT, n_resamples=0)
+    pairs = zip(table["metric"], table["value"], strict=True)
+    return Found([context.row(value, metric, split="train") for metric, value in pairs])

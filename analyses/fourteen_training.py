@@ -1,0 +1,112 @@
+"""Cells about training: zero-shot, the linear probe, points of a grid, and the best of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from analyses.cell_work import Found
+from analyses.fourteen_inputs import Context
+from subkern.errors import UserError
+from subkern.finetune import FineTuned, Training, add_splits, finetune
+from subkern.grid_search import Grid
+from subkern.linear_probe import linear_probe
+from subkern.subspace_text import parse_subspace
+from subkern.trajectory import labels_of, logits_of, score
+from subkern.tunable import Tunable
+
+__all__ = ["RUN", "best", "point", "probe", "tuned", "zero_shot"]
+
+CHOSEN = "chosen.txt"
+RUN, SHIFT = "run", "shift"
+"""Folders of a cell: the training run, and the same with what moved, if it may be the best."""
+
+
+def zero_shot(context: Context) -> Found:
+    """Score the model as it is."""
+    tunable = Tunable(context.model, parse_subspace("full"))
+    return Found(context.scores(_scores(context, tunable)))
+
+
+def _scores(context: Context, tunable: Tunable) -> dict[str, float]:
+    """Return the score on dev and test where the coordinates stand."""
+    return {
+        split: score(logits_of(tunable, examples), labels_of(examples), context.metric)
+        for split, examples in context.encoded.items()
+        if split != "train"
+    }
+
+
+def probe(context: Context) -> Found:
+    """Fit a linear classifier on the model's features, and score it."""
+    found = linear_probe(context.model, context.encoded, metric=context.metric)
+    return Found(context.scores(found.scores))
+
+
+def point(context: Context) -> Found:
+    """Train with one learning rate and batch size, and keep the best step on dev.
+
+    Test is left for the best point of the grid.
+
+    Raises:
+        Diverged: the loss is not finite any more; the other points go on.
+    """
+    settings, encoded = context.cell.settings, context.encoded
+    found = finetune(
+        context.model,
+        {split: encoded[split] for split in ("train", "dev")},
+        subspace=settings["subspace"],
+        training=Training(**settings["training"]),
+        metric=context.metric,
+    )
+    found.save(context.folder / SHIFT)
+    replace(found, shift={}, shifts={}, adapter={}).save(context.folder / RUN)
+    return Found([])
+
+
+def best(context: Context) -> Found:
+    """Choose the point of the grid that did best on dev, and score it on test.
+
+    Raises:
+        UserError: no point is left.
+    """
+    if not context.needs:
+        tried = len(context.cell.after)
+        raise UserError(
+            f"none of the {tried} points of the grid finished: see why they failed, and give"
+            f" --learning-rates {context.cell.method}=... that do not diverge"
+        )
+    points = {each: FineTuned.load(each / RUN) for each in context.needs.values()}
+    chosen = max(points, key=lambda each: _rank(points[each]))  # the first of equals
+    subspace = parse_subspace(context.cell.settings["subspace"])
+    found = add_splits(
+        context.model,
+        FineTuned.load(chosen / SHIFT),
+        context.encoded,
+        subspace=subspace,
+        metric=context.metric,
+    )
+    (context.folder / CHOSEN).write_text(chosen.name, encoding="utf-8")
+    training = found.training
+    grid = Grid(context.config.rates(context.cell.method), context.config.batch_sizes)
+    edge = {None: 0, "smallest": -1, "largest": 1}[grid.edge(training["learning_rate"])]
+    rows = [
+        *context.scores(found.scores),
+        context.row(training["learning_rate"], "learning rate"),
+        context.row(training["batch_size"], "batch size"),
+        context.row(found.best_step, "best step"),
+        context.row(edge, "grid edge"),
+    ]
+    return Found(rows, drop=tuple(each / SHIFT for each in points if each != chosen))
+
+
+def _rank(found: FineTuned) -> tuple[float, float]:
+    """By which the greatest is the best: score on dev, then the loss there."""
+    loss = found.dev_loss
+    return found.scores["dev"], -loss if loss is not None else 0.0
+
+
+def tuned(context: Context, method: str) -> FineTuned:
+    """Return the best run of a fine-tuning method that this cell waited for."""
+    folder = context.need(method, "best")
+    point = (folder / CHOSEN).read_text(encoding="utf-8")
+    return FineTuned.load(folder.parent / point / SHIFT)

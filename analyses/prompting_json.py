@@ -1,0 +1,68 @@
+"""The answer of ``analyze prompting`` as plain JSON values, for other programs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from analyses.pooling import Pooled
+from analyses.prompting_numbers import (
+    Trial,
+    alignment,
+    best,
+    chance,
+    learned,
+    predictions,
+    trials,
+    value,
+)
+from analyses.prompting_text import caveats, sentence
+from analyses.results import Results
+
+__all__ = ["as_json"]
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Return answer, caveats and the tables it is read from; what is not known is None."""
+    found = {
+        "answer": sentence(results),
+        "caveats": caveats(results),
+        "kernel_choice": best(results, "kernel", "dev"),
+        "best_finetuned": best(results, "finetune", "test") if learned(results) else None,
+        "predictors": [
+            {"predictor": each.name, "puts_first": list(each.choice), "regret": each.regret}
+            | asdict(each.correlation)
+            for each in predictions(results)
+        ],
+        "regret_without": chance(results) if learned(results) else {},
+        "trials": [_trial(results, trial) for trial in trials(results)],
+        "skipped": dict(results.inputs["skipped"]),
+    }
+    return {name: _plain(each) for name, each in found.items()}
+
+
+def _trial(results: Results, trial: Trial) -> dict[str, Any]:
+    """Return what a trial is and all its numbers."""
+    methods = ("zero-shot", "kernel", "finetune")
+    scores = {
+        f"{method.replace('-', '_')}_{split}": _pooled(value(results, trial, method, split))
+        for method in methods
+        for split in ("dev", "test")
+    }
+    prompt = results.inputs["prompts"].get(trial.prompt, {})
+    return {**trial.cell, **prompt, "alignment": _pooled(alignment(results, trial)), **scores}
+
+
+def _pooled(found: Pooled | None) -> dict[str, float] | None:
+    """Return a mean with its interval."""
+    return None if found is None else {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with None for what is no finite number."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,320 @@
+"""`analyze behavior` with real kernels and real training: a tiny random model in float64."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+import cli
+import oracles
+from analyses import behavior, behavior_runs, lora_inputs, study
+from analyses.behavior_config import Config
+from analyses.behavior_numbers import (
+    curve,
+    diverged,
+    evidence,
+    feature,
+    looked,
+    margins,
+    verdict,
+)
+from analyses.behavior_text import as_json, caveats, rate, sentence
+from analyses.long_table import cells
+from analyses.results import Results
+from families import FAMILIES, random_examples
+from subkern.data import Example
+from subkern.errors import UserError
+from subkern.kernel import Kernel
+from subkern.models import LogitModel
+from subkern.prompts import EncodedExample
+
+GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
+COUNTS = {"train": 6, "dev": 6, "test": 9}
+
+
+def encode(examples: list[Example]) -> list[EncodedExample]:
+    """Return random tokens for each example; the label's own token among them, so it is learnt."""
+    found = []
+    for example in examples:
+        seed = sum(map(ord, example.id))
+        ids = [*random_examples(1, lengths=(4,), seed=seed)[0].input_ids, 20 + example.label]
+        found.append(EncodedExample(example.id, example.label, tuple(ids), 4))
+    return found
+
+
+def load_model(spec: str, *, logits: str = "all", **_: Any) -> LogitModel:
+    """Return a random GPT-2 of a few thousand parameters."""
+    model = oracles.logit_model(GPT2, 1 if logits == "binary" else 3)
+    prompt = SimpleNamespace(
+        description={"template": "x"}, label_words=("a", "b", "c"), encode_all=encode
+    )
+    model.prompt = prompt  # type: ignore[assignment]
+    return model
+
+
+def load_examples(task: Any, source: str, *, split: str, **_: Any) -> list[Example]:
+    """Return examples whose texts do not matter."""
+    count = len(task.labels)
+    return [Example(f"{split}-{i}", ("x",), i % count) for i in range(COUNTS[split])]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the tiny model and its examples in place of real ones."""
+    monkeypatch.setattr(study, "load_model", load_model)
+    monkeypatch.setattr(lora_inputs, "load_examples", load_examples)
+
+
+def config(**changes: Any) -> Config:
+    settings: dict[str, Any] = {
+        "model": "tiny", "task": "MNLI", "data": "x", "steps": 6, "looks": 3, "kernel_steps": 2,
+        "train_batch_size": 3, "solvers": ("ridge",), "resamples": 20,
+    }  # fmt: skip
+    return Config.from_dict(settings | changes)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "load_model", load_model)
+        patch.setattr(lora_inputs, "load_examples", load_examples)
+        return behavior.run(config(dims=(8,)))
+
+
+def test_every_part_is_there(results: Results) -> None:
+    (run,) = looked(results)
+    assert run.subspace == "full"
+    assert run.parameters == sum(p.numel() for p in load_model("x").parameters())
+    seen = evidence(results)
+    assert seen is not None
+    assert all(math.isfinite(value) for value in vars(seen).values())
+    assert seen.cka < 1
+    found = verdict(results)
+    assert found is not None
+    assert found.reasons
+    assert set(behavior.plot(results)) == {"linearization", "features", "trajectories", "errors"}
+
+
+def test_features_are_unchanged_at_step_0_and_change_later(results: Results) -> None:
+    found = {
+        name: feature(results, name, 13)
+        for name in ("cka", "relative_frobenius", "relative_frobenius_centred_scaled")
+    }
+    assert next(iter(found["cka"])) == 0
+    assert found["relative_frobenius"][0].mean == 0
+    assert found["cka"][0].mean == pytest.approx(1, abs=1e-12)
+    assert found["relative_frobenius"][6].mean > 0.01
+    assert {6, 3} <= set(found["cka"])
+
+
+def test_the_prediction_is_better_at_smaller_learning_rates(results: Results) -> None:
+    for name in ("full", "random:dim=8"):
+        rows = cells(results.table, metric="error.kernel", subspace=name, split="test", step=6)
+        errors = rows.sort_values("learning_rate")["value"].to_numpy()
+        assert len(errors) >= 3
+        assert errors[0] < errors[1] < errors[2]
+        assert errors[0] < 0.3
+
+
+def test_numbers_are_those_of_the_logits_in_the_table(results: Results) -> None:
+    (run,) = looked(results)
+    rows = cells(results.table, split="test", step=6, **run.cell)
+    real, predicted = (
+        cells(rows, metric=f"logit.{kind}").sort_values(["example", "logit"])["value"].to_numpy()
+        for kind in ("real", "kernel")
+    )
+    start = cells(results.table, split="test", step=0, metric="logit.real", **run.cell)
+    f0 = start.sort_values(["example", "logit"])["value"].to_numpy()
+    assert len(real) == 3 * COUNTS["test"]
+    wanted = np.linalg.norm(predicted - real) / np.linalg.norm(real - f0)
+    found = curve(results, "error.kernel", split="test", **run.cell)[6]
+    assert found == pytest.approx(wanted)
+
+
+def test_margins_are_of_the_true_label(results: Results) -> None:
+    (run,) = looked(results)
+    found = margins(results, run, ends=True)
+    kernel: Kernel = results.kernels["13/start"]
+    labels = dict(zip(kernel.right_ids, kernel.right_labels.tolist(), strict=True))  # type: ignore[union-attr]
+    assert found.labels == {name: labels[name] for name in found.labels}
+    assert len(found.real) == COUNTS["test"]
+    row = kernel.right_ids.index("test-4")
+    f0 = kernel.right_logits[row]  # type: ignore[index]
+    wanted = f0[1] - max(f0[0], f0[2])
+    assert found.real["test-4"][0] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["signgd", "adam"])
+def test_training_the_linearized_model_is_beside_the_sign_kernel(optimizer: str) -> None:
+    found = behavior.run(
+        config(optimizer=optimizer, learning_rates=(1e-4, 1e-3), solvers=("asym-ridge",))
+    )
+    (run,) = looked(found)
+    kernel = found.kernels["13/start"]
+    assert kernel.is_asymmetric
+    exact = cells(found.table, metric="error.linearized", split="test", **run.cell)
+    assert len(exact) == 3
+    low = run.learning_rate == 1e-4
+    assert exact["value"].max() < (0.05 if low else 0.5)
+    rough = curve(found, "error.kernel", split="test", **run.cell)
+    assert max(rough.values()) > exact["value"].max()
+    assert any("mean of the examples' signs" in text for text in caveats(found))
+
+
+@pytest.mark.parametrize("subspace", ["lora:r=2,alpha=4", "bias"])
+def test_other_subspaces_run_through(subspace: str) -> None:
+    found = behavior.run(config(subspace=subspace, task="SST-2", learning_rates=(1e-2, 1e-1)))
+    assert found.inputs["logits"] == "binary"
+    assert [run.subspace for run in looked(found)] == [subspace]
+    assert np.isfinite(cells(found.table, metric="error.kernel")["value"]).all()
+    values = cells(found.table, metric="logit.real")["logit"]
+    assert set(values) == {0}
+    assert isinstance(sentence(found), str)
+
+
+def test_seeds_are_pooled() -> None:
+    found = behavior.run(config(data_seeds=(13, 21), learning_rates=(1e-3, 1e-2)))
+    assert [run.data_seed for run in looked(found)] == [13, 21]
+    seen = evidence(found)
+    assert seen is not None
+    assert not any("One data seed" in text for text in caveats(found))
+    assert len(as_json(found)["linearization"]) == 2
+    behavior.page(found, {})
+
+
+def test_runs_that_diverge_are_noted_and_do_not_stop_others() -> None:
+    found = behavior.run(config(learning_rates=(1e-3, 1e300)))
+    assert [run.learning_rate for run in looked(found)] == [1e-3]
+    ((_, name, at, step),) = diverged(found)
+    assert (name, at) == ("full", 1e300)
+    assert step <= 6
+    assert any("Training diverged: full at 1e300" in text for text in caveats(found))
+    gone = behavior.run(config(learning_rates=(1e300,)))
+    assert looked(gone) == []
+    assert sentence(gone).startswith("Undecided: every run")
+    assert as_json(gone)["behaviour"] == "undecided"
+    behavior.plot(gone)
+    behavior.page(gone, {})
+
+
+def test_the_directory_holds_everything_and_is_found_done(tmp_path: Path) -> None:
+    settings = config(learning_rates=(1e-2,))
+    first = behavior.analyze(settings, tmp_path / "run")
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {
+        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
+    }  # fmt: skip
+    assert {p.name for p in (tmp_path / "run" / "figures").iterdir()} == {
+        f"{name}.{kind}"
+        for name in ("linearization", "features", "trajectories", "errors")
+        for kind in ("png", "pdf")
+    }
+    again = behavior.analyze(settings, tmp_path / "run")
+    assert again.up_to_date
+    pd.testing.assert_frame_equal(again.results.table, first.results.table)
+    stricter = behavior.analyze(replace(settings, cka=0.99999), tmp_path / "run", overwrite=True)
+    pd.testing.assert_frame_equal(stricter.results.table, first.results.table)
+    page = stricter.report.read_text(encoding="utf-8")
+    assert "Features change" in page
+    with pytest.raises(UserError, match="steps"):
+        behavior.analyze(replace(settings, steps=7), tmp_path / "run")
+
+
+def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(learning_rates=(1e-3, 1e-2))
+    whole = behavior.run(settings)
+    real, calls = behavior_runs.finetune, []
+
+    def stops(*args: Any, **options: Any) -> Any:
+        calls.append(options["out"].name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(behavior_runs, "finetune", stops)
+    with pytest.raises(KeyboardInterrupt):
+        behavior.analyze(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.parquet").exists()
+    monkeypatch.setattr(behavior_runs, "finetune", real)
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise AssertionError("the start kernel is kept, and not computed again")
+
+    computed = behavior_runs.compute_kernel
+    monkeypatch.setattr(behavior_runs, "compute_kernel", refuses)
+    found = behavior.analyze(settings, tmp_path / "run").results
+    monkeypatch.setattr(behavior_runs, "compute_kernel", computed)
+    timeless = [
+        t[~t["metric"].str.startswith("cost.")].reset_index(drop=True)
+        for t in (found.table, whole.table)
+    ]
+    pd.testing.assert_frame_equal(*timeless, rtol=1e-9)
+
+
+def test_the_command_prints_answers(tmp_path: Path) -> None:
+    words = ["analyze", "behavior", "--model", "tiny", "--data", "x", "--steps", "4", "--looks"]
+    words += ["2", "--kernel-steps", "1", "--learning-rates", "1e-2", "--solvers", "ridge"]
+    done = CliRunner().invoke(
+        cli.cli, [*words, "--task", "MNLI,SST-2", "--out", str(tmp_path / "two"), "--json"],
+        catch_exceptions=False,
+    )  # fmt: skip
+    found = json.loads(done.output)
+    assert [each["task"] for each in found] == ["MNLI", "SST-2"]
+    assert {"behaviour", "reasons", "evidence", "prediction_errors"} <= found[0].keys()
+    assert (tmp_path / "two" / "SST-2" / "report.html").is_file()
+    again = CliRunner().invoke(
+        cli.cli, [*words, "--task", "MNLI", "--out", str(tmp_path / "two" / "MNLI")],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert "up to date" in again.output
+    assert "Kernel behaviour of tiny on MNLI" in again.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "lion"}, "optimizer 'lion' is unknown"),
+        ({"learning_rates": (0.0,)}, "learning_rates holds 0.0"),
+        ({"optimizer": "adam", "solvers": ("svc",)}, "svc needs a symmetric kernel"),
+        ({"steps": 0}, "steps holds 0"),
+        ({"cka": -1.0}, "threshold cka is -1"),
+        ({"dims": (4,), "subspace": "random:dim=9"}, "random subspace of a random subspace"),
+        ({"loss": "hinge"}, "loss 'hinge' is unknown"),
+    ],
+)
+def test_wrong_settings_are_said(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config(**changes)
+
+
+def test_more_dimensions_than_coordinates_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UserError):
+        behavior.analyze(config(dims=(10**9,)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rates_read_as_people_write_them() -> None:
+    assert [rate(each) for each in (1e-5, 3e-4, 0.25, 12.0)] == [
+        "1e\N{MINUS SIGN}5", "3e\N{MINUS SIGN}4", "2.5e\N{MINUS SIGN}1", "1.2e1",
+    ]  # fmt: skip
+
+
+def test_float32_models_predict_as_well() -> None:
+    """Kernels are float64 whatever the model; training is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "load_model", lambda *a, **k: load_model(*a, **k).to(torch.float32))
+        found = behavior.run(config(learning_rates=(1e-4,)))
+    errors = curve(found, "error.kernel", split="test", **looked(found)[0].cell)
+    assert max(errors.values()) < 0.04

@@ -1,0 +1,414 @@
+"""The engine of studies: cells, what they wait for, what is kept, what becomes of failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fake_cells
+from analyses.cell_run import prepare
+from analyses.cell_status import Timing, counts, duration, status_table, time_left
+from analyses.cell_store import CellStore
+from analyses.cell_work import Found, is_full
+from analyses.cells import Cell, Plan, parse_only
+from analyses.executors import make_executor
+from fake_cells import Work, plan, run, table
+from subkern.errors import UserError
+
+KERNEL = "a/16-13/prompt/kernel-sgd/kernel"
+RIDGE = "a/16-13/prompt/kernel-sgd/solve ridge"
+TRAIN = "a/16-13/prompt/finetune/train 10.0"
+BEST = "a/16-13/prompt/finetune/best"
+
+
+def files(out: Path) -> dict[str, int]:
+    """Return every finished cell's file and when it was written."""
+    found = sorted((out / "cells").rglob("*"))
+    return {p.relative_to(out).as_posix(): p.stat().st_mtime_ns for p in found if p.is_file()}
+
+
+def value(out: Path, key: str) -> float:
+    stored = CellStore(out).stored(key)
+    assert stored is not None
+    found: float = stored.rows[0]["value"]
+    return found
+
+
+# --- plans ---
+
+
+def test_keys_are_readable_and_one_folder_each() -> None:
+    of = plan()
+    assert KERNEL in of.cells
+    assert len(of) == 2 * 2 * 7
+    odd = Cell(task="my/task", k=1, data_seed=2, head="linear", method="m", step="x=1,y")
+    assert odd.key == "my%2Ftask/1-2/linear/m/x=1,y"
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [(("t/1-1/h/m/1",), "wait for each other"), (("nothing",), "lacks cells")],
+)
+def test_impossible_plans_are_refused(needs: tuple[str, ...], message: str) -> None:
+    about: dict[str, Any] = {"task": "t", "k": 1, "data_seed": 1, "head": "h", "method": "m"}
+    cells = [
+        Cell(**about, step="0", needs=needs),
+        Cell(**about, step="1", after=("t/1-1/h/m/0",)),
+    ]
+    with pytest.raises(ValueError, match=message):
+        Plan(cells)
+    with pytest.raises(ValueError, match="same key"):
+        Plan([cells[1], cells[1]])
+
+
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [
+        (["task=a"], 14),
+        (["task=A,data_seed=13"], 7),
+        (["task=a,method=kernel-*", "step=best"], 6 + 4 * 4),
+        (["step=solve ridge,task=b"], 4),  # and the kernels they need
+    ],
+)
+def test_only_chooses_cells_and_what_they_wait_for(only: list[str], count: int) -> None:
+    assert len(plan().choose(parse_only(only))) == count
+
+
+@pytest.mark.parametrize("text", ["task", "taks=a", "task=a,", "=a", "task="])
+def test_only_that_is_not_understood(text: str) -> None:
+    with pytest.raises(UserError, match="is not understood"):
+        parse_only([text])
+
+
+def test_only_that_picks_nothing() -> None:
+    with pytest.raises(UserError, match="no cell has task=c,method=x"):
+        plan().choose(parse_only(["task=c,method=x"]))
+
+
+# --- running ---
+
+
+def test_every_cell_is_computed_after_those_it_waits_for(tmp_path: Path) -> None:
+    of = plan()
+    ran = run(tmp_path, of, Work())
+    assert set(ran.states.values()) == {"done"}
+    assert sorted(ran.computed) == sorted(of.cells)
+    assert value(tmp_path, RIDGE) == 13 + 5
+    assert value(tmp_path, BEST) == 0.1 + 1 + 10
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_again_computes_nothing(tmp_path: Path) -> None:
+    run(tmp_path, plan(), Work())
+    before = files(tmp_path)
+    assert run(tmp_path, plan(), Work()).computed == []
+    assert files(tmp_path) == before
+
+
+def test_a_task_and_a_seed_later_compute_only_what_is_new(tmp_path: Path) -> None:
+    run(tmp_path, plan(["a"]), Work())
+    before = files(tmp_path)
+    ran = run(tmp_path, plan(["a", "c"], [13, 21, 42]), Work())
+    assert len(ran.computed) == 7 + 3 * 7
+    assert {name: files(tmp_path)[name] for name in before} == before
+
+
+def test_only_some(tmp_path: Path) -> None:
+    of = plan()
+    ran = run(tmp_path, of, Work(), chosen=of.choose(parse_only(["task=b,step=solve*"])))
+    assert len(ran.computed) == 2 * 3
+    assert all(key.startswith("b/") for key in ran.computed)
+    assert counts(ran.states.values()) == "6 done, 22 missing"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_stops_only_those_who_need_it(tmp_path: Path, workers: int) -> None:
+    of = plan()
+    work = Work(fail=((KERNEL, "error"), (TRAIN, "user")))
+    ran = run(tmp_path, of, work, make_executor(workers=workers))
+    assert counts(ran.states.values()) == "24 done, 2 failed, 2 blocked"
+    assert ran.states[RIDGE] == "blocked"
+    assert ran.failed[KERNEL] == "ZeroDivisionError: there was no number"
+    assert ran.failed[TRAIN].startswith("loss is nan at step 7 with learning rate 10.0")
+    assert value(tmp_path, BEST) == 0.1 + 1  # what is left of the grid
+    failure = CellStore(tmp_path).failure(KERNEL)
+    assert failure is not None
+    assert "Traceback" in failure.traceback.read_text(encoding="utf-8")
+    assert CellStore(tmp_path).states(of) == ran.states
+
+
+def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    run(tmp_path, of, Work(fail=((KERNEL, "error"), (TRAIN, "user"))))
+    assert run(tmp_path, of, Work()).computed == []
+    ran = run(tmp_path, of, Work(), retry_failed=True)
+    # The best of the grid was chosen without one of its points: it is chosen again.
+    assert sorted(ran.computed) == sorted([KERNEL, RIDGE, RIDGE[:-5] + "svc", TRAIN, BEST])
+    assert value(tmp_path, BEST) == 0.1 + 1 + 10
+    assert ran.failed == {}
+
+
+def test_a_worker_that_dies_takes_only_its_cell(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    ran = run(tmp_path, of, Work(fail=((KERNEL, "die"),)), make_executor(workers=2))
+    assert "its process died 3 times" in ran.failed[KERNEL]
+    assert counts(ran.states.values()) == "4 done, 1 failed, 2 blocked"
+
+
+def test_a_worker_that_dies_once_is_no_failure(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    work = Work(fail=((KERNEL, "die"),), once=tmp_path)
+    assert run(tmp_path / "out", of, work, make_executor(workers=2)).failed == {}
+    run(tmp_path / "quiet", of, Work())
+    assert table(tmp_path / "out", of) == table(tmp_path / "quiet", of)
+
+
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    with pytest.raises(UserError, match=r"no space left .* the 1 of 7 cells that are done are"):
+        run(tmp_path, of, Work(fail=((RIDGE, "full"),)))
+    assert CellStore(tmp_path).states(of)[RIDGE] == "missing"
+    assert list((tmp_path / "work").iterdir()) == []
+    assert set(run(tmp_path, of, Work()).states.values()) == {"done"}
+
+
+def test_a_full_disk_is_known_in_libraries_too() -> None:
+    wrapped = RuntimeError("could not write")
+    wrapped.__cause__ = OSError(28, "No space left on device")
+    assert is_full(wrapped)
+    assert is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not is_full(OSError(13, "Permission denied"))
+
+
+# --- versions and settings ---
+
+
+def test_results_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path, plan(), Work())
+    with pytest.raises(UserError, match=r"cell a/.* and 27 more .*environment\.versions\.x: 2 ask"):
+        run(tmp_path, plan(version=2), Work())
+    before = files(tmp_path)
+    ran = run(tmp_path, plan(version=2), Work(), overwrite=True)
+    assert len(ran.computed) == 28
+    assert all(files(tmp_path)[name] != when for name, when in before.items())
+
+
+def test_overwrite_computes_only_what_differs_and_what_uses_it(tmp_path: Path) -> None:
+    run(tmp_path, plan(["a"], [13]), Work())
+    of = plan(["a"], [13])
+    changed = Plan(
+        replace(cell, identity={**cell.identity, "settings": {"value": 1}})
+        if cell.key == KERNEL
+        else cell
+        for cell in of
+    )
+    ran = run(tmp_path, changed, Work(), overwrite=True)
+    assert sorted(ran.computed) == sorted([KERNEL, RIDGE, RIDGE[:-5] + "svc"])
+    assert value(tmp_path, RIDGE) == 1 + 5
+
+
+def test_a_larger_grid_is_chosen_from_again(tmp_path: Path) -> None:
+    whole = plan(["a"], [13])
+    small = Plan(
+        replace(cell, after=tuple(key for key in cell.after if key != TRAIN))
+        for cell in whole
+        if cell.key != TRAIN
+    )
+    run(tmp_path, small, Work())
+    assert sorted(run(tmp_path, whole, Work()).computed) == sorted([TRAIN, BEST])
+    assert value(tmp_path, BEST) == 0.1 + 1 + 10
+
+
+def test_a_failure_of_another_version_does_not_count(tmp_path: Path) -> None:
+    run(tmp_path, plan(["a"], [13]), Work(fail=((KERNEL, "error"),)))
+    ran = run(tmp_path, plan(["a"], [13], version=2), Work(), overwrite=True)
+    assert set(ran.states.values()) == {"done"}
+
+
+# --- leases ---
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with (
+        CellStore(tmp_path).lock(),
+        pytest.raises(UserError, match="another run is at work"),
+        CellStore(tmp_path).lock(),
+    ):
+        pass
+
+
+def test_a_cell_is_running_while_its_process_lives(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    store = CellStore(tmp_path)
+    attempt = store.begin(of[KERNEL])
+    assert store.states(of)[KERNEL] == "running"
+    lease = json.loads((attempt.work / "lease.json").read_text(encoding="utf-8"))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for change in ({"pid": dead.pid}, {"born": lease["born"] - 100}):
+        (attempt.work / "lease.json").write_text(json.dumps(lease | change), encoding="utf-8")
+        assert store.states(of)[KERNEL] == "missing"
+    (attempt.work / "lease.json").write_text(json.dumps(lease | {"host": "far"}), encoding="utf-8")
+    assert store.states(of)[KERNEL] == "running"
+    os.utime(attempt.work / "lease.json", (0, time.time() - 1000))
+    assert store.states(of)[KERNEL] == "missing"
+    with store.lock():
+        assert not attempt.work.exists()
+
+
+def test_a_cell_of_which_only_half_is_there_is_missing(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    attempt = CellStore(tmp_path).begin(of[KERNEL])
+    (attempt.folder / "number.txt").write_text("1", encoding="utf-8")
+    assert run(tmp_path, of, Work()).states[KERNEL] == "done"
+    assert value(tmp_path, KERNEL) == 13
+
+
+# --- status ---
+
+
+def test_status_counts_and_foretells(tmp_path: Path) -> None:
+    of = plan()
+    run(tmp_path, of, Work(nap=0.02), chosen=of.choose(parse_only(["task=a"])))
+    store = CellStore(tmp_path)
+    states = store.states(of)
+    timing = Timing(of, store)
+    seconds, unknown = time_left(of, states, timing)
+    assert unknown == 0
+    assert 14 * 0.02 <= seconds < 14
+    assert time_left(of, states, timing, 2)[0] == pytest.approx(seconds / 2)
+    shown = status_table(of, states, of.cells)
+    assert [str(column.header) for column in shown.columns] == ["method", "a", "b"]
+    assert list(shown.columns[1].cells) == ["[green]6/6[/]", "[green]8/8[/]"]
+    assert list(shown.columns[2].cells) == ["0/6", "0/8"]
+
+
+def test_nothing_is_known_before_anything_is_measured(tmp_path: Path) -> None:
+    of = plan()
+    store = CellStore(tmp_path)
+    assert time_left(of, store.states(of), Timing(of, store)) == (0, 28)
+    assert time_left(of, store.states(of), Timing(of, store, lambda cell: 2.0)) == (56, 0)
+    assert not tmp_path.joinpath("work").exists()  # looking writes nothing
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (3, "3.0 s"),
+        (45, "45 s"),
+        (600, "10 min"),
+        (12000, "3 h 20 min"),
+        (187200, "2 d 4 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# --- as processes ---
+
+
+def start(out: Path, *args: object) -> subprocess.Popen[str]:
+    """Start the study in a process and return once it is under way."""
+    command = [sys.executable, fake_cells.__file__, out, *args]
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=fake_cells.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_ends_with_the_same_table(tmp_path: Path) -> None:
+    tasks = [f"t{number}" for number in range(20)]
+    of, args = plan(tasks), ("--tasks", ",".join(tasks), "--nap", 0.008)
+    rng = random.Random(4)
+    killed = 0
+    for _ in range(20):
+        process = start(tmp_path / "killed", *args)
+        time.sleep(rng.uniform(0.0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        process.communicate()
+    assert killed == 20
+    some = len(table(tmp_path / "killed", of))
+    assert 0 < some < len(of)
+    process = start(tmp_path / "killed", *args)
+    assert process.communicate(timeout=120)[0] == "finished\n"
+    run(tmp_path / "quiet", of, Work())
+    assert table(tmp_path / "killed", of) == table(tmp_path / "quiet", of)
+    assert list((tmp_path / "killed" / "work").iterdir()) == []
+
+
+def test_workers_go_when_their_parent_is_killed(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    process = start(tmp_path, "--tasks", "a", "--nap", 600, "--workers", 2)
+    store = CellStore(tmp_path)
+    deadline = time.monotonic() + 60
+    while "running" not in store.states(of).values() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "running" in store.states(of).values()
+    process.kill()
+    process.communicate()
+    while "running" in store.states(of).values() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(store.states(of).values()) == {"missing"}
+    with store.lock():
+        assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_ctrl_c_loses_only_the_running_cell(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    process = start(tmp_path, "--tasks", "a", "--nap", 0.5)
+    store = CellStore(tmp_path)
+    while store.stored(KERNEL) is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == "interrupted\n"
+    assert list((tmp_path / "work").iterdir()) == []
+    states = CellStore(tmp_path).states(of)
+    assert states[KERNEL] == "done"
+    assert counts(states.values()) in ("1 done, 6 missing", "2 done, 5 missing")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"kind": "slurm"}, "executor 'slurm' is unknown: use local or ray"),
+        ({"workers": 0}, "0 workers can do nothing"),
+        ({"address": "here:1"}, "--address here:1 is for --executor ray"),
+    ],
+)
+def test_bad_executors(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_executor(**how)
+
+
+def test_dropped_files_go_once_the_cell_is_kept(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+
+    def work(cell: Cell, needs: Any, folder: Path) -> Found:
+        (folder / "large.bin").write_bytes(b"x")
+        return Found([], tuple(place / "large.bin" for place in needs.values()))
+
+    store = CellStore(tmp_path)
+    prepare(of, store)
+    run(tmp_path, of, work)  # type: ignore[arg-type]
+    kept = [key for key in of.cells if (store.folder(key) / "large.bin").exists()]
+    assert kept == [key for key in of.cells if "solve" in key or "best" in key]

@@ -1,0 +1,460 @@
+"""The fourteen-task study on a tiny model and tiny tasks."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import tiny_study
+from analyses import study as studies
+from analyses.cells import parse_only
+from analyses.executors import make_executor
+from analyses.fourteen_config import PRESETS, RATES, Config
+from analyses.fourteen_inputs import settings_of
+from analyses.fourteen_plan import make_plan
+from analyses.fourteen_table import COLUMNS, FINETUNING, KERNELS, METHODS, tidy
+from analyses.fourteen_tasks import Done, Study, analyze
+from analyses.lora_inputs import load_inputs
+from analyses.results import Results
+from cli import main
+from subkern import provenance
+from subkern.compute import compute_kernel
+from subkern.errors import UserError
+from subkern.solvers import evaluate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a tiny model and the data of three tiny tasks."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_study.model(folder / "model")
+    tiny_study.data(folder / "data")
+    return folder
+
+
+def config(place: Path, **changes: Any) -> Config:
+    """Return settings of a study of seconds: one task, one kernel, one small grid."""
+    given: dict[str, Any] = {
+        "model": str(place / "model"), "data": str(place / "data"), "tasks": ("mr",),
+        "shots": (4,), "data_seeds": (13,), "methods": ("kernel-sgd", "finetune-sgd"),
+        "solvers": ("ridge",), "learning_rates": {"finetune-sgd": (0.01, 0.3)},
+        "batch_sizes": (4,), "steps": 12, "eval_every": 4,
+    }  # fmt: skip
+    return Config(**{**given, **changes})
+
+
+def numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without what differs from run to run."""
+    return table.drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
+    """Run every method."""
+    out = tmp_path_factory.mktemp("whole")
+    settings = config(
+        place, tasks=("trec",), shots=(2,), methods=METHODS, steps=4,
+        lora=("lora:r=1", "lora:r=2"), random=("random:dim=20",),
+        learning_rates={method: rates[:1] for method, rates in RATES.items()},
+    )  # fmt: skip
+    return analyze(settings, out), out
+
+
+# --- what it finds ---
+
+
+def test_every_method_has_its_rows(whole: tuple[Done, Path]) -> None:
+    done, out = whole
+    table = done.table
+    assert done.ran.failed == {}
+    assert list(table.columns) == list(COLUMNS)
+    assert set(table["method"]) == set(METHODS)
+    assert set(table["status"]) == {"done"}
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), table)
+    scores = table[table["metric"] == "accuracy"]
+    assert scores["value"].between(0, 1).all()
+    assert set(scores["method"]) == {"zero-shot", "linear-probe", *KERNELS, *FINETUNING}
+    for method, rows in scores.groupby("method"):
+        assert set(rows["split"]) == {"dev", "test"}, method
+
+
+def test_a_linear_head_has_no_zero_shot(place: Path) -> None:
+    asked = config(place, heads=("prompt", "linear"), methods=("zero-shot", "linear-probe"))
+    found = [(cell.head, cell.method) for cell in make_plan(asked)]
+    assert found == [
+        ("prompt", "zero-shot"), ("prompt", "linear-probe"), ("linear", "linear-probe")
+    ]  # fmt: skip
+
+
+def test_rows_say_what_they_are_of(whole: tuple[Done, Path]) -> None:
+    table = whole[0].table
+    rules = {method: set(rows["rule"]) for method, rows in table.groupby("method")}
+    assert rules["kernel-asymmetric_signgd"] == {"asymmetric_signgd"}
+    assert rules["kernel-adam"] == {"adam:eps=1e-08"}
+    lora = table[table["method"] == "kernel-lora"]
+    assert set(lora["subspace"]) == {"lora:r=1", "lora:r=2"}
+    assert {"cka", "pearson"} <= set(lora["metric"])
+    asymmetric = table[table["method"] == "kernel-asymmetric_signgd"]
+    assert set(asymmetric["solver"].dropna()) == {"asym", "asym-ridge"}
+    behaviour = table[table["method"].isin(("linearized", "features"))]
+    assert set(behaviour["optimizer"]) == {"sgd", "adam", "signgd"}
+    assert {"linearized accuracy", "recovered share", "relative change", "cka with start"} <= set(
+        behaviour["metric"]
+    )
+    assert not {"accuracy", "f1"} & set(behaviour["metric"])
+
+
+def test_a_kernel_and_its_classifier_are_the_librarys(
+    whole: tuple[Done, Path], place: Path
+) -> None:
+    table = whole[0].table
+    settings = settings_of(config(place), "trec", 2, 13, "prompt")
+    inputs = load_inputs(settings)
+    model = studies.load(settings, inputs)
+    encoded = studies.encode(model, inputs.splits[13])
+    train, dev, test = (
+        compute_kernel(model, encoded["train"], encoded[split])
+        for split in ("train", "dev", "test")
+    )
+    wanted = evaluate("ridge", train, test, dev, grid="default")
+    mine = table[
+        (table["method"] == "kernel-sgd") & (table["solver"] == "ridge")
+    ].set_index("split")["value"]  # fmt: skip
+    assert mine["test"] == wanted["eval accuracy"]
+    assert mine["dev"] == wanted["dev accuracy"]
+
+
+def test_a_linear_head_inits_at_the_probe(place: Path, tmp_path: Path) -> None:
+    asked = config(
+        place, heads=("linear",), methods=("linear-probe", "finetune-sgd"), steps=1,
+        learning_rates={"finetune-sgd": (1e-12,)},
+    )  # fmt: skip
+    table = analyze(asked, tmp_path / "probe").table.set_index(["method", "metric", "split"])
+    value = table["value"].drop("best step", level="metric")
+    for split in ("dev", "test"):
+        probe = value["linear-probe", "accuracy", split]
+        assert value["finetune-sgd", "accuracy", split] == probe
+    drawn = analyze(replace(asked, head_init="random"), tmp_path / "random").table
+    assert not numbers(drawn).equals(numbers(table.reset_index()[list(COLUMNS)]))
+
+
+def test_small_steps_are_linear_and_leave_features(whole: tuple[Done, Path]) -> None:
+    table = whole[0].table
+    rows = table[(table["method"] == "linearized") & (table["optimizer"] == "adam")]
+    close = rows[rows["metric"] == "linearization distance"]["value"]
+    assert (close < 0.05).all()
+    rows = table[(table["method"] == "features") & (table["optimizer"] == "adam")]
+    assert (rows[rows["metric"] == "cka with start"]["value"] > 0.999).all()
+    assert (rows[rows["metric"] == "relative change"]["value"] < 0.05).all()
+
+
+def test_the_folder_reads_as_results(whole: tuple[Done, Path]) -> None:
+    results = Results.load(whole[1])
+    assert results.analysis == "fourteen-tasks"
+    assert results.config["tasks"] == ["trec"]
+    assert "versions" in results.environment
+    assert Config.from_file(whole[1] / "config.yaml").tasks == ("trec",)
+
+
+def test_only_what_may_be_the_best_keeps_what_moved(place: Path, tmp_path: Path) -> None:
+    done = analyze(config(place), tmp_path)
+    rows = done.table[done.table["method"] == "finetune-sgd"].set_index("metric")["value"]
+    kept = sorted(path.parent.parent.name for path in tmp_path.rglob("shift.safetensors"))
+    assert kept == [f"train lr={float(rows['learning rate'])!r} b=4"]
+    assert rows["grid edge"] == {0.01: -1, 0.3: 1}[rows["learning rate"]]
+    assert rows["batch size"] == 4
+    assert rows["best step"] in (4, 8, 12)
+
+
+# --- what it computes, and when ---
+
+
+def test_more_tasks_seeds_and_methods_compute_only_what_is_new(place: Path, tmp_path: Path) -> None:
+    first = analyze(config(place), tmp_path)
+    assert len(first.ran.computed) == 5
+    more = config(place, tasks=("mr", "SST-2"), data_seeds=(13, 21), solvers=("ridge", "svc"))
+    again = analyze(more, tmp_path, only=parse_only(["method=kernel-*"]))
+    assert len(again.ran.computed) == 4 * 3 - 2
+    old = numbers(first.table)
+    both = numbers(again.table)
+    assert len(old.merge(both)) == len(old)
+    assert len(analyze(more, tmp_path).ran.computed) == 3 * 3
+
+
+def test_a_larger_grid_trains_only_the_new_points(place: Path, tmp_path: Path) -> None:
+    analyze(config(place, methods=("finetune-sgd",)), tmp_path)
+    wider = config(
+        place, methods=("finetune-sgd",), learning_rates={"finetune-sgd": (0.01, 0.3, 0.5)}
+    )
+    done = analyze(wider, tmp_path)
+    assert [key.rsplit("/", 1)[1] for key in done.ran.computed] == ["train lr=0.5 b=4", "best"]
+
+
+def test_training_that_diverges_fails_alone(place: Path, tmp_path: Path) -> None:
+    rates = {"finetune-sgd": (0.01, 1e30)}
+    done = analyze(config(place, learning_rates=rates), tmp_path)
+    assert len(done.ran.failed) == 1
+    key, reason = next(iter(done.ran.failed.items()))
+    assert key.endswith("train lr=1e+30 b=4")
+    assert "diverged at step" in reason
+    assert "learning rate 1e+30" in reason
+    assert done.table["status"].value_counts().to_dict()["failed"] == 1
+    rows = done.table[done.table["method"] == "finetune-sgd"].dropna(subset="metric")
+    assert rows.set_index("metric")["value"]["learning rate"] == 0.01
+
+
+def test_a_grid_that_diverges_altogether_blocks_what_needs_it(place: Path, tmp_path: Path) -> None:
+    asked = config(
+        place, methods=("finetune-sgd", "linearized"), learning_rates={"finetune-sgd": (1e30,)}
+    )
+    done = analyze(asked, tmp_path)
+    assert [key.rsplit("/", 1)[1] for key in done.ran.failed] == ["train lr=1e+30 b=4", "best"]
+    assert "none of the 1 points of the grid finished" in list(done.ran.failed.values())[1]
+    assert list(done.ran.states.values())[-1] == "blocked"
+
+
+def test_another_version_or_other_settings_are_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(place, methods=("zero-shot",))
+    done = analyze(asked, tmp_path)
+    with pytest.raises(UserError, match=r"mr/4-13.*model\.tie: .*untied"):
+        analyze(replace(asked, tie="untied"), tmp_path)
+    with pytest.raises(UserError, match=r"examples\.digest"):
+        analyze(replace(asked, test_limit=4), tmp_path)
+    here = provenance.environment()
+    other = {**here, "versions": {**here["versions"], "torch": "99"}}
+    monkeypatch.setattr(provenance, "environment", lambda: other)
+    with pytest.raises(UserError, match=r"environment\.versions\.torch: .99. asked for"):
+        analyze(asked, tmp_path)
+    assert Study(asked, tmp_path).store.others(make_plan(asked))
+    replaced = analyze(asked, tmp_path, overwrite=True)
+    assert len(replaced.ran.computed) == 1
+    pd.testing.assert_frame_equal(numbers(replaced.table), numbers(done.table))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_others_find_the_same(
+    place: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers run this copy of the code
+    if kind == "ray":
+        pytest.importorskip("ray", reason="needs ray: pip install 'subkern[ray]'")
+    asked = config(place)
+    here = analyze(asked, tmp_path / "here")
+    others = make_executor(kind, workers=2)
+    there = analyze(asked, tmp_path / "there", executor=others)
+    assert there.ran.failed == {}
+    pd.testing.assert_frame_equal(numbers(here.table), numbers(there.table))
+
+
+def test_again_leaves_the_table_as_it_is(place: Path, tmp_path: Path) -> None:
+    asked = config(place, methods=("zero-shot",))
+    analyze(asked, tmp_path)
+    before = (tmp_path / "results.parquet").stat().st_mtime_ns
+    assert analyze(asked, tmp_path).ran.computed == []
+    assert (tmp_path / "results.parquet").stat().st_mtime_ns == before
+    fewer = analyze(config(place, methods=("zero-shot", "linear-probe")), tmp_path)
+    assert (tmp_path / "results.parquet").stat().st_mtime_ns > before
+    assert len(fewer.table) == 4
+
+
+def test_only(place: Path, tmp_path: Path) -> None:
+    done = analyze(config(place), tmp_path, only=parse_only(["method=kernel-*"]))
+    assert set(done.table["method"]) == {"kernel-sgd"}
+    assert len(done.ran.computed) == 2
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("kernel-sdg",)}, "did you mean kernel-sgd"),
+        ({"tasks": ("SST-3",)}, "SST-3"),
+        ({"tasks": ()}, "tasks is empty"),
+        ({"heads": ("mlp",)}, "heads 'mlp' is unknown"),
+        ({"asymmetric_solvers": ("ridge",)}, "which needs a symmetric kernel"),
+        ({"solvers": ("rigde",)}, "solvers 'rigde' is unknown"),
+        ({"lora": ("bias",)}, "lora holds 'bias', another kind"),
+        ({"learning_rates": {"kernel-sgd": (1,)}}, "learning_rates of 'kernel-sgd' is unknown"),
+        ({"learning_rates": {"finetune-sgd": ("x",)}}, "are no numbers"),
+        ({"learning_rates": {"finetune-sgd": (-1,)}}, "give positive numbers"),
+        ({"learning_rates": {"finetune-sgd": ()}}, "is empty"),
+        ({"steps": 0}, "steps holds 0"),
+        ({"loss": "hinge"}, "loss 'hinge' is unknown"),
+        ({"methods": ("kernel-*", "linearized")}, "add finetune-sgd"),
+        ({"tasks": ("mr", "MR")}, "task mr is given twice"),
+    ],
+)
+def test_bad_settings(place: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_plan(config(place, **changes))
+
+
+def test_settings_survive_a_file(place: Path, tmp_path: Path) -> None:
+    asked = config(place, methods=("kernel-*", "finetune-adam"), lora=("lora:r=2", "lora:r=4"))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(asked.as_dict()), encoding="utf-8")
+    assert Config.from_file(tmp_path / "c.yaml") == asked
+    with pytest.raises(UserError, match="unknown setting 'task': did you mean tasks"):
+        Config.from_dict({"model": "m", "task": "mr"})
+    with pytest.raises(UserError, match="no model is named"):
+        Config.from_dict({"tasks": ["mr"]})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_settings(preset: str) -> None:
+    found = Config.from_dict(PRESETS[preset])
+    counts = (len(found.tasks), len(found.data_seeds), found.shots)
+    wanted = {"quick": (3, 1, (8,)), "paper": (14, 5, (16, 64)), "full": (14, 5, (16, 64, 512))}
+    assert counts == wanted[preset]
+    assert found.methods == METHODS
+
+
+def test_tidy_has_every_column() -> None:
+    table = tidy([{"task": "mr", "k": 16, "value": np.float64(0.5)}])
+    assert list(table.columns) == list(COLUMNS)
+    assert table["solver"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("file", "is a file"),
+        ("foreign", "is not empty and holds no study"),
+        ("other", "holds a run of analyze lora"),
+    ],
+)
+def test_folders_of_others_are_left_alone(
+    place: Path, tmp_path: Path, made: str, message: str
+) -> None:
+    out = tmp_path / "out"
+    if made == "file":
+        out.write_text("mine", encoding="utf-8")
+    else:
+        out.mkdir()
+        name, text = ("notes.txt", "x") if made == "foreign" else ("config.yaml", "analysis: lora")
+        (out / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        analyze(config(place), out)
+
+
+# --- the command ---
+
+
+def command(place: Path, out: Path, *args: object) -> list[str]:
+    """Return the command line of a quick study."""
+    return [
+        sys.executable, "-m", "cli", "analyze", "fourteen-tasks", "--preset", "quick",
+        "--model", str(place / "model"), "--data", str(place / "data"), "--heads", "prompt",
+        "--shots", "4", "--out", str(out), *map(str, args),
+    ]  # fmt: skip
+
+
+def cli(place: Path, out: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run it and return what it said."""
+    return subprocess.run(command(place, out, *args), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_command_on_the_quick_preset(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    planned = cli(place, out, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "cells, " in planned.stdout
+    assert not out.exists()
+    done = cli(place, out)
+    assert done.returncode == 0, done.stderr
+    assert "kernel-asymmetric_signgd" in done.stdout
+    table = pd.read_parquet(out / "results.parquet")
+    assert set(table["task"]) == {"SST-2", "mr", "trec"}
+    assert set(table["method"]) == set(METHODS)
+    status = cli(place, out, "--status")
+    assert status.returncode == 0, status.stderr
+    assert "nothing left" in status.stdout
+    again = cli(place, out)
+    assert "up to date: nothing was computed" in again.stdout
+
+
+@pytest.mark.slow
+def test_failures_and_only_on_the_command_line(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    args = ("--methods", "finetune-sgd", "--learning-rates", "finetune-sgd=1e-2,1e30")
+    only = ("--only", "task=mr", "--only", "task=trec,step=train*")
+    done = cli(place, out, *args, *only)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("subkern: 2 cells failed, as mr/4-13/prompt/finetune-sgd/train lr=1e+30")
+    assert "traceback.txt" in last
+    status = cli(place, out, *args, "--status", "--json")
+    assert '"state": "failed"' in status.stdout
+    assert '"state": "missing"' in status.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--executor", "ray", "--address", "127.0.0.1:9"), "no Ray cluster answers"),
+        (("--only", "colour=red"), "is not understood"),
+        (("--learning-rates", "1e-3"), "write METHOD=1e-3"),
+    ],
+)
+def test_mistakes_are_one_line(
+    place: Path,
+    tmp_path: Path,
+    args: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "ray" in args:
+        pytest.importorskip("ray", reason="needs ray: pip install 'subkern[ray]'")
+    monkeypatch.setattr(sys, "argv", command(place, tmp_path / "run", *args)[2:])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_study_killed_at_random_moments_ends_with_the_same_table(
+    place: Path, tmp_path: Path
+) -> None:
+    args = ("--tasks", "mr", "--methods", "kernel-*,finetune-sgd,linearized,features")
+    out, rng = tmp_path / "killed", random.Random(4)
+    for _ in range(5):
+        process = subprocess.Popen(
+            command(place, out, *args), cwd=ROOT, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        process.stderr.readline()  # the first cell has ended
+        time.sleep(rng.uniform(0.0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert len(list(out.rglob("cell.json"))) >= 5
+    done = cli(place, out, *args)
+    assert done.returncode == 0, done.stderr
+    assert cli(place, tmp_path / "quiet", *args).returncode == 0
+    tables = [
+        numbers(pd.read_parquet(folder / "results.parquet")) for folder in (out, tmp_path / "quiet")
+    ]
+    pd.testing.assert_frame_equal(*tables)
