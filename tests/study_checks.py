@@ -25,9 +25,9 @@ def check_written(found: Outcome, figures: Iterable[str], kernels: int) -> None:
     """A new study leaves all of its files and nothing else."""
     out = found.report.parent
     assert not found.up_to_date
-    assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "environment.json", "results.parquet", "predictions.parquet", "kernels",
-        "figures", "report.html",
+    beside = {f"{name}.parquet" for name in found.results.beside}
+    assert {path.name for path in out.iterdir()} == beside | {
+        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
     }  # fmt: skip
     names = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
     assert {path.name for path in (out / "figures").iterdir()} == names
