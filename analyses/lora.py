@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -22,11 +23,14 @@ from analyses.lora_config import Config
 from analyses.lora_grid import recommend_configuration
 from analyses.lora_inputs import Inputs, identity, load_inputs
 from analyses.lora_measure import measure
-from analyses.lora_table import tidy
+from analyses.lora_table import row, tidy
 from analyses.lora_targets import kernel_name
+from analyses.lora_trial import advice, candidates
 from analyses.lora_verdict import Recommendation, recommend
-from analyses.results import Results, RunDirectory
+from analyses.predictions import Measured, to_table
+from analyses.results import PREDICTIONS, Results, RunDirectory
 from analyses.study import Drawing, Outcome, Workplace
+from analyses.verify import Trial, prove
 from subkern.kernel import Kernel
 from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import LoraSweep, resolve_sets, sweep_targets
@@ -38,6 +42,8 @@ __all__ = [
     "Config",
     "Outcome",
     "Recommendation",
+    "Trial",
+    "advice",
     "analyze",
     "caveats",
     "plot",
@@ -46,6 +52,7 @@ __all__ = [
     "run",
     "sentence",
     "summary",
+    "verify",
 ]
 
 NAME = "lora"
@@ -85,10 +92,47 @@ def analyze(
         inputs,
         prepare=prepare,
         compute=lambda model, place: _compute(config, inputs, model, place, progress),
-        drawing=Drawing(figures(config.as_dict()), page),
+        drawing=_drawing(config.as_dict()),
         overwrite=overwrite,
         command=command,
     )
+
+
+def verify(
+    config: Config,
+    out: str | Path,
+    trial: Trial | None = None,
+    *,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Outcome:
+    """Fine-tune full and every rank (and target set) of the finished study in ``out``.
+
+    Args:
+        config: the study's settings.
+        out: its run directory.
+        trial: how to train.
+        progress: called with steps done and in all.
+        command: what the report says makes it again; the call of this function if None.
+
+    Raises:
+        UserError: the study is not finished, or anything else that the user can put right.
+    """
+    inputs, trial = load_inputs(config), trial or Trial()
+    return prove(
+        RunDirectory(out, NAME, identity(config, inputs, lora_measure, lora_classifiers)),
+        config,
+        inputs,
+        trial,
+        candidates=lambda results: candidates(config, results, trial),
+        drawing=_drawing(config.as_dict()),
+        progress=progress,
+        command=command,
+    )
+
+
+def _drawing(config: Mapping[str, Any]) -> Drawing:
+    return Drawing(figures(config), page, advice)
 
 
 def run(
@@ -102,7 +146,8 @@ def run(
 
 def plot(results: Results) -> dict[str, Figure]:
     """Draw the figures of saved or fresh results, by name."""
-    return {name: figure(results) for name, figure in figures(results.config).items()}
+    drawn = _drawing(results.config).figures_of(results)
+    return {name: figure(results) for name, figure in drawn.items()}
 
 
 def _describe_sets(config: Config, model: LogitModel) -> dict[str, Any]:
@@ -116,7 +161,7 @@ def _compute(
 ) -> Results:
     """Sweep and measure every data seed."""
     started = datetime.now(UTC)
-    rows: list[dict[str, Any]] = []
+    found = Measured()
     grid = LoraGrid(config.ranks, config.adapter_seeds, alpha=config.alpha, rslora=config.rslora)
     for part in study.parts(config, inputs, model, place, progress):
         sweeps = sweep_targets(
@@ -130,14 +175,18 @@ def _compute(
         )
         for name, kernel in _named(sweeps, config).items():
             place.kernels[f"{part.seed}/{name}"] = kernel
-        rows += measure(sweeps, part.split, study.metric_of(inputs), config, data_seed=part.seed)
+        began = perf_counter()
+        found.extend(measure(sweeps, part.split, study.metric_of(inputs), config, part.seed))
+        judging = row(perf_counter() - began, data_seed=part.seed, metric="cost.judging_seconds")
+        found.rows.append(judging)
     return Results(
         analysis=NAME,
         config=config.as_dict(),
         inputs=study.describe(inputs, model) | _describe_sets(config, model),
-        table=tidy(rows),
+        table=tidy(found.rows),
         kernels=place.kernels,
         environment=study.environment_since(started),
+        beside={PREDICTIONS: to_table(found.predictions)},
     )
 
 

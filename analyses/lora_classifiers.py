@@ -18,9 +18,10 @@ from subkern.kernel import Kernel
 from subkern.solvers import default_grid, labels_from_scores, make_solver, select
 from subkern.solvers.directions import reverse_of
 
-__all__ = ["Split", "initial_predictions", "labels_of", "predict", "tune"]
+__all__ = ["Split", "initial_predictions", "labels_of", "predict", "predicted_logits", "tune"]
 
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,19 @@ def tune(kernel: Kernel, split: Split, solver: str, metric: Score) -> dict[str, 
     return chosen.params
 
 
-def predict(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Integers:
-    """Return the labels ``[m]`` that ``solver``, fitted on train, gives the test examples."""
+def predicted_logits(
+    kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]
+) -> Floats:
+    """Return the scores ``[m, c]`` that ``solver``, fitted on train, gives the test examples."""
     train, test = _part(kernel, split.train), _part(kernel, split.test)
     fitted = make_solver(solver, **settings).fit(train, f0=train.left_logits)
-    return fitted.predict(test, f0=test.right_logits)
+    found = np.asarray(fitted.decision_function(test, f0=test.right_logits), dtype=np.float64)
+    return found.reshape(len(split.test), -1)
+
+
+def predict(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Integers:
+    """Return the labels ``[m]`` that ``solver``, fitted on train, gives the test examples."""
+    return labels_from_scores(predicted_logits(kernel, split, solver, settings))
 
 
 def initial_predictions(kernel: Kernel, ids: Sequence[str]) -> Integers:

@@ -13,9 +13,11 @@ from analyses.study_options import (
     ASKED,
     COMPUTING,
     RUN_DIRECTORY,
+    VERIFYING,
     print_outcome,
     run_study,
     settings_of,
+    split_trial,
 )
 
 __all__ = ["analyze_lora"]
@@ -30,12 +32,14 @@ __all__ = ["analyze_lora"]
 @click.option("--rslora", is_flag=True, help="Rank-stabilised scaling (scale only).")
 @COMPUTING
 @JUDGING
+@VERIFYING
 @RUN_DIRECTORY
 def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
     """Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?
 
     Writes tables, figures and report.html to the run directory. The same command again continues
-    an interrupted run, or says "up to date".
+    an interrupted run, or says "up to date". --verify fine-tunes what was judged and says how good
+    the advice was; added to a finished run it computes only the training.
     """
     from analyses import lora
     from analyses.lora_targets import from_texts
@@ -44,8 +48,9 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
         asked |= from_texts(asked["targets"])
     else:
         del asked["targets"]
+    trial = split_trial(asked)
     settings = settings_of(lora.Config, config, asked)
-    print_outcome(lora, run_study(lora, settings, out, overwrite=overwrite))
+    print_outcome(lora, run_study(lora, settings, out, overwrite=overwrite, trial=trial))
 
 
 def _is_given(option: str) -> bool:

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.lora_classifiers import Split, initial_predictions, labels_of, predict, tune
+from analyses.lora_classifiers import (
+    Split,
+    initial_predictions,
+    labels_of,
+    predict,
+    predicted_logits,
+    tune,
+)
 from analyses.lora_config import Config
 from analyses.lora_table import row
+from analyses.lora_targets import configuration_name
+from analyses.predictions import Key, Measured, Prediction
 from subkern.agreement import (
     agreement_table,
     prediction_agreement,
@@ -20,12 +29,14 @@ from subkern.agreement import (
 from subkern.agreement.predictions import Score
 from subkern.kernel import Kernel
 from subkern.lora_sweep import LoraSweep
+from subkern.solvers import labels_from_scores
 
 __all__ = ["measure"]
 
 Row = dict[str, Any]
 Cell = Mapping[str, Any]
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 # Larger kernels [n·c, n·c] get intervals over seeds only: a bootstrap of their spectra takes hours.
 _MOST_RESAMPLED = 192
@@ -38,10 +49,19 @@ class _Member:
     kernel: Kernel
     cell: Cell
 
+    def key(self, config: Config, data_seed: int) -> Key | None:
+        """Under which its predictions are kept: full fine-tuning and LoRA can be tried."""
+        if self.cell["kernel"] == "full":
+            return Key(data_seed, "full")
+        if self.cell["kernel"] != "lora":
+            return None
+        name = configuration_name(config.as_dict(), self.cell["targets"], self.cell["rank"])
+        return Key(data_seed, name, self.cell["adapter_seed"])
+
 
 def measure(
     sweeps: Mapping[str, LoraSweep], split: Split, metric: Score, config: Config, data_seed: int
-) -> list[Row]:
+) -> Measured:
     """Return all rows of one data seed: agreement, scores, predictions, sizes and costs.
 
     Args:
@@ -53,13 +73,19 @@ def measure(
     """
     full = _Member(next(iter(sweeps.values())).full, {"kernel": "full"})
     sets = [_set_members(name, sweep) for name, sweep in sweeps.items()]
+    members = [full, *(member for each in sets for member in each)]
+    predicted: dict[int, Floats] = {}
     rows = [
         *_agreement([full], [full], split, config),
         *(row for each in sets for row in _agreement([full, each[0]], each, split, config)),
-        *_scores([full, *(member for each in sets for member in each)], split, metric, config),
+        *_scores(members, split, metric, config, predicted),
         *_sizes(sweeps),
     ]
-    return [{**each, "data_seed": data_seed} for each in rows]
+    keys = [member.key(config, data_seed) for member in members]
+    return Measured(
+        [{**each, "data_seed": data_seed} for each in rows],
+        [Prediction(key, split.test, predicted[i]) for i, key in enumerate(keys) if key],
+    )
 
 
 def _set_members(name: str, sweep: LoraSweep) -> list[_Member]:
@@ -96,9 +122,16 @@ def _agreement(
 
 
 def _scores(
-    members: Sequence[_Member], split: Split, metric: Score, config: Config
+    members: Sequence[_Member],
+    split: Split,
+    metric: Score,
+    config: Config,
+    predicted: dict[int, Floats],
 ) -> Iterator[Row]:
-    """Yield the test scores of every solver on every kernel, and how they compare with full's."""
+    """Yield the test scores of every solver on every kernel, and how they compare with full's.
+
+    ``predicted`` takes the logits ``[m, c]`` of the first solver by the member's position.
+    """
     full = members[0].kernel
     zero_shot = initial_predictions(full, split.test)
     labels = labels_of(full, split.test)
@@ -107,11 +140,13 @@ def _scores(
     for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
         reference = predict(full, split, solver, shared)
-        for member in members:
+        for i, member in enumerate(members):
             settings = shared
             if config.tuning == "each" and member.kernel is not full:
                 settings = tune(member.kernel, split, solver, metric)
-            found = predict(member.kernel, split, solver, settings)
+            logits = predicted_logits(member.kernel, split, solver, settings)
+            predicted.setdefault(i, logits)
+            found = labels_from_scores(logits)
             about = {**member.cell, "solver": solver}
             yield judge.score(found, about)
             if member.kernel is not full:

@@ -15,6 +15,7 @@ __all__ = [
     "GRID",
     "MOST",
     "asks_for_targets",
+    "configuration_name",
     "from_texts",
     "is_grid",
     "kernel_name",
@@ -71,6 +72,12 @@ def asks_for_targets(config: Mapping[str, Any]) -> bool:
 def is_grid(results: Results) -> bool:
     """Return whether the study's question is of rank *and* targets, or of a budget."""
     return asks_for_targets(results.config)
+
+
+def configuration_name(config: Mapping[str, Any], targets: str, rank: int) -> str:
+    """Return what LoRA of a rank on a target set is called: ``rank 4``, ``mlp, rank 4``."""
+    several = bool(config["target_sets"])
+    return f"{targets}, rank {rank}" if several else f"rank {rank}"
 
 
 def kernel_name(config: Mapping[str, Any], targets: str | None, what: str) -> str:

@@ -28,18 +28,22 @@ class Rates(click.ParamType[Any]):
 
 
 class Numbers(click.ParamType[Any]):
-    """Whole numbers separated by commas, as a tuple."""
+    """Numbers separated by commas, as a tuple: whole ones, or any (``kind=float``)."""
 
     name = "n,n,..."
 
+    def __init__(self, kind: type[int] | type[float] = int) -> None:
+        self.kind = kind
+
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse ``1,2,4``."""
+        """Parse ``1,2,4`` or ``1e-4,1e-3``."""
         if not isinstance(value, str):
             return value
         try:
-            return tuple(int(part) for part in value.split(","))
+            return tuple(self.kind(part) for part in value.split(","))
         except ValueError:
-            return self.fail(f"'{value}' is not whole numbers separated by commas", param, ctx)
+            what = "whole numbers" if self.kind is int else "numbers"
+            return self.fail(f"'{value}' is not {what} separated by commas", param, ctx)
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:

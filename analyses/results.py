@@ -5,6 +5,8 @@ A run directory holds::
     config.yaml        what was asked, what it was resolved to, the command, the fingerprint
     environment.json   versions, code, machine, when
     results.parquet    one long table; written last, so where it lies the numbers are complete
+    predictions.parquet what the judge's classifier predicts for every test example
+    verification*      what fine-tuning made of it, if asked for; see :mod:`analyses.verify`
     kernels/           the kernels, as Zarr
     figures/           PNG and PDF, drawn from the above
     report.html        the same for reading, in one file
@@ -32,7 +34,9 @@ from subkern.provenance import differences, fingerprint, normalize, summary
 
 __all__ = [
     "FIGURE_FOLDER",
+    "PREDICTIONS",
     "REPORT",
+    "VERIFICATION",
     "KernelFolder",
     "Results",
     "RunDirectory",
@@ -42,8 +46,13 @@ __all__ = [
 
 CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
 KERNELS, FIGURE_FOLDER, REPORT, CHECKPOINT = "kernels", "figures", "report.html", "checkpoint"
+PREDICTIONS, VERIFICATION = "predictions", "verification"  # tables beside the long one
+_BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, VERIFICATION)}
 # In the order they are removed: without its table a run is unfinished, without its config foreign.
-_OURS = (TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, ENVIRONMENT, CONFIG)
+_OURS = (
+    *(TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, *_BESIDE.values()),
+    *(VERIFICATION, ENVIRONMENT, CONFIG),
+)
 
 State = Literal["new", "unfinished", "done"]
 
@@ -92,6 +101,8 @@ class Results:
         kernels: the kernels by name, ``<data seed>/<kernel>``.
         environment: see :func:`subkern.provenance.environment`; and ``started``, ``finished``.
         command: the command line (or call) that gives these results again.
+        beside: other tables by name: ``predictions`` (:mod:`analyses.predictions`) and
+            ``verification`` (:mod:`analyses.verify`), where there are any.
     """
 
     analysis: str
@@ -101,6 +112,7 @@ class Results:
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    beside: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -123,6 +135,11 @@ class Results:
             kernels=KernelFolder(root / KERNELS),
             environment=json.loads((root / ENVIRONMENT).read_text(encoding="utf-8")),
             command=record["command"],
+            beside={
+                name: pd.read_parquet(root / file)
+                for name, file in _BESIDE.items()
+                if (root / file).exists()
+            },
         )
 
 
@@ -228,15 +245,27 @@ class RunDirectory:
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
-    def finish(self, table: pd.DataFrame, environment: Mapping[str, Any]) -> Results:
+    def finish(
+        self,
+        table: pd.DataFrame,
+        environment: Mapping[str, Any],
+        beside: Mapping[str, pd.DataFrame] | None = None,
+    ) -> Results:
         """Write the numbers, drop the checkpoint, and return what `Results.load` then reads."""
         with replacing(self.path / ENVIRONMENT) as part:
             part.write_text(json.dumps(normalize(environment), indent=2) + "\n", encoding="utf-8")
+        for name, each in (beside or {}).items():
+            self.add(name, each)
         with replacing(self.path / TABLE) as part:
             table.to_parquet(part, index=False)
         if self.checkpoint.exists():
             shutil.rmtree(self.checkpoint)
         return Results.load(self.path)
+
+    def add(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table beside the long one: ``predictions`` or ``verification``."""
+        with replacing(self.path / _BESIDE[name]) as part:
+            table.to_parquet(part, index=False)
 
 
 def _read_record(root: Path) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ A study says what it computes and what it draws; :func:`carry_out` does the rest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from matplotlib.figure import Figure
 from analyses.lora_classifiers import Split
 from analyses.lora_inputs import Inputs
 from analyses.report import Page, png, render
-from analyses.results import FIGURE_FOLDER, REPORT, Results, RunDirectory, replacing
+from analyses.results import FIGURE_FOLDER, REPORT, VERIFICATION, Results, RunDirectory, replacing
 from analyses.settings import Settings
+from analyses.verify_advice import Advice
+from analyses.verify_figure import predicted_against_trained
+from analyses.verify_numbers import is_verified
+from analyses.verify_report import with_proof
 from subkern import provenance
 from subkern.agreement.predictions import Score
 from subkern.data import Example
@@ -39,6 +44,7 @@ __all__ = [
     "draw",
     "encode",
     "environment_since",
+    "is_drawn",
     "load",
     "metric_of",
     "parts",
@@ -94,10 +100,31 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn from results: figures by name, and the report page from them."""
+    """What is drawn from results: figures by name, and the report page from them.
+
+    Attributes:
+        figures: name -> what draws it.
+        page: makes the page from results and the figures as PNG.
+        advice: what the study advises, for one that can be verified; see :mod:`analyses.verify`.
+    """
 
     figures: Mapping[str, Callable[[Results], Figure]]
     page: Callable[[Results, Mapping[str, bytes]], Page]
+    advice: Callable[[Results], Advice] | None = None
+
+    def figures_of(self, results: Results) -> dict[str, Callable[[Results], Figure]]:
+        """Return what draws each figure, that of a verification included if there is one."""
+        if self.advice is None or not is_verified(results):
+            return dict(self.figures)
+        return {**self.figures, VERIFICATION: partial(predicted_against_trained, self.advice)}
+
+    def page_of(self, results: Results, pictures: Mapping[str, bytes]) -> Page:
+        """Return the report, with a verification if there is one."""
+        own = {name: picture for name, picture in pictures.items() if name in self.figures}
+        page = self.page(results, own)
+        if self.advice is None or not is_verified(results):
+            return page
+        return with_proof(page, results, self.advice(results), pictures.get(VERIFICATION))
 
 
 def carry_out(
@@ -130,10 +157,11 @@ def carry_out(
     call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}"
     command = command or f"analyses.{directory.analysis}.analyze({call})"
     state = directory.state(overwrite=overwrite)
-    if state == "done" and directory.is_current and _is_drawn(directory.path, drawing.figures):
-        return Outcome(Results.load(directory.path), directory.path / REPORT, up_to_date=True)
     if state == "done":
-        directory.rewrite(config.as_dict(), command)
+        if not directory.is_current:
+            directory.rewrite(config.as_dict(), command)
+        elif is_drawn(directory.path, results := Results.load(directory.path), drawing):
+            return Outcome(results, directory.path / REPORT, up_to_date=True)
         results = Results.load(directory.path)
     else:
         model, resolved = prepare()
@@ -145,14 +173,14 @@ def carry_out(
             if state == "new":
                 directory.clear()  # some settings are refused only when the model has been seen
             raise
-        results = directory.finish(found.table, found.environment)
+        results = directory.finish(found.table, found.environment, found.beside)
     return Outcome(results, draw(results, directory.path, drawing), up_to_date=state == "done")
 
 
 def draw(results: Results, out: Path, drawing: Drawing) -> Path:
     """Write every figure as PNG and PDF and the report below ``out``; return the report's path."""
     pictures = {}
-    for name, function in drawing.figures.items():
+    for name, function in drawing.figures_of(results).items():
         figure = function(results)
         pictures[name] = png(figure)
         with replacing(_figure_path(out, name, "png")) as part:
@@ -161,7 +189,7 @@ def draw(results: Results, out: Path, drawing: Drawing) -> Path:
             figure.savefig(part, metadata={"CreationDate": None})
     report = out / REPORT
     with replacing(report) as part:
-        part.write_text(render(drawing.page(results, pictures)), encoding="utf-8")
+        part.write_text(render(drawing.page_of(results, pictures)), encoding="utf-8")
     return report
 
 
@@ -170,8 +198,9 @@ def _figure_path(out: Path, name: str, kind: str) -> Path:
     return out / FIGURE_FOLDER / f"{name}.{kind}"
 
 
-def _is_drawn(out: Path, names: Iterable[str]) -> bool:
+def is_drawn(out: Path, results: Results, drawing: Drawing) -> bool:
     """Say if every figure and the report are there."""
+    names = drawing.figures_of(results)
     paths = [_figure_path(out, name, kind) for name in names for kind in ("png", "pdf")]
     return all(path.is_file() for path in [*paths, out / REPORT])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -16,17 +17,20 @@ from subkern.errors import UserError
 
 if TYPE_CHECKING:
     from analyses.study import Outcome
+    from analyses.verify_trial import Trial
 
 __all__ = [
     "ADAPTER_SEEDS",
     "ASKED",
     "COMPUTING",
     "RUN_DIRECTORY",
+    "VERIFYING",
     "NumbersOrNone",
     "Words",
     "print_outcome",
     "run_study",
     "settings_of",
+    "split_trial",
 ]
 
 
@@ -99,6 +103,25 @@ COMPUTING = options(
     click.option("--dev-limit", type=int),
     click.option("--test-limit", type=int, help="At most so many examples of a split."),
 )
+VERIFYING = options(
+    click.option("--verify", is_flag=True, help="Then fine-tune all of it, and compare."),
+    click.option(
+        "--verify-optimizer", default="adam", show_default=True, help="adam | sgd | signgd."
+    ),
+    click.option(
+        "--verify-learning-rates",
+        type=Numbers(float),
+        help="Tried, with commas.  [default: 1e-5,1e-4,1e-3; sgd: 1e-4,1e-3,1e-2,1e-1]",
+    ),
+    click.option("--verify-batch-sizes", type=Numbers(), default="8", show_default=True),
+    click.option("--verify-steps", default=100, show_default=True, help="Updates."),
+    click.option(
+        "--verify-draws",
+        default=1,
+        show_default=True,
+        help="How many seeds of LoRA's A or of the subspace.",
+    ),
+)
 RUN_DIRECTORY = options(
     click.option("--out", type=PATH, required=True, help="Run directory."), OVERWRITE
 )
@@ -123,6 +146,16 @@ def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any
     return kind.from_dict(values)
 
 
+def split_trial(asked: dict[str, Any]) -> Trial | None:
+    """Take the options of `VERIFYING` out of ``asked``; return how to train, if it is asked for."""
+    from analyses.verify_trial import Trial
+
+    wanted = asked.pop("verify")
+    names = [name for name in asked if name.startswith("verify_")]
+    given = {name.removeprefix("verify_"): asked.pop(name) for name in names}
+    return Trial(**given) if wanted else None
+
+
 def run_study(
     study: ModuleType,
     settings: Stored,
@@ -130,10 +163,11 @@ def run_study(
     *,
     overwrite: bool,
     what: str = "kernel entries",
+    trial: Trial | None = None,
 ) -> Outcome:
     """Run the study of a module such as `analyses.lora` in a directory, with a progress bar.
 
-    ``what`` is counted by the bar.
+    ``what`` is counted by the bar. With a ``trial`` the study is verified too.
     """
     from analyses.terminal import ProgressBar
 
@@ -142,17 +176,25 @@ def run_study(
         found: Outcome = study.analyze(
             settings, out, overwrite=overwrite, progress=report, command=command
         )
-    return found
+    if trial is None:
+        return found
+    with ProgressBar("training steps") as report:
+        proved: Outcome = study.verify(settings, out, trial, progress=report, command=command)
+    return replace(proved, up_to_date=found.up_to_date and proved.up_to_date)
 
 
 def print_outcome(study: ModuleType, found: Outcome) -> None:
-    """Print the summary of a study and where its report is."""
+    """Print the summary of a study, that of its verification if there is one, and the report."""
     from rich.console import Console
 
+    from analyses import verify_report
     from analyses.terminal import WIDTH
+    from analyses.verify_numbers import is_verified
 
     console = Console(width=min(WIDTH, Console().width), highlight=False)
     console.print(study.summary(found.results))
+    if is_verified(found.results):
+        console.print(verify_report.summary(found.results, study.advice(found.results)))
     if found.up_to_date:
         click.echo("up to date: nothing was computed")
     click.echo(f"report: {found.report}")

@@ -45,7 +45,7 @@ def cost_table(results: Results, note: str = "") -> Table:
 def zeroed_entries(results: Results, seed: int) -> int | None:
     """Return how many gradient entries counted as zero, as noise, in the full kernel of a seed.
 
-    None where it was not recorded: the rule takes no signs, or ``zero_tolerance`` is 0.
+    None where it was not recorded, as of a rule that takes no signs.
     """
     kernel = results.kernels.get(f"{seed}/full")
     recorded = {} if kernel is None else kernel.provenance.get("recorded", {})

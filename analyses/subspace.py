@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from analyses import distortion, lora_classifiers, study, subspace_kernels, subspace_measure
 from analyses.lora_inputs import Inputs, identity, load_inputs
-from analyses.results import Results, RunDirectory
+from analyses.predictions import Measured, to_table
+from analyses.results import PREDICTIONS, Results, RunDirectory
 from analyses.study import Drawing, Outcome, Workplace
 from analyses.subspace_caveats import caveats
 from analyses.subspace_config import Config
@@ -27,14 +29,29 @@ from analyses.subspace_figures import figures
 from analyses.subspace_kernels import Methods, choose_methods, compute_sweep
 from analyses.subspace_measure import measure
 from analyses.subspace_report import page, summary
-from analyses.subspace_table import tidy
+from analyses.subspace_table import row, tidy
 from analyses.subspace_text import sentence
+from analyses.subspace_trial import advice, candidates
+from analyses.verify import Trial, prove
 from subkern.models import LogitModel
 from subkern.tiles import Progress
 
-__all__ = ["Config", "Outcome", "analyze", "caveats", "plot", "run", "sentence", "summary"]
+__all__ = [
+    "Config",
+    "Outcome",
+    "Trial",
+    "advice",
+    "analyze",
+    "caveats",
+    "plot",
+    "run",
+    "sentence",
+    "summary",
+    "verify",
+]
 
 NAME = "subspace"
+_MODULES = (subspace_measure, subspace_kernels, distortion, lora_classifiers)
 
 
 def analyze(
@@ -58,8 +75,7 @@ def analyze(
         UserError: anything the user can put right; nothing is written then.
     """
     inputs = load_inputs(config)
-    modules = (subspace_measure, subspace_kernels, distortion, lora_classifiers)
-    directory = RunDirectory(out, NAME, identity(config, inputs, *modules))
+    directory = RunDirectory(out, NAME, identity(config, inputs, *_MODULES))
     chosen: dict[str, Methods] = {}
 
     def prepare() -> tuple[LogitModel, Mapping[str, Any]]:
@@ -75,10 +91,47 @@ def analyze(
         compute=lambda model, place: _compute(
             config, inputs, model, chosen["methods"], place, progress
         ),
-        drawing=Drawing(figures(config.rule), page),
+        drawing=_drawing(config.rule),
         overwrite=overwrite,
         command=command,
     )
+
+
+def verify(
+    config: Config,
+    out: str | Path,
+    trial: Trial | None = None,
+    *,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Outcome:
+    """Fine-tune full, the first kind of random subspace, LoRA and the other methods.
+
+    Args:
+        config: the settings of a finished study.
+        out: its run directory.
+        trial: how to train.
+        progress: called with steps done and in all.
+        command: what the report says makes it again; the call of this function if None.
+
+    Raises:
+        UserError: the study is not finished, or anything else that the user can put right.
+    """
+    inputs, trial = load_inputs(config), trial or Trial()
+    return prove(
+        RunDirectory(out, NAME, identity(config, inputs, *_MODULES)),
+        config,
+        inputs,
+        trial,
+        candidates=lambda results: candidates(config, results, trial),
+        drawing=_drawing(config.rule),
+        progress=progress,
+        command=command,
+    )
+
+
+def _drawing(rule: str) -> Drawing:
+    return Drawing(figures(rule), page, advice)
 
 
 def run(
@@ -93,7 +146,8 @@ def run(
 
 def plot(results: Results) -> dict[str, Figure]:
     """Draw the figures of saved or fresh results, by name."""
-    return {name: figure(results) for name, figure in figures(results.config["rule"]).items()}
+    drawn = _drawing(results.config["rule"]).figures_of(results)
+    return {name: figure(results) for name, figure in drawn.items()}
 
 
 def _compute(
@@ -106,18 +160,22 @@ def _compute(
 ) -> Results:
     """Compute and measure the kernels of every data seed."""
     started = datetime.now(UTC)
-    rows: list[dict[str, Any]] = []
+    found = Measured()
     for part in study.parts(config, inputs, model, place, progress):
         sweep = compute_sweep(config, model, part.train, part.every, methods, part.running)
         for member in (sweep.full, *sweep.others):
             if member.family != "random":  # thousands of files, and their seeds make them again
                 place.kernels[f"{part.seed}/{member.name}"] = member.kernel
-        rows += measure(sweep, part.split, study.metric_of(inputs), config, data_seed=part.seed)
+        began = perf_counter()
+        found.extend(measure(sweep, part.split, study.metric_of(inputs), config, part.seed))
+        judging = row(perf_counter() - began, data_seed=part.seed, metric="cost.judging_seconds")
+        found.rows.append(judging)
     return Results(
         analysis=NAME,
         config=config.as_dict(),
         inputs=study.describe(inputs, model) | methods.describe(),
-        table=tidy(rows),
+        table=tidy(found.rows),
         kernels=place.kernels,
         environment=study.environment_since(started),
+        beside={PREDICTIONS: to_table(found.predictions)},
     )

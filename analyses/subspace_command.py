@@ -14,11 +14,13 @@ from analyses.study_options import (
     ASKED,
     COMPUTING,
     RUN_DIRECTORY,
+    VERIFYING,
     NumbersOrNone,
     Words,
     print_outcome,
     run_study,
     settings_of,
+    split_trial,
 )
 
 __all__ = ["analyze_subspace"]
@@ -77,6 +79,7 @@ __all__ = ["analyze_subspace"]
 @click.option(
     "--min-agreement", default=0.95, show_default=True, help="Share of equal predictions, likewise."
 )
+@VERIFYING
 @RUN_DIRECTORY
 @AS_JSON
 def analyze_subspace(
@@ -85,7 +88,8 @@ def analyze_subspace(
     """How many dimensions does the task need, and which method preserves most per parameter?
 
     Writes tables, figures and report.html to the run directory. The same command again continues
-    an interrupted run, or says "up to date".
+    an interrupted run, or says "up to date". --verify fine-tunes what was judged and says how good
+    the advice was; added to a finished run it computes only the training.
     """
     from analyses import subspace
     from analyses.subspace_json import as_json as answer
@@ -93,8 +97,9 @@ def analyze_subspace(
 
     asked["targets"] = parse_targets(asked["targets"])
     asked["methods"] = () if asked["methods"] == ("none",) else asked["methods"] or None
+    trial = split_trial(asked)
     settings = settings_of(subspace.Config, config, asked)
-    found = run_study(subspace, settings, out, overwrite=overwrite)
+    found = run_study(subspace, settings, out, overwrite=overwrite, trial=trial)
     if as_json:
         click.echo(json.dumps({**answer(found.results), "report": str(found.report)}, indent=2))
     else:

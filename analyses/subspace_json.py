@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from analyses import verify_report
 from analyses.pooling import Pooled
 from analyses.results import Results
 from analyses.subspace_caveats import caveats
@@ -21,13 +22,17 @@ from analyses.subspace_numbers import (
     zero_shot,
 )
 from analyses.subspace_text import sentence
+from analyses.subspace_trial import advice
 from analyses.subspace_verdict import calibrate, fewest
+from analyses.verify_numbers import is_verified
 
 __all__ = ["as_json"]
 
 
 def as_json(results: Results) -> dict[str, Any]:
     """Return answer, caveats and the tables it is read from; no number stands as None.
+
+    ``verification`` is there if it was asked for.
 
     A number of parameters that no size tried reaches is None too: ``last`` says what was tried.
     """
@@ -63,6 +68,8 @@ def as_json(results: Results) -> dict[str, Any]:
             if (each := calibrate(results, kind, centred=centred)) is not None
         ],
     }
+    if is_verified(results):
+        found["verification"] = verify_report.as_json(results, advice(results))
     return {name: _plain(value) for name, value in found.items()}
 
 

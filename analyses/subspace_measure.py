@@ -12,18 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from analyses import distortion
-from analyses.lora_classifiers import Split, initial_predictions, labels_of, predict, tune
+from analyses.lora_classifiers import Split, initial_predictions, labels_of, predicted_logits, tune
 from analyses.lora_measure import SCORES
+from analyses.predictions import Key, Measured, Prediction
 from analyses.subspace_config import Config
 from analyses.subspace_table import row
 from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
 from subkern.kernel import Kernel
+from subkern.solvers import labels_from_scores
 
-__all__ = ["AGREEMENT", "Member", "Sweep", "measure"]
+__all__ = ["AGREEMENT", "Member", "Sweep", "measure", "random_name"]
 
 Row = dict[str, Any]
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 AGREEMENT = (
     "cka",
@@ -65,11 +68,23 @@ class Member:
         }
 
     @property
+    def configuration(self) -> str:
+        """What readers call it: ``full``, ``very sparse 64``, ``LoRA rank 4``, ``bias``."""
+        if self.family == "random":
+            return random_name(self.method, self.parameters)
+        return f"LoRA {self.method}" if self.family == "lora" else self.method
+
+    @property
     def name(self) -> str:
         """A file name: ``full``, ``lora-rank%204-s0``, ``method-bias``."""
         words = [self.family, *([self.method] if self.family != "full" else [])]
         words += [] if self.seed is None else [f"s{self.seed}"]
         return quote("-".join(words), safe=":=,+")
+
+
+def random_name(kind: str, dim: int) -> str:
+    """Return what a random subspace is called: ``very sparse 64``."""
+    return f"{kind.replace('_', ' ')} {dim}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Sweep:
     cost: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed: int) -> list[Row]:
+def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed: int) -> Measured:
     """Return all rows of one data seed: agreement, scores, distortions, costs.
 
     Args:
@@ -97,14 +112,26 @@ def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed
         config: solvers, tuning and intervals.
         data_seed: for the column.
     """
+    predicted: dict[int, Floats] = {}
     rows = [
         *_agreement(sweep, split),
-        *_scores(sweep, split, metric, config),
+        *_scores(sweep, split, metric, config, predicted),
         *_distortions(sweep, split, config),
         row(sweep.full.parameters, **sweep.full.cell, metric="trainable_parameters"),
         *(row(value, metric=f"cost.{what}") for what, value in sweep.cost.items()),
     ]
-    return [{**each, "data_seed": data_seed} for each in rows]
+    members = [sweep.full, *sweep.others]
+    kept = [i for i, member in enumerate(members) if _can_be_tried(member, config)]
+    keys = {i: Key(data_seed, members[i].configuration, members[i].seed) for i in kept}
+    return Measured(
+        [{**each, "data_seed": data_seed} for each in rows],
+        [Prediction(key, split.test, predicted[i]) for i, key in keys.items()],
+    )
+
+
+def _can_be_tried(member: Member, config: Config) -> bool:
+    """Say if it may be fine-tuned: of random subspaces, those of the kind that gives the answer."""
+    return member.family != "random" or member.method == config.kinds[0]
 
 
 def _agreement(sweep: Sweep, split: Split) -> Iterator[Row]:
@@ -118,8 +145,13 @@ def _agreement(sweep: Sweep, split: Split) -> Iterator[Row]:
             yield row(value, **member.cell, split="train", metric=name)
 
 
-def _scores(sweep: Sweep, split: Split, metric: Score, config: Config) -> Iterator[Row]:
-    """Yield the test scores of every solver on every kernel, and how equal its predictions are."""
+def _scores(
+    sweep: Sweep, split: Split, metric: Score, config: Config, predicted: dict[int, Floats]
+) -> Iterator[Row]:
+    """Yield the test scores of every solver on every kernel, and how equal its predictions are.
+
+    ``predicted`` takes the logits ``[m, c]`` of the first solver: of full, then of the others.
+    """
     full, labels = sweep.full.kernel, labels_of(sweep.full.kernel, split.test)
     test: dict[str, Any] = {"split": "test", "metric": metric}
     for name, guess in (
@@ -130,15 +162,19 @@ def _scores(sweep: Sweep, split: Split, metric: Score, config: Config) -> Iterat
         yield row(SCORES[metric](labels, guess), reach, kernel=name, **test)
     for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
-        reference = predict(full, split, solver, shared)
+        logits = predicted_logits(full, split, solver, shared)
+        predicted.setdefault(0, logits)
+        reference = labels_from_scores(logits)
         reach = _interval(SCORES[metric], config, labels, reference)
         value = SCORES[metric](labels, reference)
         yield row(value, reach, **sweep.full.cell, solver=solver, **test)
-        for member in sweep.others:
+        for i, member in enumerate(sweep.others, start=1):
             settings = shared
             if config.tuning == "each":
                 settings = tune(member.kernel, split, solver, metric)
-            found = predict(member.kernel, split, solver, settings)
+            logits = predicted_logits(member.kernel, split, solver, settings)
+            predicted.setdefault(i, logits)
+            found = labels_from_scores(logits)
             about = {**member.cell, "solver": solver, "split": "test"}
             yield row(SCORES[metric](labels, found), **about, metric=metric)
             same = prediction_agreement(reference, found)

@@ -31,13 +31,17 @@ from subkern.training import Diverged, Training
 from subkern.training_folder import TrainingFolder, claim
 from subkern.trajectory import Splits
 
-__all__ = ["Grid", "GridEdgeWarning", "Search", "search"]
+__all__ = ["AllDiverged", "Grid", "GridEdgeWarning", "Search", "search"]
 
 POINTS, BEST, TABLE = "points", "best", "grid.json"
 
 
 class GridEdgeWarning(UserWarning):
     """The best learning rate is the smallest or the largest that was tried."""
+
+
+class AllDiverged(UserError):  # noqa: N818
+    """Training diverged at every point of a grid."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def search(
     ``training.log_steps`` asks for them. Arguments as for `finetune`.
 
     Raises:
-        UserError: several points and no dev split, or every point diverged.
+        AllDiverged: every point diverged.
+        UserError: several points and no dev split.
     """
     grid, training, subspace = grid or Grid(), training or Training(), as_subspace(subspace)
     points = grid.trainings(training)
@@ -156,7 +161,7 @@ class _Points:
         """Which point is the best.
 
         Raises:
-            UserError: every point diverged.
+            AllDiverged: every point diverged.
         """
         best: int | None = None
         for i in range(len(self.points)):
@@ -170,7 +175,7 @@ class _Points:
         if best is None or isinstance(self.runs[best], Diverged):
             low = min(p.learning_rate for p in self.points)
             count = len(self.points)
-            raise UserError(f"all {count} points of the grid diverged: lower rates than {low:g}?")
+            raise AllDiverged(f"all {count} points of the grid diverged: lower rates than {low:g}?")
         found = self.runs[best]
         if isinstance(found, FineTuned) and not found.shift:  # best of a smaller grid than before
             self.runs[best] = self._train(best, again=True)

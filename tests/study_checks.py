@@ -25,7 +25,8 @@ def check_written(found: Outcome, figures: Iterable[str], kernels: int) -> None:
     """A new study leaves all of its files and nothing else."""
     out = found.report.parent
     assert not found.up_to_date
-    assert {path.name for path in out.iterdir()} == {
+    beside = {f"{name}.parquet" for name in found.results.beside}
+    assert {path.name for path in out.iterdir()} == beside | {
         "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
     }  # fmt: skip
     names = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
@@ -61,6 +62,11 @@ def check_redrawn(
     lost.unlink()
     assert analyze(settings, out).up_to_date
     assert lost.read_bytes() == (found.report.parent / "figures" / lost.name).read_bytes()
+
+
+def untimed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a study's long table without what it cost, which is never the same twice."""
+    return table[~table["metric"].str.startswith("cost.")].reset_index(drop=True)
 
 
 def check_goes_on(

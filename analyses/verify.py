@@ -1,0 +1,80 @@
+"""Proof of a recommendation: fine-tune what the kernels judged, and set the two side by side.
+
+A finished run directory gets::
+
+    verification/            every fine-tuning, by settings, data seed and configuration
+    verification.parquet     predicted and trained numbers, and how they were trained (in its
+                             attributes); see :mod:`analyses.verify_table`
+
+Fine-tunings are kept one by one, so that an interrupted verification goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from analyses import study
+from analyses.lora_inputs import Inputs
+from analyses.results import PREDICTIONS, REPORT, VERIFICATION, Results, RunDirectory
+from analyses.settings import Settings
+from analyses.study import Drawing, Outcome
+from analyses.verify_numbers import ASKED, asked_of, is_verified
+from analyses.verify_train import train_all
+from analyses.verify_trial import Candidate, Trial
+from subkern.errors import UserError
+from subkern.provenance import fingerprint, normalize
+from subkern.tiles import Progress
+
+__all__ = ["Trial", "prove"]
+
+
+def prove(
+    directory: RunDirectory,
+    config: Settings,
+    inputs: Inputs,
+    trial: Trial,
+    *,
+    candidates: Callable[[Results], Sequence[Candidate]],
+    drawing: Drawing,
+    progress: Progress | None,
+    command: str | None,
+) -> Outcome:
+    """Fine-tune the candidates of a finished study, and draw its figures and report again.
+
+    Args:
+        directory: the run directory.
+        config: the study's settings.
+        inputs: what they were resolved to.
+        trial: how to train.
+        candidates: what to train.
+        drawing: what is drawn.
+        progress: called with configurations done and in all.
+        command: what the report says makes it again; the call of the study's ``verify`` if None.
+
+    Raises:
+        UserError: the study is not finished, or anything else that the user can put right.
+    """
+    if directory.state() != "done":
+        raise UserError(f"the study in '{directory.path}' is unfinished: run its analysis first")
+    results = Results.load(directory.path)
+    if PREDICTIONS not in results.beside:
+        raise UserError(f"'{directory.path}' lacks its predictions: --overwrite computes them")
+    chosen = candidates(results)
+    asked = normalize(
+        {"trial": trial.as_dict(), "configurations": [[each.name, each.draw] for each in chosen]}
+    )
+    done = is_verified(results) and asked_of(results) == asked
+    if not done:
+        folder = directory.path / VERIFICATION / fingerprint(asked["trial"])[:8]
+        model = study.load(config, inputs)
+        table = train_all(results, model, inputs, trial, chosen, folder, progress)
+        table.attrs[ASKED] = asked
+        directory.add(VERIFICATION, table)
+        call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}, {trial!r}"
+        directory.rewrite(
+            config.as_dict(), command or f"analyses.{directory.analysis}.verify({call})"
+        )
+        results = Results.load(directory.path)
+    if done and study.is_drawn(directory.path, results, drawing):
+        return Outcome(results, directory.path / REPORT, up_to_date=True)
+    return Outcome(results, study.draw(results, directory.path, drawing), up_to_date=done)

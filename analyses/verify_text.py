@@ -1,0 +1,259 @@
+"""What a verification found, in words: how good the advice was, and what limits the proof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from analyses import formatting as fmt
+from analyses.report import Caption
+from analyses.results import Results
+from analyses.study_numbers import score_name, tested
+from analyses.verify_advice import FULL, Advice
+from analyses.verify_numbers import (
+    Proof,
+    Ranking,
+    cheapest,
+    costs,
+    failed,
+    names,
+    proof,
+    ranking,
+    trial_of,
+    value,
+    values,
+)
+
+__all__ = ["caption", "caveats", "sentence", "title", "verdict"]
+
+
+def title(name: str) -> str:
+    """Return what readers call a configuration."""
+    return "full fine-tuning" if name == FULL else name
+
+
+def sentence(results: Results, advice: Advice) -> str:
+    """Return how the advice fared when everything was trained, with its numbers."""
+    found = proof(results, advice)
+    if found is None:
+        return f"{_capital(title(advice.name))} could not be trained: nothing is proved."
+    scores = {n: fmt.percent(value(results, n, "trained").mean) for n in names(results)}
+    return (
+        f"{verdict(results, advice)} Fine-tuned, {_called(advice)} reaches a test"
+        f" {score_name(results)} of {scores[found.advised]}, the best configuration"
+        f" ({title(found.best)}) {scores[found.best]}, full fine-tuning {scores[FULL]}."
+        f" {_counts(found, advice)} {_order(ranking(results))} {_cost(results)}"
+    )
+
+
+def _called(advice: Advice) -> str:
+    """Return the advice, and whether it was one."""
+    if advice.qualifies:
+        return f"the advised {title(advice.name)}"
+    return f"{title(advice.name)}, which missed the tolerance by kernels and was called closest,"
+
+
+def verdict(results: Results, advice: Advice) -> str:
+    """Return how good the advice was, in one sentence."""
+    found = proof(results, advice)
+    if found is None:
+        return "The advice could not be tested."
+    share = found.of_best / found.runs
+    if found.blind > 1 - 1e-9:
+        return (
+            "The advice held, but so would any other: every configuration trained within tolerance"
+            " of the best."
+        )
+    if share == 1:
+        return (
+            "The advice held."
+            if found.runs == 1
+            else f"The advice held in {found.runs} of {found.runs} runs."
+        )
+    if share > found.blind:
+        return "The advice held more often than a blind choice, not always."
+    return "The advice did not help: a blind choice does as well."
+
+
+def _counts(found: Proof, advice: Advice) -> str:
+    """Return how often it was within tolerance."""
+    runs = "the one run" if found.runs == 1 else f"{found.runs} runs"
+    return (
+        f"Its score is {advice.tolerance} the best configuration's in {found.of_best} of {runs},"
+        f" and full fine-tuning's in {found.of_full}; a configuration taken blindly is"
+        f" within that of the best in {fmt.percent(found.blind, 0)} of cases."
+    )
+
+
+def _order(found: Ranking) -> str:
+    """Return whether the kernels order the configurations as training does."""
+    if math.isnan(found.rho):
+        return (
+            f"With {found.count} configurations, or scores all alike, there is no order to compare."
+        )
+    number = (
+        f"Spearman's rank correlation of predicted and trained scores over {found.count}"
+        f" configurations is {fmt.fixed(found.rho, 2)} ({fmt.fixed(found.low, 2)} to"
+        f" {fmt.fixed(found.high, 2)})"
+    )
+    if found.low > 0:
+        return f"{number}: the kernels order them as training does."
+    if found.high < 0:
+        return f"{number}: the kernels order them the wrong way round."
+    return f"{number}: that does not show that the kernels order them as training does."
+
+
+def _cost(results: Results) -> str:
+    """Return what predicting and what trying took."""
+    found = costs(results)
+    text = (
+        f"Predicting took {fmt.duration(found.predicting)}, trying everything"
+        f" {fmt.duration(found.trying)}"
+    )
+    if found.predicting <= 0:
+        return f"{text}."
+    factor = found.trying / found.predicting
+    return f"{text}, {fmt.fixed(factor, 1 if factor < 10 else 0)} times as long."
+
+
+def caveats(results: Results, advice: Advice) -> list[str]:
+    """Return what limits the proof, one item each; only what the numbers show."""
+    noted = (
+        _diverged(results),
+        _edges(results),
+        _optimizer(results),
+        _learned_nothing(results),
+        _few_tests(results, advice),
+        _one_run(results, advice),
+        _hindsight(results, advice),
+    )
+    return [text for text in noted if text]
+
+
+def _diverged(results: Results) -> str:
+    lost = failed(results)
+    if not lost:
+        return ""
+    return (
+        f"At every setting training diverged for {fmt.joined(lost)}: left out. Lower learning rates"
+        " (--verify-learning-rates) would train."
+    )
+
+
+def _edges(results: Results) -> str:
+    """Say which configurations chose a learning rate at an end of the grid."""
+    at_edge = [title(n) for n in names(results) if any(values(results, n, "edge"))]
+    if not at_edge:
+        return ""
+    every = len(at_edge) == len(names(results))
+    return (
+        "The best learning rate is at an end of the grid for"
+        f" {'all configurations' if every else fmt.joined(at_edge)}: these might train better with"
+        " a wider one (--verify-learning-rates)."
+    )
+
+
+def _optimizer(results: Results) -> str:
+    """Say if the kernels are those of another update rule than the optimizer's."""
+    rule, optimizer = str(results.config["rule"]), trial_of(results)["optimizer"]
+    kin = {
+        "sgd": ("sgd",),
+        "adam": ("adam", "asymmetric_adam", "signgd", "asymmetric_signgd"),
+        "signgd": ("signgd", "asymmetric_signgd"),
+    }
+    if rule.partition(":")[0] in kin[optimizer]:
+        return ""
+    return (
+        f"The kernels are of the rule {rule}, training used {optimizer}: theory ties a kernel to"
+        " its own optimizer, advice is wanted for the one in use."
+    )
+
+
+def _learned_nothing(results: Results) -> str:
+    """Say if full fine-tuning does not improve on no training."""
+    if FULL not in names(results):
+        return ""
+    full, start = (value(results, FULL, metric).mean for metric in ("trained", "start"))
+    if full > start:
+        return ""
+    return (
+        f"Full fine-tuning does not improve on no training ({fmt.percent(full)} against"
+        f" {fmt.percent(start)}): more steps or other learning rates first."
+    )
+
+
+def _few_tests(results: Results, advice: Advice) -> str:
+    """Say if the test set is too small to see the differences that matter."""
+    if advice.name not in names(results):
+        return ""
+    count, score = tested(results), value(results, advice.name, "trained").mean
+    error = math.sqrt(max(score * (1 - score), 0.0) / count)
+    margin = advice.drop if advice.drop is not None else (1 - (advice.share or 1.0)) * score
+    if error <= margin:
+        return ""
+    return (
+        f"{count} test examples: one standard error of a score is {fmt.points(error)} points, more"
+        f" than the {fmt.points(margin)} points tolerated."
+    )
+
+
+def _one_run(results: Results, advice: Advice) -> str:
+    found = proof(results, advice)
+    if found is None or found.runs > 1:
+        return ""
+    return (
+        "One data seed and one draw: how often the advice holds is not known. More --seed or"
+        " --verify-draws would tell."
+    )
+
+
+def _hindsight(results: Results, advice: Advice) -> str:
+    """Say what would have been advised, had the outcome of training been known."""
+    best = cheapest(results, advice)
+    if best == advice.name:
+        return ""
+    if best is None:
+        return "In hindsight no configuration trained within tolerance of full fine-tuning."
+    return (
+        f"In hindsight the cheapest within tolerance of full fine-tuning was {title(best)}, not"
+        f" {title(advice.name)}."
+    )
+
+
+def caption(results: Results, advice: Advice) -> Caption:
+    """Return title, caption and text alternative of the figure."""
+    shown = {
+        name: (value(results, name, "predicted").mean, value(results, name, "trained").mean)
+        for name in names(results)
+    }
+    above = sum(trained > predicted for predicted, trained in shown.values())
+    gap = sum(trained - predicted for predicted, trained in shown.values()) / len(shown)
+    score = score_name(results)
+    text = (
+        f"Test {score} of each configuration, as its kernel predicted it and after fine-tuning"
+        f" ({_how(trial_of(results))}). On the diagonal both agree; {above} of {len(shown)} lie"
+        f" above it, training being {fmt.points(abs(gap))} points"
+        f" {'better' if gap >= 0 else 'worse'} on average. Ringed: the advice"
+        f" ({title(advice.name)}). The dotted line is the score before training. Bars are intervals"
+        " over seeds, or over test examples where there is one run."
+    )
+    alt = ", ".join(
+        f"{title(name)} {fmt.percent(one)} predicted, {fmt.percent(other)} trained"
+        for name, (one, other) in shown.items()
+    )
+    return Caption("Predicted and fine-tuned, side by side", text, f"Scatter plot: {alt}.")
+
+
+def _how(trial: Mapping[str, Any]) -> str:
+    """Return how everything was trained."""
+    rates = ", ".join(f"{rate:g}" for rate in trial["learning_rates"])
+    sizes = ", ".join(map(str, trial["batch_sizes"]))
+    return (
+        f"{trial['optimizer']}, {trial['steps']} steps of batch size {sizes}, learning rates"
+        f" {rates}, chosen on dev"
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,95 @@
+"""What a verification trains, and how: configurations and the grid of their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from analyses.settings import distinct, one_of
+from subkern.errors import UserError
+from subkern.subspaces import Subspace
+
+__all__ = ["RATES", "Candidate", "Trial"]
+
+RATES: Mapping[str, tuple[float, ...]] = {
+    "adam": (1e-5, 1e-4, 1e-3),
+    "signgd": (1e-5, 1e-4, 1e-3),
+    "sgd": (1e-4, 1e-3, 1e-2, 1e-1),
+}
+"""Learning rates tried unless told otherwise, by optimizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How configurations are fine-tuned; dev chooses among the grid, and the best step.
+
+    Attributes:
+        optimizer: ``adam``, ``sgd`` or ``signgd``.
+        learning_rates: tried; None takes `RATES` of the optimizer.
+        batch_sizes: tried.
+        steps: updates.
+        draws: how many seeds of LoRA's A, or of the random subspace, are trained.
+
+    Raises:
+        UserError: a value is out of range or not among the choices.
+    """
+
+    optimizer: str = "adam"
+    learning_rates: tuple[float, ...] | None = None
+    batch_sizes: tuple[int, ...] = (8,)
+    steps: int = 100
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        one_of("verify-optimizer", self.optimizer, tuple(RATES))
+        rates = RATES[self.optimizer] if self.learning_rates is None else self.learning_rates
+        for name, values in (("learning_rates", rates), ("batch_sizes", self.batch_sizes)):
+            object.__setattr__(self, name, tuple(sorted(distinct(f"verify-{name}", values))))
+        for what in ("learning_rates", "batch_sizes", "steps", "draws"):
+            value = getattr(self, what)
+            for each in value if isinstance(value, tuple) else (value,):
+                if not each > 0:
+                    flag = f"verify-{what.replace('_', '-')}"
+                    raise UserError(f"{flag} holds {each}: give numbers above 0")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates, ascending."""
+        return self.learning_rates or RATES[self.optimizer]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of training that the kernels judged.
+
+    Attributes:
+        name: as in :mod:`analyses.predictions`.
+        family: what it differs from by its size only.
+        label: its rank, dimension or name, for a figure.
+        subspace: what is trained.
+        parameters: how many.
+        draw: seed of LoRA's A or of the random subspace, or None.
+    """
+
+    name: str
+    family: str
+    label: str
+    subspace: Subspace
+    parameters: int
+    draw: int | None = None
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """The columns that name it."""
+        return {
+            "configuration": self.name,
+            "family": self.family,
+            "label": self.label,
+            "parameters": self.parameters,
+            "draw": self.draw,
+        }

@@ -1,0 +1,124 @@
+"""Proof of the recommendation with real fine-tuning: a tiny random model, and a small real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import lora, study, subspace, verify_train
+from analyses.long_table import cells
+from analyses.lora_inputs import load_inputs
+from analyses.results import VERIFICATION, Results
+from analyses.subspace_json import as_json
+from analyses.verify_numbers import names, proof, value
+from analyses.verify_trial import Trial
+from subkern.grid_search import Grid, search
+from subkern.training import Training
+from test_analyses_subspace_tiny import _tiny  # noqa: F401  (fixture)
+
+TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, draws=1)
+
+
+def config() -> subspace.Config:
+    return subspace.Config(
+        model="tiny", task="MNLI", data="x", dims=(4, 32), kinds=("srht",), projection_seeds=(5,),
+        ranks=(2,), adapter_seeds=(3,), methods=("bias",), solvers=("ridge",), resamples=5,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a finished study without figures of its own."""
+    monkeypatch.setattr(subspace, "figures", lambda _: {})
+    subspace.analyze(config(), tmp_path)
+    return tmp_path
+
+
+def of_one(results: Results, name: str, metric: str) -> float:
+    table = results.beside[VERIFICATION]
+    return float(cells(table, configuration=name, metric=metric)["value"].item())
+
+
+@pytest.mark.filterwarnings("ignore::subkern.grid_search.GridEdgeWarning")
+def test_the_numbers_are_those_of_the_library(out: Path) -> None:
+    found = subspace.verify(config(), out, TRIAL).results
+    assert names(found) == ["full", "srht 4", "srht 32", "LoRA rank 2", "bias"]
+    inputs = load_inputs(config())
+    model = study.load(config(), inputs)
+    encoded = study.encode(model, inputs.splits[13])
+    for name, form in (("srht 32", "random:kind=srht,dim=32,seed=5"), ("bias", "bias")):
+        best = search(
+            model,
+            encoded,
+            subspace=form,
+            grid=Grid((0.03, 0.1), (3,)),
+            training=Training(optimizer="sgd", steps=6, eval_every=1),
+        ).best
+        assert of_one(found, name, "trained") == best.scores["test"]
+        assert of_one(found, name, "learning_rate") == best.training["learning_rate"]
+        labels = best.labels["test"]
+        start = np.mean(best.start_logits["test"].argmax(1) == labels)
+        assert of_one(found, name, "start") == start
+    answer = as_json(found)["verification"]
+    assert [each["name"] for each in answer["configurations"]] == names(found)
+
+
+def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[Path] = []
+
+    def stopping(*given: Any, **asked: Any) -> Any:
+        if len(searches) == 3:
+            raise KeyboardInterrupt
+        searches.append(asked["out"])
+        return search(*given, **asked)
+
+    monkeypatch.setattr(verify_train, "search", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        subspace.verify(config(), out, TRIAL)
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("best/trajectory.npz")}
+    assert len(written) == 3
+    monkeypatch.setattr(verify_train, "search", search)
+    found = subspace.verify(config(), out, TRIAL).results
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    fresh = subspace.verify(config(), out, Trial(**{**TRIAL.as_dict(), "steps": 7})).results
+    again = subspace.verify(config(), out, TRIAL).results
+    timed = found.beside[VERIFICATION]["metric"] == "seconds"
+    pd.testing.assert_frame_equal(
+        found.beside[VERIFICATION][~timed], again.beside[VERIFICATION][~timed]
+    )
+    assert not fresh.beside[VERIFICATION].equals(found.beside[VERIFICATION])
+
+
+def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
+    """In the lazy regime the change of the logits is the kernel classifier's, up to its stop."""
+    trial = Trial(optimizer="sgd", learning_rates=(0.05,), batch_sizes=(6,), steps=60)
+    found = subspace.verify(config(), out, trial).results
+    for name in ("srht 4", "srht 32"):
+        assert of_one(found, name, "change_correlation") > 0.3, name
+
+
+@pytest.mark.slow
+def test_a_real_model_is_verified(
+    minilm_mlm: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real model and examples
+    asked = lora.Config(
+        model=str(minilm_mlm), task="mr", data=str(shared_data), targets="qv", ranks=(1, 4),
+        adapter_seeds=(0,), train_limit=16, dev_limit=16, test_limit=32, solvers=("ridge",),
+        resamples=10, kernel_resamples=0,
+    )  # fmt: skip
+    lora.analyze(asked, tmp_path)
+    trial = Trial(learning_rates=(3e-4,), batch_sizes=(8,), steps=8)
+    found = lora.verify(asked, tmp_path, trial).results
+    assert names(found) == ["full", "rank 1", "rank 4"]
+    assert proof(found, lora.advice(found)) is not None
+    for name in names(found):
+        assert 0.3 < value(found, name, "trained").mean < 1
+        assert value(found, name, "logit_correlation").mean > 0
+    text = (tmp_path / "report.html").read_text()
+    assert "Put to the proof" in text
+    assert "Predicting against trying" in text
