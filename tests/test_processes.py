@@ -71,6 +71,7 @@ def test_every_command_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_p
     assert solved["train accuracy"] >= solved["zero-shot accuracy"]
 
 
+@pytest.mark.slow  # `make demo` is the same at full size, and CI runs it
 def test_analyze_lora_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     args = [
@@ -131,6 +132,7 @@ def killed_once(args: list[str], finished: Callable[[], list[Path]]) -> dict[Pat
     return {path: path.stat().st_mtime_ns for path in finished()}
 
 
+@pytest.mark.slow
 def test_analyze_prompting_on_a_real_model(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -204,7 +206,11 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("rule", "right", "pieces"),
-    [("sgd", 60, "right-*"), ("signgd", 30, "right-*"), ("asymmetric_signgd", 6, "parameters-*")],
+    [
+        ("sgd", 60, "right-*"),
+        pytest.param("signgd", 30, "right-*", marks=pytest.mark.slow),
+        pytest.param("asymmetric_signgd", 6, "parameters-*", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_kernel_continues_with_the_same_numbers(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path, rule: str, right: int, pieces: str
@@ -232,6 +238,7 @@ def test_killed_kernel_continues_with_the_same_numbers(
         assert np.array_equal(again.reverse, once.reverse)
 
 
+@pytest.mark.slow
 def test_killed_features_continue_with_the_same_numbers(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path
 ) -> None:
