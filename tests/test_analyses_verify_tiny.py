@@ -68,6 +68,7 @@ def test_the_numbers_are_those_of_the_library(out: Path) -> None:
     assert [each["name"] for each in answer["configurations"]] == names(found)
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches: list[Path] = []
 

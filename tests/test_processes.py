@@ -95,12 +95,14 @@ def test_analyze_lora_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_pa
     assert "shots" in other.stderr
 
 
+@pytest.mark.slow
 def test_analyze_subspace_on_the_demo_model(
-    smollm2: str, movie_reviews: str, tmp_path: Path
+    minilm: str, movie_reviews: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     args = [
-        "analyze", "subspace", "--model", smollm2, "--task", "mr", "--data", "demo", "--shots", 2,
+        "analyze", "subspace", "--model", minilm, "--head", "linear", "--task", "mr",
+        "--data", "demo", "--shots", 2,
         "--dims", "2,16", "--kinds", "srht", "--projection-seeds", 2, "--ranks", "1",
         "--adapter-seeds", 1, "--method", "norm", "--dev-limit", 2, "--test-limit", 4, "--out", out,
     ]  # fmt: skip
@@ -161,6 +163,7 @@ def test_analyze_prompting_on_a_real_model(
     assert "steps: 5 asked for, 4 stored" in other.stderr
 
 
+@pytest.mark.slow
 def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> None:
     import tiny_folder
     from analyses import prompting
