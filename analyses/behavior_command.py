@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from analyses.options import AS_JSON, options
+from analyses.options import AS_JSON, Rates, options
 from analyses.study_options import (
     ASKED,
     COMPUTING,
@@ -22,21 +22,6 @@ from analyses.study_options import (
 )
 
 __all__ = ["analyze_behavior"]
-
-
-class Rates(click.ParamType[Any]):
-    """Learning rates separated by commas, as a tuple."""
-
-    name = "x,x,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse ``1e-4,3e-4``."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            return self.fail(f"'{value}' is not numbers separated by commas", param, ctx)
 
 
 TRAINING = options(

@@ -10,10 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-import yaml
-
 from analyses.fourteen_table import FINETUNING, METHODS
-from analyses.settings import decides, distinct, one_of
+from analyses.settings import check_names, decides, distinct, one_of, read_settings
 from subkern.errors import UserError
 from subkern.losses import get_loss
 from subkern.solvers import SOLVERS
@@ -168,12 +166,7 @@ class Config:
         Raises:
             UserError: a setting is unknown (names the closest), missing or wrong.
         """
-        known = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in known:
-                close = get_close_matches(str(name), known, n=3)
-                hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
-                raise UserError(f"unknown setting '{name}': {hint}")
+        check_names(values, [f.name for f in fields(cls)])
         if "model" not in values:
             raise UserError("no model is named: give --model, or a --preset or --config that has")
         return cls(**values)
@@ -185,16 +178,7 @@ class Config:
         Raises:
             UserError: the file cannot be read, or its settings are wrong.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"cannot read settings from '{path}': {reason}") from error
-        if isinstance(values, dict) and isinstance(values.get("config"), dict):
-            values = values["config"]
-        if not isinstance(values, dict):
-            raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
-        return cls.from_dict(values)
+        return cls.from_dict(read_settings(path))
 
 
 def _methods(patterns: Iterable[str]) -> tuple[str, ...]:

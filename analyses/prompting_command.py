@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from analyses.options import AS_JSON, PATH, READING, RUNNING, Numbers
+from analyses.options import AS_JSON, PATH, READING, RUNNING, Numbers, Rates
 from analyses.study_options import (
     ASKED,
     RUN_DIRECTORY,
@@ -20,21 +20,6 @@ from analyses.study_options import (
 from subkern.errors import UserError
 
 __all__ = ["analyze_prompting"]
-
-
-class Rates(click.ParamType[Any]):
-    """Numbers separated by commas, as a tuple."""
-
-    name = "x,x,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse ``1e-5,5e-5``."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            return self.fail(f"'{value}' is not numbers separated by commas", param, ctx)
 
 
 @click.command("prompting")

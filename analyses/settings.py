@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,9 +18,11 @@ __all__ = [
     "ASYMMETRIC_CLASSIFIERS",
     "CLASSIFIERS",
     "Settings",
+    "check_names",
     "decides",
     "distinct",
     "one_of",
+    "read_settings",
     "share",
     "solvers_for",
 ]
@@ -173,12 +175,7 @@ class Settings:
         Raises:
             UserError: a setting is unknown (names the closest) or missing.
         """
-        known = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in known:
-                close = get_close_matches(str(name), known, n=3)
-                hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
-                raise UserError(f"unknown setting '{name}': {hint}")
+        check_names(values, [f.name for f in fields(cls)])
         for name in ("model", "task"):
             if name not in values:
                 raise UserError(f"the settings name no {name}: add '{name}: ...'")
@@ -192,16 +189,34 @@ class Settings:
         Raises:
             UserError: the file cannot be read, or its settings are wrong.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"cannot read settings from '{path}': {reason}") from error
-        if isinstance(values, dict) and isinstance(values.get("config"), dict):
-            values = values["config"]
-        if not isinstance(values, dict):
-            raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
-        return cls.from_dict(values)
+        return cls.from_dict(read_settings(path))
+
+
+def check_names(values: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise `UserError` if a setting is not among the known ones; it names the closest."""
+    for name in values:
+        if name not in known:
+            close = get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
+            raise UserError(f"unknown setting '{name}': {hint}")
+
+
+def read_settings(path: str | Path) -> Mapping[str, Any]:
+    """Return the settings in a YAML (or JSON) file, or in a run's own ``config.yaml``.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read settings from '{path}': {reason}") from error
+    if isinstance(values, dict) and isinstance(values.get("config"), dict):
+        values = values["config"]
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
+    return values
 
 
 def distinct(name: str, values: Iterable[Any], *, empty: bool = False) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ _BAD = ("terrible", "bad", "negative", "dull", "cold")
 _OTHER = ("cat", "dog")
 
 
-def masked_model(folder: Path) -> Path:
-    """Save a random BERT of a few thousand parameters with its tokenizer; return the folder."""
-    words = (*_SPECIAL, *_COMMON, *_GOOD, *_BAD, *_OTHER)
-    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+_WORDS = (*_COMMON, *_GOOD, *_BAD, *_OTHER)
+
+
+def masked_model(folder: Path, words: Sequence[str] = _WORDS) -> Path:
+    """Save a random BERT of a few thousand parameters that knows ``words``; return the folder."""
+    known = (*_SPECIAL, *words)
+    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, "[UNK]"))
     base.normalizer = normalizers.Lowercase()
     base.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     names = ("pad", "unk", "cls", "sep", "mask")
@@ -29,7 +33,7 @@ def masked_model(folder: Path) -> Path:
     )
     tokenizer.save_pretrained(folder)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=len(known), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=24, max_position_embeddings=160, pad_token_id=0,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from tiny_folder import masked_model
 
 WORDS = {
     "SST-2": ("terrible", "great"),
@@ -20,7 +19,6 @@ WORDS = {
 }
 """Task → its label words, in label order."""
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _COMMON = ("it", "was", "this", "is", ".", ":", "film", "plot", "story", "what", "where", "how")
 _TELLING = ("sun", "rain", "wind", "snow", "hail", "fog")
 
@@ -28,27 +26,7 @@ _TELLING = ("sun", "rain", "wind", "snow", "hail", "fog")
 def model(folder: Path) -> Path:
     """Save a random BERT of a few thousand parameters with its tokenizer; return the folder."""
     labels = dict.fromkeys(word for words in WORDS.values() for word in words)
-    words = (*_SPECIAL, *_COMMON, *_TELLING, *labels)
-    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
-    base.normalizer = normalizers.Lowercase()
-    base.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    names = ("pad", "unk", "cls", "sep", "mask")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=base,
-        **{f"{name}_token": token for name, token in zip(names, _SPECIAL, strict=True)},
-    )
-    tokenizer.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=24, max_position_embeddings=160, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        found = BertForMaskedLM(config)
-        for parameter in found.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    found.save_pretrained(folder)
-    return folder
+    return masked_model(folder, (*_COMMON, *_TELLING, *labels))
 
 
 def data(root: Path, *, shots: int = 4, test: int = 4, seeds: tuple[int, ...] = (13, 21)) -> Path:
