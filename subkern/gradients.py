@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from subkern.factors import Factor, Outer, Rows, work_dtype
 
 WIDTH = 1 << 14  # coordinates of a chunk: with 32 examples, 2 MiB in float32
+_PADDED = 1.25  # positions of the longest example of one product for one of the shortest
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,41 @@ def _outer(side: Sequence[Outer], shape: torch.Size, c: int, step: int) -> Itera
     size, row_size = shape
     device, dtype = side[0].inputs.device, work_dtype(side[0].inputs.dtype)
     step = min(step, size)
+    stacks = [(run, *_stacked(side[run], dtype)) for run in _alike([len(f.inputs) for f in side])]
     tile = torch.empty(len(side) * c * step * row_size, dtype=dtype, device=device)
     for start in range(0, size, step):
         rows = min(step, size - start)
         formed = tile[: len(side) * c * rows * row_size].view(len(side), c, rows, row_size)
-        for factor, out in zip(side, formed, strict=True):
-            _form(factor, start, rows, out)
+        for run, left, right in stacks:
+            lefts, out = left[:, :, start : start + rows], formed[run]
+            if right.shape[2] == 1:  # an outer product
+                torch.mul(lefts, right, out=out)
+            elif right.shape[1] == 1:  # all logits read the same inputs
+                torch.bmm(lefts.flatten(1, 2), right[:, 0], out=out.flatten(1, 2))
+            else:
+                torch.matmul(lefts, right, out=out)
         first = torch.arange(start, start + rows, device=device)
         yield Chunk(formed.flatten(2), first, row_size)
 
 
-def _form(factor: Outer, start: int, rows: int, out: Tensor) -> None:
-    """Write gradient rows [start, start + rows) of the weight to `out` ``[c, rows, row_size]``."""
-    a, g = factor.inputs.to(out.dtype), factor.cotangents.to(out.dtype)
-    if factor.transposed:  # a weight [d_in, d_out]: its rows are the inputs'
-        torch.matmul(a[:, start : start + rows].T, g.transpose(0, 1), out=out)
-    else:
-        torch.mm(g[:, :, start : start + rows].flatten(1).T, a, out=out.flatten(0, 1))
+def _alike(lengths: Sequence[int]) -> Iterator[slice]:
+    """Runs of neighbours about as long, which are padded to one product."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        run = lengths[start : stop + 1]
+        if stop == len(lengths) or max(run) > _PADDED * min(run):
+            yield slice(start, stop)
+            start = stop
+
+
+def _stacked(side: Sequence[Outer], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Operands ``[k, c or 1, size, t]`` and ``[k, 1 or c, t, row_size]``, padded with zeros."""
+    inputs = pad_sequence([f.inputs.to(dtype) for f in side], batch_first=True)[:, None]
+    cotangents = pad_sequence([f.cotangents.to(dtype) for f in side], batch_first=True)
+    cotangents = cotangents.transpose(1, 2)  # [k, c, t, d_out]
+    if side[0].transposed:  # a weight [d_in, d_out]: its rows are the inputs'
+        return inputs.mT.contiguous(), cotangents.contiguous()
+    return cotangents.mT.contiguous(), inputs
 
 
 def _table(side: Sequence[Rows], c: int, step: int) -> Iterator[Chunk]:

@@ -80,11 +80,14 @@ class UpdateRule:
         """Kernels of one pair of sides: 2 if u acts on one side only, else 1."""
         return 2 if self.is_asymmetric else 1
 
-    def update(self, rows: Tensor) -> Tensor:
-        """u(g) of gradient entries of any shape; new memory unless u is the identity."""
-        if self.is_adam:
-            return rows / (rows.abs() + self.epsilon)
-        return rows if self.is_sgd else torch.sign(rows)
+    def update(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """u(g) of gradient entries of any shape, in `out` or new memory; `rows` itself for sgd."""
+        if self.is_sgd:
+            return rows
+        if not self.is_adam:
+            return torch.sign(rows, out=out)
+        size = torch.abs(rows, out=out).add_(self.epsilon)
+        return torch.div(rows, size, out=size)
 
     def describe(self) -> dict[str, Any]:
         """Provenance: ``rule``, and beside any but sgd ``rule_parameters``."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from subkern.factor_shelf import Shelf
 from subkern.pairwise import Job, Outcome, capture_all
 from subkern.rules import UpdateRule
+from subkern.threads import side_by_side
 from subkern.tiles import Progress, TileStore, Tiling, cut
 from subkern.updates import Zeroed, parameter_update
 
@@ -104,10 +106,18 @@ def _unit(
     c, m = logits.shape[1], len(logits[columns])
     out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=logits.device)
     zeroed = Zeroed()
-    for name in names:
-        factors = shelf.factors(name)
-        if factors is not None:
-            shape = job.parameters[name].shape
-            out += parameter_update(factors, slice(0, n), columns, shape, c, rule, zeroed)
+
+    def one(name: str) -> tuple[Tensor | None, Zeroed]:
+        factors, counts = shelf.factors(name), Zeroed()
+        if factors is None:
+            return None, counts
+        sides = slice(0, n), columns
+        shape = job.parameters[name].shape
+        return parameter_update(factors, *sides, shape, c, rule, counts), counts
+
+    for part, counts in side_by_side(one, names, logits.device.type == "cpu"):
+        if part is not None:
+            out += part
+            zeroed.join(counts)
     arrays = {"values": out, "logits": logits, "zeroed": torch.tensor(zeroed.entries)}
     return {name: value.cpu().numpy() for name, value in arrays.items()}

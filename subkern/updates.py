@@ -7,8 +7,9 @@ same chunk. Products are float32 over `BLOCK` terms at most and their sums float
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +18,10 @@ from subkern.contraction import blocked_gram
 from subkern.factors import Factor, Outer, Rows, bound_of, work_dtype
 from subkern.gradients import WIDTH, chunks
 from subkern.rules import UpdateRule
+from subkern.threads import side_by_side
 
-TILE_BYTES = 16 * 2**20  # gradient entries formed at a time, of all examples together
+TILE_BYTES = 4 * 2**20  # gradient entries formed at a time, of all examples together, on a core
+_SCANNED = 8  # flags that are looked at as one number
 
 
 class Zeroed:
@@ -35,10 +38,30 @@ class Zeroed:
         """Add counts ``[…, M]`` of the same gradients as before."""
         self.counts = counts if self.counts is None else self.counts + counts
 
+    def join(self, other: Zeroed) -> None:
+        """Add what `other` has counted of the same gradients."""
+        if other.counts is not None:
+            self.add(other.counts)
+
     @property
     def entries(self) -> int:
         """Of all gradients together."""
         return 0 if self.counts is None else int(self.counts.sum())
+
+
+class Scratch:
+    """Memory used for chunk after chunk: new pages for each would cost more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self.held: dict[torch.dtype, Tensor] = {}
+
+    def like(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor of the shape of `rows`; of each type the next one overwrites it."""
+        dtype = dtype or rows.dtype
+        held = self.held.get(dtype)
+        if held is None or held.numel() < rows.numel():
+            held = self.held[dtype] = torch.empty(rows.numel(), dtype=dtype, device=rows.device)
+        return held[: rows.numel()].view(rows.shape)
 
 
 def update_block(
@@ -64,13 +87,21 @@ def update_block(
         asymmetric (d = 2).
     """
     n, m, c = len(left), len(right), num_logits
-    out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=left.logits.device)
-    for name, shape in shapes.items():
-        if name in left.factors and name in right.factors:
-            same = right is left
-            factors = [*left.factors[name], *(() if same else right.factors[name])]
-            columns = slice(0 if same else n, None)
-            out += parameter_update(factors, slice(0, n), columns, shape, c, rule, zeroed)
+    device = left.logits.device
+    same = right is left
+    names = [name for name in shapes if name in left.factors and name in right.factors]
+
+    def one(name: str) -> tuple[Tensor, Zeroed]:
+        factors = [*left.factors[name], *(() if same else right.factors[name])]
+        counts = Zeroed()
+        sides = slice(0, n), slice(0 if same else n, None)
+        return parameter_update(factors, *sides, shapes[name], c, rule, counts), counts
+
+    out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=device)
+    for part, counts in side_by_side(one, names, device.type == "cpu"):
+        out += part
+        if zeroed is not None:
+            zeroed.join(counts)
     return out
 
 
@@ -93,21 +124,37 @@ def parameter_update(
         slice(side.start * c, None if side.stop is None else side.stop * c)
         for side in (left, right)
     )
-    width = _width(len(factors) * c, factors[0])
     dtype, device = torch.float64, _tensor(factors[0]).device
     out = torch.zeros(rule.directions, *(k * c for k in counts), dtype=dtype, device=device)
+    for rows, updated in _updated(factors, shape, c, rule, zeroed):
+        out += _products(updated, rows, mine, theirs, rule)
+    return out.view(-1, counts[0], c, counts[1], c)
+
+
+def _updated(
+    factors: Sequence[Factor],
+    shape: torch.Size,
+    c: int,
+    rule: UpdateRule,
+    zeroed: Zeroed | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gradients without their noise and their updates, ``[k·c, w]``, chunk by chunk.
+
+    The next chunk overwrites both.
+    """
+    width = _width(len(factors) * c, factors[0])
     bounds = [bound_of(f) for f in factors] if rule.zero_tolerance else factors
     pairs = zip(
-        chunks(factors, shape, num_logits, width),
-        chunks(bounds, shape, num_logits, width),
+        chunks(factors, shape, c, width),
+        chunks(bounds, shape, c, width),
         strict=True,
     )
+    scratch = Scratch()
     for chunk, bound in pairs:
-        rows = chunk.rows.flatten(0, 1)
+        rows = chunk.rows.flatten(0, 1).contiguous()
         if rule.zero_tolerance:
-            rows = drop_noise(rows, bound.rows.flatten(0, 1), rule.zero_tolerance, zeroed)
-        out += _products(rule.update(rows), rows, mine, theirs, rule)
-    return out.view(-1, counts[0], c, counts[1], c)
+            drop_noise(rows, bound.rows.flatten(0, 1), rule.zero_tolerance, zeroed, scratch)
+        yield rows, rule.update(rows, out=scratch.like(rows))
 
 
 def _width(rows: int, factor: Factor) -> int:
@@ -123,13 +170,34 @@ def _tensor(factor: Factor) -> Tensor:
 
 
 def drop_noise(
-    rows: Tensor, bound: Tensor, tolerance: float, zeroed: Zeroed | None = None
+    rows: Tensor,
+    bound: Tensor,
+    tolerance: float,
+    zeroed: Zeroed | None = None,
+    scratch: Scratch | None = None,
 ) -> Tensor:
-    """`rows` ``[…, M, w]`` with 0 where they are at most `tolerance` times `bound`, as large."""
-    noise = rows.abs() <= tolerance * bound
+    """`rows` ``[…, M, w]``, in place 0 where they are at most `tolerance` times `bound`, as large.
+
+    On a CPU eight flags are looked at as one number, as noise is rare. `bound` is overwritten.
+    """
+    size = torch.abs(rows, out=None if scratch is None else scratch.like(rows))
+    bound.mul_(tolerance)
+    if rows.device.type != "cpu" or rows.shape[-1] % _SCANNED or not rows.is_contiguous():
+        noise = size <= bound
+        if zeroed is not None:
+            zeroed.add((noise & (rows != 0)).sum(-1))
+        return rows.masked_fill_(noise, 0.0)
+    buffer = None if scratch is None else scratch.like(rows, torch.bool).numpy()
+    noise = torch.from_numpy(np.less_equal(size.numpy(), bound.numpy(), out=buffer))
+    at = torch.from_numpy(np.flatnonzero(noise.view(torch.int64).numpy()))
+    flags, entries = (x.view(-1, _SCANNED)[at] for x in (noise, rows))
     if zeroed is not None:
-        zeroed.add((noise & (rows != 0)).sum(-1))
-    return rows.masked_fill(noise, 0.0)
+        counts = torch.zeros(rows[..., 0].numel(), dtype=torch.int64)
+        gradient = at // (rows.shape[-1] // _SCANNED)
+        counts.index_add_(0, gradient, (flags & (entries != 0)).sum(-1))
+        zeroed.add(counts.view(rows.shape[:-1]))
+    rows.view(-1, _SCANNED)[at] = entries.masked_fill_(flags, 0.0)
+    return rows
 
 
 def _products(
