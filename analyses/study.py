@@ -27,6 +27,7 @@ from subkern import provenance
 from subkern.agreement.predictions import Score
 from subkern.data import Example
 from subkern.errors import UserError
+from subkern.files import only_run
 from subkern.kernel import Kernel
 from subkern.loading import load_model
 from subkern.models import LogitModel
@@ -156,25 +157,26 @@ def carry_out(
     """
     call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}"
     command = command or f"analyses.{directory.analysis}.analyze({call})"
-    state = directory.state(overwrite=overwrite)
-    if state == "done":
-        if not directory.is_current:
-            directory.rewrite(config.as_dict(), command)
-        elif is_drawn(directory.path, results := Results.load(directory.path), drawing):
-            return Outcome(results, directory.path / REPORT, up_to_date=True)
-        results = Results.load(directory.path)
-    else:
-        model, resolved = prepare()
-        described = {**describe(inputs, model), **resolved}
-        directory.claim(config.as_dict(), described, command)
-        try:
-            found = compute(model, Workplace(directory.kernels, directory.checkpoint))
-        except UserError:
-            if state == "new":
-                directory.clear()  # some settings are refused only when the model has been seen
-            raise
-        results = directory.finish(found.table, found.environment, found.beside)
-    return Outcome(results, draw(results, directory.path, drawing), up_to_date=state == "done")
+    with only_run(directory.path):
+        state = directory.state(overwrite=overwrite)
+        if state == "done":
+            if not directory.is_current:
+                directory.rewrite(config.as_dict(), command)
+            elif is_drawn(directory.path, results := Results.load(directory.path), drawing):
+                return Outcome(results, directory.path / REPORT, up_to_date=True)
+            results = Results.load(directory.path)
+        else:
+            model, resolved = prepare()
+            described = {**describe(inputs, model), **resolved}
+            directory.claim(config.as_dict(), described, command)
+            try:
+                found = compute(model, Workplace(directory.kernels, directory.checkpoint))
+            except UserError:
+                if state == "new":
+                    directory.clear()  # some settings are refused only when the model has been seen
+                raise
+            results = directory.finish(found.table, found.environment, found.beside)
+        return Outcome(results, draw(results, directory.path, drawing), up_to_date=state == "done")
 
 
 def draw(results: Results, out: Path, drawing: Drawing) -> Path:

@@ -22,6 +22,7 @@ from analyses.verify_numbers import ASKED, asked_of, is_verified
 from analyses.verify_train import train_all
 from analyses.verify_trial import Candidate, Trial
 from subkern.errors import UserError
+from subkern.files import only_run
 from subkern.provenance import fingerprint, normalize
 from subkern.tiles import Progress
 
@@ -54,27 +55,33 @@ def prove(
     Raises:
         UserError: the study is not finished, or anything else that the user can put right.
     """
-    if directory.state() != "done":
-        raise UserError(f"the study in '{directory.path}' is unfinished: run its analysis first")
-    results = Results.load(directory.path)
-    if PREDICTIONS not in results.beside:
-        raise UserError(f"'{directory.path}' lacks its predictions: --overwrite computes them")
-    chosen = candidates(results)
-    asked = normalize(
-        {"trial": trial.as_dict(), "configurations": [[each.name, each.draw] for each in chosen]}
-    )
-    done = is_verified(results) and asked_of(results) == asked
-    if not done:
-        folder = directory.path / VERIFICATION / fingerprint(asked["trial"])[:8]
-        model = study.load(config, inputs)
-        table = train_all(results, model, inputs, trial, chosen, folder, progress)
-        table.attrs[ASKED] = asked
-        directory.add(VERIFICATION, table)
-        call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}, {trial!r}"
-        directory.rewrite(
-            config.as_dict(), command or f"analyses.{directory.analysis}.verify({call})"
-        )
+    with only_run(directory.path):
+        if directory.state() != "done":
+            raise UserError(
+                f"the study in '{directory.path}' is unfinished: run its analysis first"
+            )
         results = Results.load(directory.path)
-    if done and study.is_drawn(directory.path, results, drawing):
-        return Outcome(results, directory.path / REPORT, up_to_date=True)
-    return Outcome(results, study.draw(results, directory.path, drawing), up_to_date=done)
+        if PREDICTIONS not in results.beside:
+            raise UserError(f"'{directory.path}' lacks its predictions: --overwrite computes them")
+        chosen = candidates(results)
+        asked = normalize(
+            {
+                "trial": trial.as_dict(),
+                "configurations": [[each.name, each.draw] for each in chosen],
+            }
+        )
+        done = is_verified(results) and asked_of(results) == asked
+        if not done:
+            folder = directory.path / VERIFICATION / fingerprint(asked["trial"])[:8]
+            model = study.load(config, inputs)
+            table = train_all(results, model, inputs, trial, chosen, folder, progress)
+            table.attrs[ASKED] = asked
+            directory.add(VERIFICATION, table)
+            call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}, {trial!r}"
+            directory.rewrite(
+                config.as_dict(), command or f"analyses.{directory.analysis}.verify({call})"
+            )
+            results = Results.load(directory.path)
+        if done and study.is_drawn(directory.path, results, drawing):
+            return Outcome(results, directory.path / REPORT, up_to_date=True)
+        return Outcome(results, study.draw(results, directory.path, drawing), up_to_date=done)

@@ -1,10 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one run works in at a time."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from subkern.errors import UserError
 
 PART = ".part"  # in the names of files that are being written
 
@@ -22,3 +26,36 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_run(folder: str | Path | None) -> Iterator[None]:
+    """Be the only run in ``folder`` if any; the lock goes with the process, however it ends.
+
+    The folder is made if there is none, and removed again if nothing was written to it. Where the
+    file system has no locks there is none.
+
+    Raises:
+        UserError: another run is at work there.
+    """
+    if folder is None or (Path(folder).exists() and not Path(folder).is_dir()):
+        yield  # who reads a file there says what is wrong with it
+        return
+    folder = Path(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another run is at work in '{folder}': wait for it, or choose another --out"
+                ) from None
+        yield
+    finally:
+        os.close(lock)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()

@@ -21,6 +21,7 @@ import numpy as np
 from subkern.agreement.predictions import Score
 from subkern.checks import check_function, check_length
 from subkern.errors import UserError
+from subkern.files import only_run
 from subkern.fine_tuned import FineTuned
 from subkern.models import LogitModel
 from subkern.pairwise import fingerprint_examples
@@ -73,23 +74,24 @@ def finetune(
     training, subspace = training or Training(), as_subspace(subspace)
     _check_splits(splits, model)
     settings = run_settings(model, splits, subspace, training, metric)
-    folder = None
-    if out is not None:
-        folder = TrainingFolder(out, settings, overwrite=overwrite, every=checkpoint_seconds)
-        if (found := folder.finished()) is not None:
-            return found
-    check_function(model, splits["train"])
-    tunable = Tunable(model, subspace, dropout=training.dropout)
-    try:
-        trajectory, seconds = _run(tunable, splits, training, metric, folder, progress)
-    except Diverged as error:
+    with only_run(out):
+        folder = None
+        if out is not None:
+            folder = TrainingFolder(out, settings, overwrite=overwrite, every=checkpoint_seconds)
+            if (found := folder.finished()) is not None:
+                return found
+        check_function(model, splits["train"])
+        tunable = Tunable(model, subspace, dropout=training.dropout)
+        try:
+            trajectory, seconds = _run(tunable, splits, training, metric, folder, progress)
+        except Diverged as error:
+            if folder is not None:
+                folder.diverged(error)
+            raise
+        found = _result(tunable, splits, settings, metric, trajectory, seconds)
         if folder is not None:
-            folder.diverged(error)
-        raise
-    found = _result(tunable, splits, settings, metric, trajectory, seconds)
-    if folder is not None:
-        folder.finish(found)
-    return found
+            folder.finish(found)
+        return found
 
 
 def add_splits(

@@ -20,6 +20,7 @@ import pandas as pd
 
 from subkern.agreement.predictions import Score
 from subkern.errors import UserError
+from subkern.files import only_run
 from subkern.fine_tuned import FineTuned, write_json, write_settings
 from subkern.finetune import add_splits, finetune, run_settings
 from subkern.models import LogitModel
@@ -124,18 +125,19 @@ def search(
     if len(points) > 1 and "dev" not in splits:
         raise UserError(f"{len(points)} points to choose from and no dev split: give splits['dev']")
     seen = {n: splits[n] for n in splits if n != "test" or training.log_steps is not None}
-    root = None if out is None else Path(out)
-    if root is not None:
-        _claim(root, run_settings(model, seen, subspace, training, metric), overwrite)
-    asked = {"subspace": subspace, "metric": metric, "checkpoint_seconds": checkpoint_seconds}
-    runner = _Points(model, seen, points, root, asked, progress)
-    best = runner.run()
-    chosen = _finish_best(model, runner.runs[best], splits, root, subspace, metric)
-    table = _table(points, runner.runs, best, grid, metric)
-    found = Search(chosen, table, _edge(points[best], grid))
-    if root is not None:
-        records = json.loads(table.to_json(orient="records"))
-        _write_table(root / TABLE, {"points": records, "warning": found.warning})
+    with only_run(out):
+        root = None if out is None else Path(out)
+        if root is not None:
+            _claim(root, run_settings(model, seen, subspace, training, metric), overwrite)
+        asked = {"subspace": subspace, "metric": metric, "checkpoint_seconds": checkpoint_seconds}
+        runner = _Points(model, seen, points, root, asked, progress)
+        best = runner.run()
+        chosen = _finish_best(model, runner.runs[best], splits, root, subspace, metric)
+        table = _table(points, runner.runs, best, grid, metric)
+        found = Search(chosen, table, _edge(points[best], grid))
+        if root is not None:
+            records = json.loads(table.to_json(orient="records"))
+            _write_table(root / TABLE, {"points": records, "warning": found.warning})
     if found.warning is not None:
         warnings.warn(found.warning, GridEdgeWarning, stacklevel=2)
     return found

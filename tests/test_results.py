@@ -12,6 +12,7 @@ import yaml
 
 from analyses.results import KernelFolder, Results, RunDirectory, replacing
 from subkern.errors import UserError
+from subkern.files import only_run
 from subkern.kernel import Kernel
 
 ASKED = {"settings": {"rank": [1, 2], "task": "mr"}, "answer": {"max_drop": 0.02}}
@@ -161,3 +162,15 @@ def test_a_kernel_folder_is_a_mapping(tmp_path: Path) -> None:
     assert "13/full" not in folder
     with pytest.raises(KeyError):
         folder["21/full"]
+
+
+def test_one_run_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    """A second run in a folder is told so, and a folder to which nothing came is gone again."""
+    folder = tmp_path / "run"
+    refused = pytest.raises(UserError, match="another run is at work in")
+    with only_run(folder), refused, only_run(folder):
+        pass
+    assert not folder.exists()
+    with only_run(folder):
+        (folder / "config.yaml").touch()
+    assert folder.exists()
