@@ -84,6 +84,10 @@ class _Bar:
         self.within(0, self.size)
 
 
+_LOOKS = 5
+"""At dev, over a training: each costs as much as several updates."""
+
+
 def _folder_name(candidate: Candidate) -> str:
     """Return where a candidate's fine-tunings are kept: ``rank%204-s0``."""
     draw = "" if candidate.draw is None else f"-s{candidate.draw}"
@@ -103,7 +107,7 @@ def _try(
     training = Training(
         optimizer=trial.optimizer,
         steps=trial.steps,
-        eval_every=max(trial.steps // 10, 1),
+        eval_every=max(trial.steps // _LOOKS, 1),
     )
     try:
         with warnings.catch_warnings():
