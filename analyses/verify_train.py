@@ -34,6 +34,9 @@ __all__ = ["compare", "logit_correlation", "train_all"]
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
+_LOOKS = 5
+"""At dev, over a training: each costs as much as several updates."""
+
 
 def train_all(
     results: Results,
@@ -82,10 +85,6 @@ class _Bar:
         """Go on to the next search."""
         self.done += 1
         self.within(0, self.size)
-
-
-_LOOKS = 5
-"""At dev, over a training: each costs as much as several updates."""
 
 
 def _folder_name(candidate: Candidate) -> str:
