@@ -214,7 +214,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "quick": {
             "model": "demo:minilm",
             "heads": ("linear",),
-            "tasks": ("SST-2", "mr", "trec"),
+            "tasks": ("SST-2", "mr", "subj"),
             "data_seeds": (13,),
             "solvers": ("logistic", "ridge"),
             "asymmetric_solvers": ("asym-ridge",),

@@ -370,7 +370,7 @@ def command(place: Path, out: Path, *args: object) -> list[str]:
     return [
         sys.executable, "-m", "cli", "analyze", "fourteen-tasks", "--preset", "quick",
         "--model", str(place / "model"), "--data", str(place / "data"), "--heads", "prompt",
-        "--shots", "4", "--out", str(out), *map(str, args),
+        "--tasks", "SST-2,mr,trec", "--shots", "4", "--out", str(out), *map(str, args),
     ]  # fmt: skip
 
 
