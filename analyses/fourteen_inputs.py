@@ -11,7 +11,7 @@ from typing import Any
 from analyses import study
 from analyses.cells import Cell
 from analyses.fourteen_config import Config
-from analyses.fourteen_table import SCORES
+from analyses.fourteen_table import KERNELS, SCORES
 from analyses.lora_inputs import Inputs, load_inputs
 from analyses.settings import Settings
 from subkern.agreement.predictions import Score
@@ -21,7 +21,7 @@ from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
 from subkern.running import Running
 
-__all__ = ["Context", "inputs_of", "settings_of"]
+__all__ = ["Context", "inputs_of", "rule_of", "settings_of"]
 
 
 def settings_of(config: Config, task: str, k: int, data_seed: int, head: str) -> Settings:
@@ -38,6 +38,12 @@ def settings_of(config: Config, task: str, k: int, data_seed: int, head: str) ->
     running = ("test_limit", "device", "batch_size", "memory")
     same: dict[str, Any] = {name: getattr(config, name) for name in (*shared, *running)}
     return Settings(task=task, shots=k, data_seeds=(data_seed,), head=head, **same)
+
+
+def rule_of(config: Config, method: str) -> str:
+    """Return a kernel method's update rule; Adam's has the ε of training."""
+    rule = KERNELS[method][0]
+    return f"adam:eps={config.epsilon:g}" if rule == "adam" else rule
 
 
 @lru_cache(maxsize=8)

@@ -6,29 +6,44 @@ import json
 
 from analyses.cell_work import Found
 from analyses.fourteen_inputs import Context
-from analyses.fourteen_table import AGREEMENT
+from analyses.fourteen_table import AGREEMENT, SIGNS
 from subkern.agreement import agreement_table
 from subkern.compute import compute_kernel
 from subkern.kernel import Kernel
+from subkern.prompts import EncodedExample
+from subkern.rule_sweep import sweep_rules
+from subkern.rules import parse_rule
 from subkern.solvers import evaluate
 
-__all__ = ["FILE", "agree", "kernel", "load", "solve"]
+__all__ = ["FILE", "agree", "kernel", "kernels", "load", "solve"]
 
 FILE = "kernel.zarr"
 REFERENCE = "kernel-sgd"
 
 
+def kernels(context: Context) -> Found:
+    """Compute the kernels of all rules that see gradient entries, in one pass, and keep them."""
+    rules = context.cell.settings["rules"]
+    sides = _sides(context)
+    found = sweep_rules(context.model, *sides, rules=rules, running=context.running)
+    for rule, each in zip(rules, found, strict=True):
+        each.save(context.folder / _file(rule))
+    return Found([context.row(len(rules), "kernels")])
+
+
 def kernel(context: Context) -> Found:
-    """Compute one kernel, train × (train, dev, test), and keep it."""
-    settings, encoded = context.cell.settings, context.encoded
-    found = compute_kernel(
-        context.model,
-        encoded["train"],
-        [*encoded["train"], *encoded["dev"], *encoded["test"]],
-        rule=settings["rule"],
-        subspace=settings["subspace"],
-        running=context.running,
-    )
+    """Compute one kernel, train × (train, dev, test), or take it from those that share a pass."""
+    settings = context.cell.settings
+    if context.cell.needs:
+        found = Kernel.load(context.need(SIGNS, "kernels") / _file(settings["rule"]))
+    else:
+        found = compute_kernel(
+            context.model,
+            *_sides(context),
+            rule=settings["rule"],
+            subspace=settings["subspace"],
+            running=context.running,
+        )
     found.save(context.folder / FILE)
     train = found.select(right=context.ids["train"])
     table = agreement_table(train, train, metrics=["kernel_target_alignment"], n_resamples=0)
@@ -39,6 +54,17 @@ def kernel(context: Context) -> Found:
             context.row(coordinates, "trainable parameters"),
         ]
     )
+
+
+def _sides(context: Context) -> tuple[list[EncodedExample], list[EncodedExample]]:
+    """Return rows and columns of a kernel: train, and all splits."""
+    encoded = context.encoded
+    return encoded["train"], [*encoded["train"], *encoded["dev"], *encoded["test"]]
+
+
+def _file(rule: str) -> str:
+    """Return the name of a kernel among those of all sign rules."""
+    return f"{parse_rule(rule).name}.zarr"
 
 
 def load(context: Context, method: str | None = None) -> Kernel:

@@ -11,8 +11,8 @@ from typing import Any
 
 from analyses.cells import Cell, Plan
 from analyses.fourteen_config import Config
-from analyses.fourteen_inputs import inputs_of, settings_of
-from analyses.fourteen_table import BEHAVIOUR, FINETUNING, KERNELS
+from analyses.fourteen_inputs import inputs_of, rule_of, settings_of
+from analyses.fourteen_table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
 from analyses.lora_inputs import Inputs, code_digest, folder_digest, task_fields
 from subkern import provenance
 from subkern.errors import UserError
@@ -31,6 +31,7 @@ STEPS: Mapping[str, tuple[str, str]] = {
     "probe": (_TRAINING, "probe"),
     "train": (_TRAINING, "point"),
     "best": (_TRAINING, "best"),
+    "kernels": (_KERNELS, "kernels"),
     "kernel": (_KERNELS, "kernel"),
     "solve": (_KERNELS, "solve"),
     "agreement": (_KERNELS, "agree"),
@@ -167,24 +168,39 @@ class _Builder:
         )
 
     def _kernel(self, method: str, subspace: str) -> Cell:
-        """Return the cell that computes a kernel."""
+        """Return the cell that computes a kernel, or takes it from those of all sign rules."""
+        shared = (self._shared(),) if self._is_shared(method) else ()
         return self._cell(
-            method, _step("kernel", subspace), rule=self._rule(method), subspace=subspace
+            method,
+            _step("kernel", subspace),
+            needs=shared,
+            rule=rule_of(self.config, method),
+            subspace=subspace,
         )
 
-    def _rule(self, method: str) -> str:
-        """Return a kernel method's update rule; Adam's has the ε of training."""
-        rule = KERNELS[method][0]
-        return f"adam:eps={self.config.epsilon:g}" if rule == "adam" else rule
+    def _is_shared(self, method: str) -> bool:
+        """Say if a method's kernel comes from one pass with others."""
+        return KERNELS[method] != KERNELS[REFERENCE] and KERNELS[method][1] == "full"
+
+    def _shared(self) -> Cell:
+        """Return the cell that computes the kernels of all rules that see gradient entries.
+
+        All of them whatever was asked for: one more costs little, and the cell stays the same.
+        """
+        methods = [method for method in KERNELS if self._is_shared(method)]
+        rules = [rule_of(self.config, method) for method in methods]
+        return self._cell(SIGNS, "kernels", rules=rules, subspace="full")
 
     def _kernels(self, method: str) -> Iterator[Cell]:
         """Yield a method's kernels, classifiers on them, and their agreement with the full one."""
-        rule, kind = self._rule(method), KERNELS[method][1]
+        rule, kind = rule_of(self.config, method), KERNELS[method][1]
         asymmetric = rule.startswith("asymmetric")
         solvers = self.config.asymmetric_solvers if asymmetric else self.config.solvers
         for subspace in self.config.subspaces(kind):
             kernel = self._kernel(method, subspace)
             about: dict[str, Any] = {"rule": rule, "subspace": subspace}
+            if self._is_shared(method):
+                yield self._shared()
             yield kernel
             for solver in solvers:
                 step = _step(f"solve {solver}", subspace)

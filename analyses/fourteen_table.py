@@ -23,6 +23,7 @@ __all__ = [
     "METHODS",
     "SCHEMA",
     "SCORES",
+    "SIGNS",
     "tidy",
 ]
 
@@ -65,6 +66,9 @@ KERNELS: dict[str, tuple[str, str]] = {
     "kernel-random": ("sgd", "random"),
 }
 """Kernel method → its update rule and the kind of its subspace (one-line form in ``subspace``)."""
+
+SIGNS = "kernel-signs"
+"""Method of the cells that compute the kernels of all update rules but sgd, in one pass."""
 
 FINETUNING: dict[str, tuple[str, str]] = {
     "finetune-sgd": ("sgd", "full"),

@@ -22,8 +22,8 @@ BACKWARD = 2.0
 """A backward costs about two forwards."""
 PAIR = 0.04
 """Inner product of two gradients, of one logit each: about 0.8 over the tokens of an example."""
-BOTH = 2.0
-"""Signs and two directions make a pair dearer."""
+PRODUCTS = 5.0
+"""Products of a pair, and the updates, for all sign rules together."""
 _TIMED = 8
 
 
@@ -39,8 +39,10 @@ def passes(context: Context) -> float:
         training = cell.settings["training"]
         updates = training["steps"] * min(training["batch_size"], train) * (1 + BACKWARD)
         return float(updates + (training["steps"] / training["eval_every"] + 1) * sizes["dev"])
-    if step == "kernel":
-        dear = 1.0 if cell.settings["rule"] == "sgd" else BOTH
+    if cell.step == "kernel" and cell.needs:
+        return 0.0
+    if step in ("kernel", "kernels"):
+        dear = PRODUCTS if step == "kernels" else 1.0
         return every * (1 + BACKWARD * logits) + dear * PAIR * train * every * logits**2
     if step == "features":
         return train * (1 + BACKWARD * logits) + PAIR * (train * logits) ** 2

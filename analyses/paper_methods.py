@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from analyses.fourteen_table import SIGNS
+
 __all__ = ["METHODS", "PAIRS", "Kind", "Method", "method", "size", "variant"]
 
 Kind = Literal["baseline", "kernel", "finetuning", "subspace kernel", "subspace finetuning"]
@@ -60,6 +62,8 @@ def method(key: str) -> Method:
     """Return a method by its name in the table; one without an entry is called by that name."""
     if key in METHODS:
         return METHODS[key]
+    if key == SIGNS:
+        return Method(key, "All sign kernels, in one pass", "kernel")
     if key.startswith("kernel-"):
         return Method(key, f"{key.removeprefix('kernel-')} kernel", "kernel")
     return Method(key, key, "subspace finetuning")

@@ -46,6 +46,7 @@ _HOME = {
     "parse_subspace": "subspace_text",
     "sweep_dimensions": "dimension_sweep",
     "sweep_lora": "lora_sweep",
+    "sweep_rules": "rule_sweep",
     "sweep_targets": "lora_sweep",
 }
 

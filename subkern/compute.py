@@ -142,7 +142,8 @@ def run_rule(
         return run_signs(job, rule, left, right, store, progress)
     if rule.is_sgd:
         return run(job, left, right, store, progress), block.cost()
-    return run_updates(job, rule, left, right, store, progress)
+    (outcome,), cost = run_updates(job, [rule], left, right, store, progress)
+    return outcome, cost
 
 
 def entrywise(rule: UpdateRule, subspace: Subspace, engine: str) -> UpdateRule:

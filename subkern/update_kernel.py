@@ -19,7 +19,7 @@ from subkern.pairwise import Job, Outcome, capture_all
 from subkern.rules import UpdateRule
 from subkern.threads import side_by_side
 from subkern.tiles import Progress, TileStore, Tiling, cut
-from subkern.updates import Zeroed, parameter_update
+from subkern.updates import Zeroed, parameter_updates
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -31,23 +31,28 @@ _UNITS = 16  # durable steps: groups of parameters of about equal size
 
 def run_updates(
     job: Job,
-    rule: UpdateRule,
+    rules: Sequence[UpdateRule],
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
     store: TileStore,
     progress: Progress | None = None,
-) -> tuple[Outcome, dict[str, float]]:
-    """The kernels ``[d, n, c, m, c]`` of `rule` (see `updates`), and what it took."""
-    places = {e.id: i for i, e in enumerate(left)}
+) -> tuple[list[Outcome], dict[str, float]]:
+    """The kernels ``[d, n, c, m, c]`` of every rule (see `updates`), and what they took.
+
+    All `rules` but sgd have one zero tolerance, and `job` keeps the bounds that it reads.
+    """
+    # Neighbours of about one length are formed in one product.
+    rows = sorted(range(len(left)), key=lambda i: len(left[i].input_ids))
+    places = {left[i].id: k for k, i in enumerate(rows)}
     mirror = any(e.id in places for e in right)
-    extra = [e for e in right if e.id not in places]
-    everyone = [*left, *extra]
+    extra = sorted((e for e in right if e.id not in places), key=lambda e: len(e.input_ids))
+    everyone = [*(left[i] for i in rows), *extra]
     columns = slice(0 if mirror else len(left), None)
     order = {e.id: i for i, e in enumerate(everyone[columns])}
     units = _units(job)
     tiling = store.tiling(lambda: Tiling(_groups(job, everyone), ()))
     c = job.model.num_logits
-    values = np.zeros((rule.directions, len(left), c, len(order), c))
+    values = [np.zeros((rule.directions, len(left), c, len(order), c)) for rule in rules]
     zeroed, logits = 0, np.zeros((0, c))
     with ExitStack() as stack:
         shelf = None
@@ -55,16 +60,19 @@ def run_updates(
             unit = store.get(f"parameters-{k}")
             if unit is None:
                 shelf = shelf or _shelf(job, everyone, tiling, store, stack)
-                unit = _unit(job, rule, shelf, names, len(left), columns)
+                unit = _unit(job, rules, shelf, names, len(left), columns)
                 store.put(f"parameters-{k}", unit)
-            values += unit["values"]
+            for i, sums in enumerate(values):
+                sums += unit[f"values-{i}"]
             zeroed += int(unit["zeroed"])
             logits = unit["logits"]
             if progress is not None:
                 progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
+    mine = [places[e.id] for e in left]
     picks = [order[e.id] for e in right]
-    outcome = Outcome(values[..., picks, :], logits[: len(left)], logits[columns][picks])
-    return outcome, {"zeroed_entries": zeroed}
+    sides = logits[: len(left)][mine], logits[columns][picks]
+    outcomes = [Outcome(sums[:, mine][..., picks, :], *sides) for sums in values]
+    return outcomes, {"zeroed_entries": zeroed}
 
 
 def _units(job: Job) -> list[list[str]]:
@@ -99,25 +107,32 @@ def _shelf(
 
 
 def _unit(
-    job: Job, rule: UpdateRule, shelf: Shelf, names: Sequence[str], n: int, columns: slice
+    job: Job,
+    rules: Sequence[UpdateRule],
+    shelf: Shelf,
+    names: Sequence[str],
+    n: int,
+    columns: slice,
 ) -> dict[str, np.ndarray]:
-    """The sum over some parameters, and the logits of all examples."""
+    """Every rule's sum over some parameters, and the logits of all examples."""
     logits = torch.cat([group.logits for group in shelf.groups])
     c, m = logits.shape[1], len(logits[columns])
-    out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=logits.device)
+    shapes = [(rule.directions, n, c, m, c) for rule in rules]
+    sums = [torch.zeros(each, dtype=torch.float64, device=logits.device) for each in shapes]
     zeroed = Zeroed()
 
-    def one(name: str) -> tuple[Tensor | None, Zeroed]:
+    def one(name: str) -> tuple[list[Tensor], Zeroed]:
         factors, counts = shelf.factors(name), Zeroed()
         if factors is None:
-            return None, counts
+            return [], counts
         sides = slice(0, n), columns
         shape = job.parameters[name].shape
-        return parameter_update(factors, *sides, shape, c, rule, counts), counts
+        return parameter_updates(factors, *sides, shape, c, rules, counts), counts
 
-    for part, counts in side_by_side(one, names, logits.device.type == "cpu"):
-        if part is not None:
-            out += part
-            zeroed.join(counts)
-    arrays = {"values": out, "logits": logits, "zeroed": torch.tensor(zeroed.entries)}
+    for parts, counts in side_by_side(one, names, logits.device.type == "cpu"):
+        for total, part in zip(sums, parts, strict=False):
+            total += part
+        zeroed.join(counts)
+    arrays = {"logits": logits, "zeroed": torch.tensor(zeroed.entries)}
+    arrays |= {f"values-{i}": total for i, total in enumerate(sums)}
     return {name: value.cpu().numpy() for name, value in arrays.items()}

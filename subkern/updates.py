@@ -119,42 +119,71 @@ def parameter_update(
     Every gradient of `factors` is formed once; `left` and `right` say which of them are rows and
     which columns, from their start on.
     """
+    return parameter_updates(factors, left, right, shape, num_logits, [rule], zeroed)[0]
+
+
+def parameter_updates(
+    factors: Sequence[Factor],
+    left: slice,
+    right: slice,
+    shape: torch.Size,
+    num_logits: int,
+    rules: Sequence[UpdateRule],
+    zeroed: Zeroed | None = None,
+) -> list[Tensor]:
+    """One parameter's contribution to the kernels of several rules, from the same gradients.
+
+    As in `parameter_update`. All `rules` but sgd have one zero tolerance.
+    """
     c, counts = num_logits, [len(factors[side]) for side in (left, right)]
     mine, theirs = (
         slice(side.start * c, None if side.stop is None else side.stop * c)
         for side in (left, right)
     )
-    dtype, device = torch.float64, _tensor(factors[0]).device
-    out = torch.zeros(rule.directions, *(k * c for k in counts), dtype=dtype, device=device)
-    for rows, updated in _updated(factors, shape, c, rule, zeroed):
-        out += _products(updated, rows, mine, theirs, rule)
-    return out.view(-1, counts[0], c, counts[1], c)
+    shapes = [(rule.directions, *(k * c for k in counts)) for rule in rules]
+    device = _tensor(factors[0]).device
+    outs = [torch.zeros(each, dtype=torch.float64, device=device) for each in shapes]
+    tolerance = max((rule.zero_tolerance for rule in rules if not rule.is_sgd), default=0.0)
+    updates = _updates(rules)
+    scratch = Scratch()
+    for rows, bound in _with_bounds(factors, shape, c, tolerance > 0):
+        for out, rule in zip(outs, rules, strict=True):
+            if rule.is_sgd:  # takes every entry as it is
+                out += _products(rows, rows, mine, theirs, rule)
+        if bound is not None:
+            drop_noise(rows, bound, tolerance, zeroed, scratch)
+        for same in updates:
+            updated = rules[same[0]].update(rows, out=scratch.like(rows))
+            for i in same:
+                outs[i] += _products(updated, rows, mine, theirs, rules[i])
+    return [out.view(-1, counts[0], c, counts[1], c) for out in outs]
 
 
-def _updated(
-    factors: Sequence[Factor],
-    shape: torch.Size,
-    c: int,
-    rule: UpdateRule,
-    zeroed: Zeroed | None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gradients without their noise and their updates, ``[k·c, w]``, chunk by chunk.
+def _updates(rules: Sequence[UpdateRule]) -> list[list[int]]:
+    """Which of `rules` make the same update u of a gradient, but for sgd, which makes none."""
+    found: dict[float | None, list[int]] = {}
+    for i, rule in enumerate(rules):
+        if not rule.is_sgd:
+            found.setdefault(rule.epsilon if rule.is_adam else None, []).append(i)
+    return list(found.values())
+
+
+def _with_bounds(
+    factors: Sequence[Factor], shape: torch.Size, c: int, bounded: bool
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Gradients and, if asked for, their bounds, ``[k·c, w]``, chunk by chunk.
 
     The next chunk overwrites both.
     """
     width = _width(len(factors) * c, factors[0])
-    bounds = [bound_of(f) for f in factors] if rule.zero_tolerance else factors
-    pairs = zip(
-        chunks(factors, shape, c, width),
-        chunks(bounds, shape, c, width),
-        strict=True,
-    )
-    scratch = Scratch()
-    for chunk, bound in pairs:
-        rows = chunk.rows.flatten(0, 1).contiguous()
-        if rule.zero_tolerance:
-            drop_noise(rows, bound.rows.flatten(0, 1), rule.zero_tolerance, zeroed, scratch)
-        yield rows, rule.update(rows, out=scratch.like(rows))
+    found = chunks(factors, shape, c, width)
+    if not bounded:
+        for chunk in found:
+            yield chunk.rows.flatten(0, 1).contiguous(), None
+        return
+    bounds = chunks([bound_of(f) for f in factors], shape, c, width)
+    for chunk, bound in zip(found, bounds, strict=True):
+        yield chunk.rows.flatten(0, 1).contiguous(), bound.rows.flatten(0, 1)
 
 
 def _width(rows: int, factor: Factor) -> int:

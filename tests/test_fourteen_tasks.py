@@ -24,7 +24,7 @@ from analyses.executors import make_executor
 from analyses.fourteen_config import PRESETS, RATES, Config
 from analyses.fourteen_inputs import settings_of
 from analyses.fourteen_plan import make_plan
-from analyses.fourteen_table import COLUMNS, FINETUNING, KERNELS, METHODS, tidy
+from analyses.fourteen_table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
 from analyses.fourteen_tasks import Done, Study
 from analyses.lora_inputs import load_inputs
 from analyses.results import Results
@@ -89,7 +89,7 @@ def test_every_method_has_its_rows(whole: tuple[Done, Path]) -> None:
     assert done.report == out / "report.html"
     assert done.report.is_file()
     assert list(table.columns) == list(COLUMNS)
-    assert set(table["method"]) == set(METHODS)
+    assert set(table["method"]) == {*METHODS, SIGNS}
     assert set(table["status"]) == {"done"}
     pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), table)
     scores = table[table["metric"] == "accuracy"]
@@ -391,7 +391,7 @@ def test_the_command_on_the_quick_preset(place: Path, tmp_path: Path) -> None:
     assert "kernel-asymmetric_signgd" in done.stdout
     table = pd.read_parquet(out / "results.parquet")
     assert set(table["task"]) == {"SST-2", "mr", "trec"}
-    assert set(table["method"]) == set(METHODS)
+    assert set(table["method"]) == {*METHODS, SIGNS}
     status = cli(place, out, "--status")
     assert status.returncode == 0, status.stderr
     assert "nothing left" in status.stdout

@@ -21,6 +21,7 @@ from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, named_parameters
 from subkern.prompts import EncodedExample
+from subkern.rule_sweep import sweep_rules
 from subkern.rules import NAMES, UpdateRule, parse_rule
 from subkern.running import Running
 from subkern.subspaces import Peft
@@ -306,3 +307,43 @@ def _parts(model: LogitModel, rows: torch.Tensor) -> list[tuple[str, torch.Tenso
     named = [(n, p.numel()) for n, p in model.named_parameters()]
     pieces = rows.split([size for _, size in named], -1)
     return [(n, piece) for (n, _), piece in zip(named, pieces, strict=True)]
+
+
+# --- all rules in one pass ---
+
+
+@pytest.mark.parametrize("family", [BERT, LLAMA, MAMBA], ids=case_id)
+@pytest.mark.parametrize("shared", [True, False], ids=["mirror", "apart"])
+def test_a_sweep_of_rules_equals_each_kernel(family: Family, shared: bool) -> None:
+    """Values, both directions, logits and the count of noise."""
+    model = oracles.logit_model(family)
+    left = examples(family)
+    right = [*left[::-1], *examples(family, 3, seed=1)] if shared else examples(family, 4, seed=1)
+    rules = ["adam:eps=1e-3", "sgd", "asymmetric_signgd", "signgd", "asymmetric_adam:eps=1e-6"]
+    found = sweep_rules(model, left, right, rules=rules)
+    for rule, kernel in zip(rules, found, strict=True):
+        alone = compute_kernel(model, left, right, rule=rule)
+        np.testing.assert_allclose(kernel.values, alone.values, rtol=1e-9, atol=1e-11)
+        assert (kernel.reverse is None) == (alone.reverse is None)
+        if kernel.reverse is not None:
+            np.testing.assert_allclose(kernel.reverse, alone.reverse, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(kernel.left_logits, alone.left_logits, rtol=1e-12)
+        np.testing.assert_allclose(kernel.right_logits, alone.right_logits, rtol=1e-12)
+        if rule != "sgd":  # some are exactly 0 in a batch of others
+            noise = [k.provenance["recorded"]["zeroed_entries"] for k in (kernel, alone)]
+            assert noise[0] == pytest.approx(noise[1], rel=0.05)
+        assert {**kernel.provenance, "recorded": 0} == {**alone.provenance, "recorded": 0}
+
+
+@pytest.mark.parametrize(
+    ("rules", "subspace", "message"),
+    [
+        ([], "full", "no rule to compute a kernel of"),
+        (["sgd", "sgd"], "full", "rule sgd is given twice"),
+        (["signgd", "adam:zero_tolerance=0"], "full", "zero tolerances 0 and 2e-05 cannot share"),
+        (["sgd", "signgd"], "random:dim=4", "share nothing in a random subspace"),
+    ],
+)
+def test_rules_that_cannot_share_a_pass(rules: list[str], subspace: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sweep_rules(oracles.logit_model(BERT), examples(BERT), rules=rules, subspace=subspace)
