@@ -86,6 +86,7 @@ __all__ = [
     "parse_subspace",
     "sweep_dimensions",
     "sweep_lora",
+    "sweep_rules",
     "sweep_targets",
 ]
 
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from subkern.models import Batch, LogitModel
     from subkern.prompts import EncodedExample, Prompt
     from subkern.random_subspace import RandomSubspace
+    from subkern.rule_sweep import sweep_rules
     from subkern.rules import UpdateRule, parse_rule
     from subkern.running import Running
     from subkern.subspace_text import parse_subspace
