@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +21,7 @@ from analyses.behavior_numbers import (
     subspaces,
     verdict,
 )
+from analyses.json_values import plain
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_name, tested
 
@@ -200,13 +200,4 @@ def as_json(results: Results) -> dict[str, Any]:
             for each, error in end_errors(results, seed, name).items()
         ],
     }  # fmt: skip
-    return {name: _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with None for what is no finite number."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {name: plain(value) for name, value in values.items()}

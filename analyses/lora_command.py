@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from analyses.options import JUDGING, TARGETS, Numbers
+from analyses.options import AS_JSON, JUDGING, TARGETS, Numbers
 from analyses.study_options import (
     ADAPTER_SEEDS,
     ASKED,
@@ -34,7 +35,10 @@ __all__ = ["analyze_lora"]
 @JUDGING
 @VERIFYING
 @RUN_DIRECTORY
-def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) -> None:
+@AS_JSON
+def analyze_lora(
+    config: Path | None, out: Path, overwrite: bool, as_json: bool, **asked: Any
+) -> None:
     """Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?
 
     Writes tables, figures and report.html to the run directory. The same command again continues
@@ -42,6 +46,7 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
     the advice was; added to a finished run it computes only the training.
     """
     from analyses import lora
+    from analyses.lora_json import as_json as answer
     from analyses.lora_targets import from_texts
 
     if _is_given("targets"):
@@ -50,7 +55,11 @@ def analyze_lora(config: Path | None, out: Path, overwrite: bool, **asked: Any) 
         del asked["targets"]
     trial = split_trial(asked)
     settings = settings_of(lora.Config, config, asked)
-    print_outcome(lora, run_study(lora, settings, out, overwrite=overwrite, trial=trial))
+    found = run_study(lora, settings, out, overwrite=overwrite, trial=trial)
+    if as_json:
+        click.echo(json.dumps({**answer(found.results), "report": str(found.report)}, indent=2))
+    else:
+        print_outcome(lora, found)
 
 
 def _is_given(option: str) -> bool:

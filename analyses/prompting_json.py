@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
-from analyses.pooling import Pooled
+from analyses.json_values import plain, pooled
 from analyses.prompting_numbers import (
     Trial,
     alignment,
@@ -39,30 +38,16 @@ def as_json(results: Results) -> dict[str, Any]:
         "trials": [_trial(results, trial) for trial in trials(results)],
         "skipped": dict(results.inputs["skipped"]),
     }
-    return {name: _plain(each) for name, each in found.items()}
+    return {name: plain(each) for name, each in found.items()}
 
 
 def _trial(results: Results, trial: Trial) -> dict[str, Any]:
     """Return what a trial is and all its numbers."""
     methods = ("zero-shot", "kernel", "finetune")
     scores = {
-        f"{method.replace('-', '_')}_{split}": _pooled(value(results, trial, method, split))
+        f"{method.replace('-', '_')}_{split}": pooled(value(results, trial, method, split))
         for method in methods
         for split in ("dev", "test")
     }
     prompt = results.inputs["prompts"].get(trial.prompt, {})
-    return {**trial.cell, **prompt, "alignment": _pooled(alignment(results, trial)), **scores}
-
-
-def _pooled(found: Pooled | None) -> dict[str, float] | None:
-    """Return a mean with its interval."""
-    return None if found is None else {"mean": found.mean, "low": found.low, "high": found.high}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with None for what is no finite number."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {**trial.cell, **prompt, "alignment": pooled(alignment(results, trial)), **scores}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 from analyses import verify_report
-from analyses.pooling import Pooled
+from analyses.json_values import plain, pooled
 from analyses.results import Results
 from analyses.subspace_caveats import caveats
 from analyses.subspace_dimension import GOALS, needed
@@ -39,8 +38,8 @@ def as_json(results: Results) -> dict[str, Any]:
     found = {
         "answer": sentence(results),
         "caveats": caveats(results),
-        "full_score": _pooled(full_score(results)),
-        "zero_shot": _pooled(zero_shot(results)),
+        "full_score": pooled(full_score(results)),
+        "zero_shot": pooled(zero_shot(results)),
         "needed": [
             {"method": family.name, "goal": goal, **asdict(needed(results, family, goal))}
             for family in [*kinds(results), *lora(results)]
@@ -54,9 +53,9 @@ def as_json(results: Results) -> dict[str, Any]:
             {
                 "method": family.name,
                 "parameters": size,
-                "cka": _pooled(cka),
-                "prediction_agreement": _pooled(same_predictions(results, family)[size]),
-                "score": _pooled(scores(results, family)[size]),
+                "cka": pooled(cka),
+                "prediction_agreement": pooled(same_predictions(results, family)[size]),
+                "score": pooled(scores(results, family)[size]),
             }
             for family in families(results)
             for size, cka in agreement(results, family).items()
@@ -70,18 +69,4 @@ def as_json(results: Results) -> dict[str, Any]:
     }
     if is_verified(results):
         found["verification"] = verify_report.as_json(results, advice(results))
-    return {name: _plain(value) for name, value in found.items()}
-
-
-def _pooled(value: Pooled) -> dict[str, float]:
-    """Return a mean with its interval."""
-    return {"mean": value.mean, "low": value.low, "high": value.high}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with None for what is no finite number."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {name: plain(value) for name, value in found.items()}

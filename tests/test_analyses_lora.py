@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from analyses.lora_captions import captions, contrast, effective_directions
 from analyses.lora_classifiers import Split, tune
 from analyses.lora_config import Config
 from analyses.lora_figures import heatmap, spectrum
+from analyses.lora_json import as_json
 from analyses.lora_numbers import full_score, same_predictions, scores, zero_shot
 from analyses.lora_report import page, summary
 from analyses.lora_table import COLUMNS, row, tidy
@@ -395,6 +397,17 @@ def test_the_smallest_rank_within_both_tolerances(
 ) -> None:
     found = recommend(judged(outcomes))
     assert (found.rank, found.closest, found.chosen.rank) == (rank, closest, closest)
+
+
+def test_json_is_the_answer(results: Results) -> None:
+    found = json.loads(json.dumps(as_json(results), allow_nan=False))
+    advised = recommend(results)
+    assert found["answer"] == lora.sentence(results)
+    assert found["closest"] == {"targets": "all-linear", "rank": advised.closest}
+    assert found["recommended"] == (found["closest"] if advised.rank else None)
+    scored = {each["rank"]: each["score"]["mean"] for each in found["configurations"]}
+    assert scored == {v.rank: v.score.mean for v in advised.verdicts}
+    assert "verification" not in found
 
 
 def test_nineteen_of_twenty_are_95_percent() -> None:

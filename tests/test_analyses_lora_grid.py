@@ -18,6 +18,7 @@ from analyses.lora_budget import parse_budget
 from analyses.lora_config import Config
 from analyses.lora_figures import FIGURES, spectrum
 from analyses.lora_grid import MEASURES, configurations, front, recommend_configuration
+from analyses.lora_json import as_json
 from analyses.lora_numbers import kernel_agreement, trained, zero_shot
 from analyses.lora_table import row, tidy
 from analyses.lora_targets import from_texts, is_grid, names, only
@@ -292,6 +293,15 @@ def test_the_front_holds_what_nothing_as_cheap_equals() -> None:
 
 
 # --- what is written ---------------------------------------------------------------------------
+
+
+def test_json_names_targets_and_rank(results: Results) -> None:
+    found = json.loads(json.dumps(as_json(results), allow_nan=False))
+    best = recommend_configuration(results)
+    assert found["closest"] == {"targets": best.best.targets, "rank": best.best.rank}
+    assert found["recommended"] == (found["closest"] if best.qualifies else None)
+    named = {(each["targets"], each["rank"]) for each in found["configurations"]}
+    assert named == {(each.targets, each.rank) for each in best.every}
 
 
 def test_a_grid_run_directory(finished: lora.Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
