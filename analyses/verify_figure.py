@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ _RING: dict[str, Any] = {
 }  # fmt: skip
 Label = tuple[float, float, str, str]
 """Place, text and colour."""
+_SCORES = ("predicted", "trained")
 _MOST = len(style.GLYPHS)
 _REST = "other methods"
 
@@ -35,10 +37,11 @@ def predicted_against_trained(advice: Callable[[Results], Advice], results: Resu
     strokes = dict(zip(grouped, style.strokes(len(grouped)), strict=True))
     labels = []
     with style.figure_style():
-        figure, axes = style.subplots(figsize=(style.WIDTH, style.WIDTH + 0.9))
+        figure, axes = style.subplots(figsize=(style.WIDTH, style.WIDTH + 0.4))
+        bars = _bars_fit(results)
         for family, members in grouped.items():
             for name, label in members.items():
-                _draw(axes, results, name, strokes[family])
+                _draw(axes, results, name, strokes[family], bars)
                 labels.append((*_place(results, name), label, strokes[family].color))
         if found.name in names(results):
             axes.plot(*_place(results, found.name), zorder=4, **_RING)
@@ -78,15 +81,30 @@ def families(results: Results) -> dict[str, dict[str, str]]:
 
 def _place(results: Results, name: str) -> tuple[float, float]:
     """Return where a configuration stands."""
-    return value(results, name, "predicted").mean, value(results, name, "trained").mean
+    across, up = (value(results, name, what).mean for what in _SCORES)
+    return across, up
 
 
-def _draw(axes: Axes, results: Results, name: str, stroke: style.Stroke) -> None:
-    """Draw one configuration and its intervals."""
-    across, up = value(results, name, "predicted"), value(results, name, "trained")
-    bar: dict[str, Any] = {"color": stroke.color, "alpha": 0.3, "lw": 1.1, "zorder": 2}
-    axes.hlines(up.mean, max(across.low, 0), min(across.high, 1), **bar)
-    axes.vlines(across.mean, max(up.low, 0), min(up.high, 1), **bar)
+def _widths(results: Results) -> list[float]:
+    """Return half the width of every interval of a score."""
+    found = [value(results, name, what) for name in names(results) for what in _SCORES]
+    halves = [(each.high - each.low) / 2 for each in found]
+    return [half for half in halves if math.isfinite(half)]
+
+
+def _bars_fit(results: Results) -> bool:
+    """Say if intervals are short enough to be seen as such in a frame around the points."""
+    low, high = _reach(results)
+    return max(_widths(results), default=0.0) < (high - low) / 2
+
+
+def _draw(axes: Axes, results: Results, name: str, stroke: style.Stroke, bars: bool) -> None:
+    """Draw one configuration and, if asked for, its intervals."""
+    across, up = (value(results, name, what) for what in _SCORES)
+    if bars:
+        bar: dict[str, Any] = {"color": stroke.color, "alpha": 0.3, "lw": 1.1, "zorder": 2}
+        axes.hlines(up.mean, max(across.low, 0), min(across.high, 1), **bar)
+        axes.vlines(across.mean, max(up.low, 0), min(up.high, 1), **bar)
     axes.plot(across.mean, up.mean, color=stroke.color, marker=stroke.marker, ls="", ms=6.5)
 
 
@@ -105,15 +123,34 @@ def _clusters(labels: list[Label], span: float) -> list[list[Label]]:
     return found
 
 
-def _frame(axes: Axes, results: Results) -> tuple[float, float]:
-    """Give both axes the reach of the points, whatever that of the intervals, and return it.
-
-    Draw the diagonal, and the score before training.
-    """
+def _reach(results: Results) -> tuple[float, float]:
+    """Return from where to where both axes go: around the points, whatever the intervals."""
     start = value(results, names(results)[0], "start").mean
     shown = [start, *(each for name in names(results) for each in _place(results, name))]
     room = max(0.15 * (max(shown) - min(shown)), 0.005)
-    reach = (min(shown) - room, max(shown) + room)
+    return min(shown) - room, max(shown) + room
+
+
+def _frame(axes: Axes, results: Results) -> tuple[float, float]:
+    """Give both axes their reach, and return it.
+
+    Draw the diagonal and the score before training, and say how wide intervals are that would not
+    fit.
+    """
+    start = value(results, names(results)[0], "start").mean
+    reach = _reach(results)
+    if not _bars_fit(results):
+        points = f"\N{PLUS-MINUS SIGN}{100 * max(_widths(results)):.0f} points"
+        axes.text(
+            0.98,
+            0.02,
+            f"intervals: up to {points}, wider than this frame",
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=7.5,
+            color=style.MUTED,
+        )
     axes.plot(reach, reach, color=style.MUTED, lw=1.2, zorder=1)
     axes.axhline(start, color=style.MUTED, ls=DOTS, lw=1.3, zorder=1)
     axes.set_xlim(*reach)
@@ -121,7 +158,9 @@ def _frame(axes: Axes, results: Results) -> tuple[float, float]:
     axes.set_aspect("equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(PercentFormatter(1, decimals=0 if room > 0.01 else None))
+        axis.set_major_formatter(
+            PercentFormatter(1, decimals=0 if reach[1] - reach[0] > 0.08 else None)
+        )
     axes.set_xlabel(f"Test {score_name(results)} predicted from the kernel")
     axes.set_ylabel(f"Test {score_name(results)} after fine-tuning")
     return reach

@@ -235,8 +235,8 @@ def caption(results: Results, advice: Advice) -> Caption:
         f" ({_how(trial_of(results))}). On the diagonal both agree; {above} of {len(shown)} lie"
         f" above it, training being {fmt.points(abs(gap))} points"
         f" {'better' if gap >= 0 else 'worse'} on average. Ringed: the advice"
-        f" ({title(advice.name)}). The dotted line is the score before training. Bars are intervals"
-        " over seeds, or over test examples where there is one run."
+        f" ({title(advice.name)}). The dotted line is the score before training. Bars, where"
+        " they fit, are intervals over seeds, or over test examples where there is one run."
     )
     alt = ", ".join(
         f"{title(name)} {fmt.percent(one)} predicted, {fmt.percent(other)} trained"
