@@ -19,9 +19,9 @@ from analyses.cells import Plan, State
 from analyses.fourteen_tasks import Done, Study
 from analyses.fourteen_tasks import Progress as Seen
 from analyses.fourteen_times import guess
-from analyses.terminal import show
+from analyses.terminal import WIDTH, show
 
-__all__ = ["results", "show_end", "show_plan", "show_status", "watching"]
+__all__ = ["abreast", "results", "show_end", "show_plan", "show_status", "watching"]
 
 _ENDED = ("done", "failed", "blocked")
 
@@ -160,6 +160,25 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     return found.reindex(methods).round(1).reset_index()
 
 
+def abreast(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return a table in parts that fit a terminal beside each other: the first column in each."""
+    if table.empty:
+        return []
+    first, *rest = table.columns
+
+    def wide(name: str) -> int:
+        texts = [str(name), *table[name].map("{:.4g}".format if name != first else str)]
+        return max(map(len, texts)) + 3  # a line and two blanks
+
+    parts: list[list[str]] = [[]]
+    for name in rest:
+        used = 1 + wide(first) + sum(map(wide, parts[-1]))
+        if parts[-1] and used + wide(name) > WIDTH:
+            parts.append([])
+        parts[-1].append(name)
+    return [table[[first, *part]] for part in parts]
+
+
 def show_end(study: Study, done: Done, as_json: bool) -> None:
     """Print what came of a run: test scores, failures, where everything lies."""
     if as_json:
@@ -172,9 +191,8 @@ def show_end(study: Study, done: Done, as_json: bool) -> None:
         }
         click.echo(json.dumps(answer, indent=2))
         return
-    found = results(done.table)
-    if not found.empty:
-        show(found, as_json=False)
+    for part in abreast(results(done.table)):
+        show(part, as_json=False)
     click.echo(counts(done.ran.states.values()))
     if not done.ran.computed and not done.ran.failed:
         click.echo("up to date: nothing was computed")

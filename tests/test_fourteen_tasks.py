@@ -24,15 +24,18 @@ from analyses.executors import make_executor
 from analyses.fourteen_config import PRESETS, RATES, Config
 from analyses.fourteen_inputs import settings_of
 from analyses.fourteen_plan import make_plan
+from analyses.fourteen_screen import abreast
 from analyses.fourteen_table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
 from analyses.fourteen_tasks import Done, Study
 from analyses.lora_inputs import load_inputs
 from analyses.results import Results
+from analyses.terminal import show
 from cli import main
 from subkern import provenance
 from subkern.compute import compute_kernel
 from subkern.errors import UserError
 from subkern.solvers import evaluate
+from subkern.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -332,6 +335,19 @@ def test_presets_are_settings(preset: str) -> None:
     wanted = {"quick": (3, 1, (8,)), "paper": (14, 5, (16, 64)), "full": (14, 5, (16, 64, 512))}
     assert counts == wanted[preset]
     assert found.methods == METHODS
+
+
+def test_a_wide_table_is_shown_in_parts_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = {name: [50.25, float("nan")] for name in TASKS}
+    wide = pd.DataFrame({"method": ["kernel-asymmetric_signgd", "zero-shot"], **tasks})
+    parts = abreast(wide)
+    assert [name for part in parts for name in part.columns[1:]] == list(TASKS)
+    for part in parts:
+        show(part, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("kernel-asymmetric_signgd" in line for line in lines) == len(parts)
+    assert abreast(pd.DataFrame()) == []
 
 
 def test_tidy_has_every_column() -> None:
