@@ -103,12 +103,16 @@ class Ranking:
             fine-tuning left out; NaN where there are too few or all are alike.
         low, high: percentile bootstrap over configurations.
         count: how many configurations.
+        spread: highest trained score minus the lowest.
+        mean: of their trained scores.
     """
 
     rho: float
     low: float
     high: float
     count: int
+    spread: float = 0.0
+    mean: float = math.nan
 
 
 def ranking(results: Results) -> Ranking:
@@ -135,7 +139,8 @@ def ranking(results: Results) -> Ranking:
     tail = (1 - results.config["confidence"]) / 2
     # Resamples of one configuration alone, or of equal scores, have no order: they say nothing.
     low, high = np.nanquantile(found.bootstrap_distribution, [tail, 1 - tail])
-    return Ranking(_spearman(predicted, trained), float(low), float(high), count)
+    spread, mean = float(np.ptp(trained)), float(trained.mean())
+    return Ranking(_spearman(predicted, trained), float(low), float(high), count, spread, mean)
 
 
 def _spearman(one: Floats, other: Floats) -> float:

@@ -13,7 +13,6 @@ from analyses.study_numbers import score_name, tested
 from analyses.verify_advice import FULL, Advice
 from analyses.verify_numbers import (
     Proof,
-    Ranking,
     cheapest,
     costs,
     failed,
@@ -43,7 +42,7 @@ def sentence(results: Results, advice: Advice) -> str:
         f"{verdict(results, advice)} Fine-tuned, {_called(advice)} reaches a test"
         f" {score_name(results)} of {scores[found.advised]}, the best configuration"
         f" ({title(found.best)}) {scores[found.best]}, full fine-tuning {scores[FULL]}."
-        f" {_counts(found, advice)} {_order(ranking(results))} {_cost(results)}"
+        f" {_counts(found, advice)} {_order(results)} {_cost(results)}"
     )
 
 
@@ -86,8 +85,9 @@ def _counts(found: Proof, advice: Advice) -> str:
     )
 
 
-def _order(found: Ranking) -> str:
+def _order(results: Results) -> str:
     """Return whether the kernels order the configurations as training does."""
+    found = ranking(results)
     if math.isnan(found.rho):
         return (
             f"With {found.count} configurations, or scores all alike, there is no order to compare."
@@ -97,11 +97,23 @@ def _order(found: Ranking) -> str:
         f" configurations is {fmt.fixed(found.rho, 2)} ({fmt.fixed(found.low, 2)} to"
         f" {fmt.fixed(found.high, 2)})"
     )
-    if found.low > 0:
-        return f"{number}: the kernels order them as training does."
-    if found.high < 0:
-        return f"{number}: the kernels order them the wrong way round."
-    return f"{number}: that does not show that the kernels order them as training does."
+    if found.low <= 0 <= found.high:
+        return f"{number}: that does not show that the kernels order them as training does."
+    way = "as training does" if found.low > 0 else "the wrong way round"
+    spread, error = found.spread, _error(results, found.mean)
+    if spread < 2 * error:
+        return (
+            f"{number}, as if the kernels ordered them {way}; but their trained scores lie within"
+            f" {fmt.points(spread)} points, less than two standard errors of one"
+            f" ({fmt.points(2 * error)}): no order is shown."
+        )
+    return f"{number}: the kernels order them {way}."
+
+
+def _error(results: Results, score: float) -> float:
+    """Return one standard error of a score of this size, over test examples and data seeds."""
+    count = tested(results) * len(results.config["data_seeds"])
+    return math.sqrt(max(score * (1 - score), 0.0) / count)
 
 
 def _cost(results: Results) -> str:

@@ -320,6 +320,16 @@ def test_the_order_is_spearman_s_with_an_interval() -> None:
     assert math.isnan(alike.rho)
 
 
+def test_an_order_within_the_noise_is_not_claimed() -> None:
+    """Of 1,000 test examples two standard errors at 0.8 are 2.5 points."""
+    apart = {FULL: (0.9,), **{f"rank {r}": (0.7 + 0.02 * r,) for r in (1, 2, 4, 8)}}
+    near = {FULL: (0.9,), **{f"rank {r}": (0.8 + 0.001 * r,) for r in (1, 2, 4, 8)}}
+    said = [sentence(verified(scores), Advice("rank 1", drop=0.02)) for scores in (apart, near)]
+    assert "the kernels order them as training does." in said[0]
+    assert "as if the kernels ordered them as training does; but" in said[1]
+    assert "no order is shown" in said[1]
+
+
 def test_costs_are_of_all_data_seeds() -> None:
     found = costs(verified(FIVE, cost=10.0))
     assert (found.predicting, found.trying, found.runs) == (20.0, 500.0, 10)
