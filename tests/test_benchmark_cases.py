@@ -35,7 +35,10 @@ def problem(binary: bool = True) -> Problem:
     return made
 
 
-@pytest.mark.parametrize(("rule", "binary"), [("signgd", True), ("asymmetric_signgd", False)])
+@pytest.mark.parametrize(
+    ("rule", "binary"),
+    [("signgd", True), pytest.param("asymmetric_signgd", False, marks=pytest.mark.slow)],
+)
 def test_sign_contenders_compute_the_kernels(rule: str, binary: bool) -> None:
     whole = problem(binary)
     exact = both_directions(

@@ -75,7 +75,12 @@ def sum_of_products(a: Gradients, b: Gradients) -> Tensor:
 
 @pytest.mark.parametrize(
     ("task", "dtype", "bound"),
-    [*((task, "float64", 1e-12) for task in WORDS)]
+    [
+        pytest.param(
+            task, "float64", 1e-12, marks=[pytest.mark.slow] if task in ("trec", "MNLI") else []
+        )
+        for task in WORDS
+    ]
     + [(task, "float32", 1e-5) for task in ("SST-2", "MNLI")],
 )
 def test_kernels_of_the_papers_code(
