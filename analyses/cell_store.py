@@ -14,7 +14,6 @@ run's cells are missing again at once and nothing has to be cleaned by hand.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -31,7 +30,7 @@ import psutil
 
 from analyses.cells import Cell, Plan, State
 from subkern.errors import UserError
-from subkern.files import replacing
+from subkern.files import hold, replacing
 from subkern.provenance import decisive, differences, summary
 
 __all__ = ["CellStore", "Failure", "Stored"]
@@ -173,12 +172,7 @@ class CellStore:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another run is at work in '{self.root}': wait for it, or see --status"
-                ) from None
+            hold(file.fileno(), self.root, "see --status")
             self._sweep()
             yield
 

@@ -111,9 +111,8 @@ def _order(results: Results) -> str:
 
 
 def _error(results: Results, score: float) -> float:
-    """Return one standard error of a score of this size, over test examples and data seeds."""
-    count = tested(results) * len(results.config["data_seeds"])
-    return math.sqrt(max(score * (1 - score), 0.0) / count)
+    """Return one standard error of a score of this size, over test examples: seeds share them."""
+    return math.sqrt(max(score * (1 - score), 0.0) / tested(results))
 
 
 def _cost(results: Results) -> str:
@@ -199,13 +198,13 @@ def _few_tests(results: Results, advice: Advice) -> str:
     """Say if the test set is too small to see the differences that matter."""
     if advice.name not in names(results):
         return ""
-    count, score = tested(results), value(results, advice.name, "trained").mean
-    error = math.sqrt(max(score * (1 - score), 0.0) / count)
+    score = value(results, advice.name, "trained").mean
+    error = _error(results, score)
     margin = advice.drop if advice.drop is not None else (1 - (advice.share or 1.0)) * score
     if error <= margin:
         return ""
     return (
-        f"{count} test examples: one standard error of a score is {fmt.points(error)} points, more"
+        f"{tested(results)} test examples: one standard error of a score is {fmt.points(error)} points, more"
         f" than the {fmt.points(margin)} points tolerated."
     )
 

@@ -28,6 +28,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def hold(lock: int, folder: Path, otherwise: str) -> None:
+    """Lock an open file (its descriptor) that stands for ``folder``, until it is closed.
+
+    Raises:
+        UserError: another process holds it; says to wait, or ``otherwise``.
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another run is at work in '{folder}': wait for it, or {otherwise}"
+        ) from None
+
+
 @contextmanager
 def only_run(folder: str | Path | None) -> Iterator[None]:
     """Be the only run in ``folder`` if any; the lock goes with the process, however it ends.
@@ -47,12 +62,7 @@ def only_run(folder: str | Path | None) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another run is at work in '{folder}': wait for it, or choose another --out"
-                ) from None
+            hold(lock, folder, "choose another --out")
         yield
     finally:
         os.close(lock)

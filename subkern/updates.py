@@ -95,7 +95,7 @@ def update_block(
         factors = [*left.factors[name], *(() if same else right.factors[name])]
         counts = Zeroed()
         sides = slice(0, n), slice(0 if same else n, None)
-        return parameter_update(factors, *sides, shapes[name], c, rule, counts), counts
+        return parameter_updates(factors, *sides, shapes[name], c, [rule], counts)[0], counts
 
     out = torch.zeros(rule.directions, n, c, m, c, dtype=torch.float64, device=device)
     for part, counts in side_by_side(one, names, device.type == "cpu"):
@@ -103,23 +103,6 @@ def update_block(
         if zeroed is not None:
             zeroed.join(counts)
     return out
-
-
-def parameter_update(
-    factors: Sequence[Factor],
-    left: slice,
-    right: slice,
-    shape: torch.Size,
-    num_logits: int,
-    rule: UpdateRule,
-    zeroed: Zeroed | None = None,
-) -> Tensor:
-    """One parameter's contribution, ``[d, n, c, m, c]`` as in `update_block`.
-
-    Every gradient of `factors` is formed once; `left` and `right` say which of them are rows and
-    which columns, from their start on.
-    """
-    return parameter_updates(factors, left, right, shape, num_logits, [rule], zeroed)[0]
 
 
 def parameter_updates(
@@ -131,9 +114,10 @@ def parameter_updates(
     rules: Sequence[UpdateRule],
     zeroed: Zeroed | None = None,
 ) -> list[Tensor]:
-    """One parameter's contribution to the kernels of several rules, from the same gradients.
+    """One parameter's contribution to the kernel of every rule, ``[d, n, c, m, c]`` each.
 
-    As in `parameter_update`. All `rules` but sgd have one zero tolerance.
+    Every gradient of `factors` is formed once; `left` and `right` say which of them are rows and
+    which columns, from their start on. All `rules` but sgd have one zero tolerance.
     """
     c, counts = num_logits, [len(factors[side]) for side in (left, right)]
     mine, theirs = (
