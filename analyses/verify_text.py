@@ -204,8 +204,8 @@ def _few_tests(results: Results, advice: Advice) -> str:
     if error <= margin:
         return ""
     return (
-        f"{tested(results)} test examples: one standard error of a score is {fmt.points(error)} points, more"
-        f" than the {fmt.points(margin)} points tolerated."
+        f"{tested(results)} test examples: one standard error of a score is {fmt.points(error)}"
+        f" points, more than the {fmt.points(margin)} points tolerated."
     )
 
 
