@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from analyses.options import AS_JSON, Rates, options
+from analyses.options import AS_JSON, Numbers, options
 from analyses.study_options import (
     ASKED,
     COMPUTING,
@@ -36,7 +36,7 @@ TRAINING = options(
     click.option("--optimizer", default="sgd", show_default=True, help="sgd | adam | signgd."),
     click.option(
         "--learning-rates",
-        type=Rates(),
+        type=Numbers(float),
         help="Tried, best on dev.  [default: 0.1,0.3,1,3 of the kernel's critical one; adam and"
         " signgd 1e-5,1e-4,1e-3]",
     ),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
-from analyses.settings import Settings, decides, distinct, one_of
+from analyses.settings import Settings, decides, distinct, number, one_of, rates
 from subkern.behavior import Thresholds
 from subkern.errors import UserError
 from subkern.losses import LOSSES, get_loss
@@ -75,6 +74,7 @@ class Config(Settings):
             raise UserError(
                 f"rule {self.rule} is no optimizer's: leave it out, {self.optimizer} decides it"
             )
+        self.keep("epsilon", number("epsilon", self.epsilon))
         self.keep("rule", self._rule)
         super().__post_init__()
         one_of("loss", self.loss, tuple(LOSSES))
@@ -82,11 +82,7 @@ class Config(Settings):
         self.keep("dims", tuple(sorted(distinct("dims", self.dims, empty=True))))
         self.positive("dims", "train_batch_size", "steps", "looks", "kernel_steps")
         if self.learning_rates is not None:
-            rates = tuple(float(rate) for rate in self.learning_rates)
-            for rate in rates:
-                if not 0 < rate < math.inf:
-                    raise UserError(f"learning_rates holds {rate}: give numbers above 0")
-            self.keep("learning_rates", tuple(sorted(distinct("learning_rates", rates))))
+            self.keep("learning_rates", rates("learning_rates", self.learning_rates))
         _ = self.thresholds, [self.subspace_of(dim) for dim in (None, *self.dims)]
 
     @property

@@ -20,7 +20,6 @@ from analyses.options import (
     PATH,
     READING,
     Numbers,
-    Rates,
     options,
 )
 from subkern.subspace_text import FORMS
@@ -35,7 +34,7 @@ TRAINING = options(
     click.option(
         "--learning-rates",
         default="1e-5,3e-5,1e-4,3e-4",
-        type=Rates(),
+        type=Numbers(float),
         show_default=True,
         help="Grid, with commas.",
     ),

@@ -12,28 +12,12 @@ PATH = click.Path(path_type=Path)
 SPLITS = click.Choice(["train", "dev", "test"])
 
 
-class Rates(click.ParamType[Any]):
-    """Numbers separated by commas, as a tuple."""
-
-    name = "x,x,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse ``1e-5,0.001``."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            return self.fail(f"'{value}' is not numbers separated by commas", param, ctx)
-
-
 class Numbers(click.ParamType[Any]):
     """Numbers separated by commas, as a tuple: whole ones, or any (``kind=float``)."""
 
-    name = "n,n,..."
-
     def __init__(self, kind: type[int] | type[float] = int) -> None:
         self.kind = kind
+        self.name = "n,n,..." if kind is int else "x,x,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Parse ``1,2,4`` or ``1e-4,1e-3``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from analyses.options import AS_JSON, PATH, READING, RUNNING, Numbers, Rates
+from analyses.options import AS_JSON, PATH, READING, RUNNING, Numbers
 from analyses.study_options import (
     ASKED,
     RUN_DIRECTORY,
@@ -56,7 +56,7 @@ __all__ = ["analyze_prompting"]
 @click.option("--optimizer", default="adam", show_default=True, help="adam | sgd | signgd.")
 @click.option("--loss", default="cross_entropy", show_default=True, help="cross_entropy | squared.")
 @click.option(
-    "--learning-rates", type=Rates(), default="1e-5,5e-5,2e-4", show_default=True,
+    "--learning-rates", type=Numbers(float), default="1e-5,5e-5,2e-4", show_default=True,
     help="Dev chooses.",
 )  # fmt: skip
 @click.option(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from analyses.settings import Settings, distinct, one_of, solvers_for
+from analyses.settings import Settings, distinct, one_of, rates, solvers_for
 from subkern.errors import UserError
 from subkern.losses import LOSSES
 from subkern.subspace_text import parse_subspace
@@ -62,12 +60,10 @@ class Config(Settings):
             self.keep("prompt_file", str(self.prompt_file))
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("loss", self.loss, tuple(LOSSES))
-        self.keep("learning_rates", _ascending("learning_rates", self.learning_rates))
-        self.keep("batch_sizes", _ascending("batch_sizes", self.batch_sizes))
+        self.keep("learning_rates", rates("learning_rates", self.learning_rates))
+        self.keep("batch_sizes", distinct("batch_sizes", self.batch_sizes))
         self.positive("batch_sizes", "steps", "eval_every")
-        for rate in self.learning_rates:
-            if not 0 < rate < float("inf"):
-                raise UserError(f"learning_rates holds {rate}: give numbers above 0, like 1e-5")
+        self.keep("batch_sizes", tuple(sorted(self.batch_sizes)))
         parse_subspace(self.subspace)
         if self.prompts == () and self.prompt_file is None and not self.asks:
             raise UserError("there is no prompt: name one, or give a prompt file or a template")
@@ -76,9 +72,3 @@ class Config(Settings):
     def asks(self) -> bool:
         """Whether the settings themselves hold a prompt."""
         return self.template is not None or self.label_words is not None
-
-
-def _ascending(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
-    """Return numbers in order, without repetition."""
-    given = (values,) if isinstance(values, int | float) else values
-    return tuple(sorted(distinct(name, given)))

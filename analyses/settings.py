@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 import yaml
 
@@ -21,7 +23,10 @@ __all__ = [
     "check_names",
     "decides",
     "distinct",
+    "number",
+    "numbers",
     "one_of",
+    "rates",
     "read_settings",
     "share",
     "solvers_for",
@@ -117,6 +122,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("model", "task", "data"):
             self.keep(name, str(getattr(self, name)))
+        for name, kind in get_type_hints(type(self)).items():
+            if kind is float:
+                self.keep(name, number(name, getattr(self, name)))
         if self.label_words is not None:
             self.keep("label_words", tuple(self.label_words))
         self.keep("data_seeds", distinct("data_seeds", self.data_seeds))
@@ -150,12 +158,12 @@ class Settings:
         object.__setattr__(self, name, value)
 
     def positive(self, *names: str) -> None:
-        """Raise `UserError` if a number below 1 stands in one of these fields."""
+        """Raise `UserError` unless whole numbers from 1, or none, stand in these fields."""
         for name in names:
             value = getattr(self, name)
             for each in value if isinstance(value, tuple) else (value,):
-                if each is not None and each < 1:
-                    raise UserError(f"{name} holds {each}: give whole numbers from 1")
+                if each is not None and not (isinstance(each, Integral) and each >= 1):
+                    raise UserError(f"{name} holds {each!r}: give whole numbers from 1")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values; `from_dict` reads them."""
@@ -219,16 +227,59 @@ def read_settings(path: str | Path) -> Mapping[str, Any]:
     return values
 
 
-def distinct(name: str, values: Iterable[Any], *, empty: bool = False) -> tuple[Any, ...]:
+def _listed(value: Any) -> Iterable[Any]:
+    """Return the values of a list, or the single one."""
+    return value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
+def distinct(name: str, values: Any, *, empty: bool = False) -> tuple[Any, ...]:
     """Return values as a tuple without repetition, in order; it may be ``empty`` only if said so.
+    A single value is a list of one.
 
     Raises:
         UserError: it is empty.
     """
-    found = tuple(dict.fromkeys([values] if isinstance(values, str | int) else values))
+    found = tuple(dict.fromkeys(_listed(values)))
     if not found and not empty:
         raise UserError(f"{name} is empty: give at least one")
     return found
+
+
+def number(name: str, value: Any) -> float:
+    """Return a setting that is a number; YAML reads one without a point, ``1e-5``, as text.
+
+    Raises:
+        UserError: it is none, or NaN.
+    """
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if math.isnan(found):
+        raise UserError(f"{name} holds {value!r}: give a number, like 0.5 or 1e-5")
+    return found
+
+
+def numbers(name: str, value: Any) -> tuple[float, ...]:
+    """Return a setting that is a list of numbers, or a single one, in its order.
+
+    Raises:
+        UserError: something in it is no number.
+    """
+    return tuple(number(name, each) for each in _listed(value))
+
+
+def rates(name: str, value: Any) -> tuple[float, ...]:
+    """Return learning rates as they are kept: ascending, each once.
+
+    Raises:
+        UserError: there is none, or something that is no number above 0.
+    """
+    found = numbers(name, value)
+    for rate in found:
+        if not 0 < rate < math.inf:
+            raise UserError(f"{name} holds {rate}: give numbers above 0, like 1e-5")
+    return tuple(sorted(distinct(name, found)))
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
