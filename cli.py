@@ -35,6 +35,7 @@ from analyses.prompting_command import analyze_prompting
 from analyses.subspace_command import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
+from subkern.files import is_full
 from subkern.subspace_text import FORMS
 
 if TYPE_CHECKING:
@@ -314,6 +315,13 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if is_full(error):
+            where = f" for '{error.filename}'" if getattr(error, "filename", None) else ""
+            _fail(
+                f"no space left{where}: what is finished is kept; make room and run the same"
+                " command again",
+                1,
+            )
         if isinstance(error, OSError) and error.filename:
             _fail(f"'{error.filename}' cannot be read or written: {error.strerror}", 2)
         _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug says more)", 1)

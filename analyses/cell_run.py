@@ -33,25 +33,34 @@ class Ran:
 
 
 def prepare(
-    plan: Plan, store: CellStore, *, overwrite: bool = False, retry_failed: bool = False
+    plan: Plan,
+    store: CellStore,
+    *,
+    chosen: Collection[str] | None = None,
+    overwrite: bool = False,
+    retry_failed: bool = False,
 ) -> None:
     """Put a study's folder in order before a run.
 
     Args:
         plan: its cells.
         store: its folder, locked by the caller.
+        chosen: keys of the cells that may be computed; None for all. Others stay as they are,
+            unless they use one that is forgotten.
         overwrite: forget finished cells of other settings or versions, and what uses them.
         retry_failed: forget failures, and what was concluded from them.
 
     Raises:
-        UserError: there are results of other settings or versions, and ``overwrite`` is false.
+        UserError: chosen cells are there of other settings or versions, and ``overwrite`` is
+            false.
     """
     if overwrite:
-        store.discard(plan.dependents(store.others(plan)))
-    store.refuse_others(plan)
-    store.discard_stale(plan)
+        store.discard(plan.dependents(store.others(plan, chosen)))
+    store.refuse_others(plan, chosen)
+    store.discard_stale(plan, chosen)
     if retry_failed:
-        store.discard(plan.dependents(cell.key for cell in plan if store.failure(cell.key)))
+        keys = plan.cells if chosen is None else chosen
+        store.discard(plan.dependents(key for key in keys if store.failure(key)))
 
 
 def run_cells(

@@ -12,8 +12,8 @@ from analyses.cells import STATES, Cell, Plan, State
 
 __all__ = ["Timing", "counts", "duration", "status_table", "time_left"]
 
-Guess = Callable[[Cell], float | None]
-"""Seconds a cell is expected to take, or None."""
+Cost = Callable[[Cell], float]
+"""What a cell costs, in any unit; 0 where that is not known."""
 
 _MARKS: Mapping[State, tuple[str, str]] = {
     "done": ("", "green"),
@@ -30,11 +30,15 @@ class Timing:
     Args:
         plan: the cells.
         store: where finished ones say how long they took.
-        guess: for cells of which nothing alike is finished.
+        cost: for cells of which nothing alike is finished.
+        unit: seconds per unit of cost, until a finished cell tells.
     """
 
-    def __init__(self, plan: Plan, store: CellStore, guess: Guess | None = None) -> None:
-        self._guess = guess
+    def __init__(
+        self, plan: Plan, store: CellStore, cost: Cost | None = None, unit: float | None = None
+    ) -> None:
+        self._cost, self._unit = cost, unit
+        self._known = 0.0, 0.0  # seconds and cost of the finished cells whose cost is known
         self._seconds: dict[tuple[str, ...], tuple[float, int]] = {}  # in all, of so many
         for cell in plan:
             if (stored := store.stored(cell.key)) is not None:
@@ -42,6 +46,8 @@ class Timing:
 
     def learn(self, cell: Cell, seconds: float) -> None:
         """Take the time of a finished cell into account."""
+        if self._cost is not None and (cost := self._cost(cell)):
+            self._known = self._known[0] + seconds, self._known[1] + cost
         for kind in _kinds(cell):
             total, count = self._seconds.get(kind, (0.0, 0))
             self._seconds[kind] = total + seconds, count + 1
@@ -52,7 +58,10 @@ class Timing:
             if kind in self._seconds:
                 total, count = self._seconds[kind]
                 return total / count
-        return self._guess(cell) if self._guess is not None else None
+        cost = self._cost(cell) if self._cost is not None else 0.0
+        seconds, of = self._known
+        unit = seconds / of if of else self._unit
+        return cost * unit if cost and unit is not None else None
 
 
 def _kinds(cell: Cell) -> Iterable[tuple[str, ...]]:
@@ -68,7 +77,11 @@ def _kinds(cell: Cell) -> Iterable[tuple[str, ...]]:
 def time_left(
     plan: Plan, states: Mapping[str, State], timing: Timing, workers: int = 1
 ) -> tuple[float, int]:
-    """Return the seconds left with so many workers, and of how many cells nothing is known."""
+    """Return the seconds left, and of how many cells nothing is known.
+
+    With so many workers, or as many as there are cells running now (a cluster's are not known).
+    """
+    workers = max(workers, sum(state == "running" for state in states.values()))
     left = [timing.of(plan[key]) for key, state in states.items() if state in _LEFT]
     known = [seconds for seconds in left if seconds is not None]
     return sum(known) / workers, len(left) - len(known)

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,17 +94,22 @@ class CellStore:
         return Failure(found["identity"], found["reason"], place / "traceback.txt")
 
     def states(self, plan: Plan) -> dict[str, State]:
-        """Return the state of every cell of a plan; writes nothing."""
+        """Return the state of every cell of a plan; writes nothing.
+
+        A finished cell of other settings or another version, or one that uses such a cell, does
+        not count: it is missing.
+        """
         running = {lease["key"] for _, lease in self._leases() if lease and _alive(lease)}
         found: dict[str, State] = {}
         for key in plan.order:
             cell = plan[key]
             stored, failure = self.stored(key), self.failure(key)
-            if stored is not None and _after(stored.identity) == sorted(cell.after):
+            fresh = all(found[name] == "done" for name in cell.needs)
+            if fresh and stored is not None and _is_of(cell, stored.identity):
                 found[key] = "done"
             elif key in running:
                 found[key] = "running"
-            elif failure is not None and not differences(identity_of(cell), failure.identity):
+            elif failure is not None and _is_of(cell, failure.identity):
                 found[key] = "failed"
             elif any(found[name] in ("failed", "blocked") for name in cell.needs):
                 found[key] = "blocked"
@@ -112,12 +117,15 @@ class CellStore:
                 found[key] = "missing"
         return {cell.key: found[cell.key] for cell in plan}
 
-    def others(self, plan: Plan) -> dict[str, list[str]]:
-        """Return finished cells that are of other settings or versions, and how they differ."""
+    def others(self, plan: Plan, chosen: Collection[str] | None = None) -> dict[str, list[str]]:
+        """Return finished cells that are of other settings or versions, and how they differ.
+
+        Of the chosen cells, or of all.
+        """
         found = {}
         for cell in plan:
             stored = self.stored(cell.key)
-            if stored is None:
+            if stored is None or (chosen is not None and cell.key not in chosen):
                 continue
             mine, theirs = (
                 {**each, "after": None} for each in (identity_of(cell), stored.identity)
@@ -126,9 +134,9 @@ class CellStore:
                 found[cell.key] = changes
         return found
 
-    def refuse_others(self, plan: Plan) -> None:
+    def refuse_others(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
         """Raise `UserError` if a finished cell is of other settings or another version."""
-        if not (others := self.others(plan)):
+        if not (others := self.others(plan, chosen)):
             return
         key, changes = next(iter(others.items()))
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -144,12 +152,16 @@ class CellStore:
             for kind in ("cells", "failed"):
                 self._remove(self.root / kind / key)
 
-    def discard_stale(self, plan: Plan) -> None:
-        """Forget finished cells that now wait for other cells than they did, and what uses them."""
+    def discard_stale(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
+        """Forget finished cells that now wait for other cells than they did, and what uses them.
+
+        Of the chosen cells, or of all; those that use them may be others.
+        """
         stale = [
             cell.key
             for cell in plan
-            if (stored := self.stored(cell.key)) is not None
+            if (chosen is None or cell.key in chosen)
+            and (stored := self.stored(cell.key)) is not None
             and _after(stored.identity) != sorted(cell.after)
         ]
         self.discard(plan.dependents(stale))
@@ -272,6 +284,12 @@ class Attempt:
 def identity_of(cell: Cell) -> dict[str, Any]:
     """Return what is kept to identify a cell."""
     return {**decisive(cell.identity), "after": sorted(cell.after), "needs": sorted(cell.needs)}
+
+
+def _is_of(cell: Cell, identity: Mapping[str, Any]) -> bool:
+    """Say if what is kept is of this very cell; equality is quick, JSON's the one that counts."""
+    mine = identity_of(cell)
+    return mine == identity or not differences(mine, identity)
 
 
 def _after(identity: Mapping[str, Any]) -> list[str]:

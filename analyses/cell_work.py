@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import threading
 import time
@@ -17,10 +16,9 @@ from typing import Any, Literal
 from analyses.cell_store import BEAT, Attempt, CellStore
 from analyses.cells import Cell
 from subkern.errors import UserError
+from subkern.files import is_full
 
-__all__ = ["Ended", "Found", "Job", "Work", "is_full", "lost", "run_job"]
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+__all__ = ["Ended", "Found", "Job", "Work", "lost", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -132,18 +130,6 @@ def lost(job: Job, reason: str) -> Ended:
     finally:
         attempt.end()
     return Ended(job.cell.key, "failed", reason)
-
-
-def is_full(error: BaseException) -> bool:
-    """Say if an error, or one that led to it, is that the disk (or the quota) is full."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in _FULL:
-            return True
-        if "No space left on device" in str(chain) or "os error 28" in str(chain):
-            return True  # libraries that are not written in Python
-        chain = chain.__cause__ or chain.__context__
-    return False
 
 
 def _line(error: BaseException) -> str:

@@ -87,7 +87,7 @@ class Config:
     solvers: tuple[str, ...] = ("logistic", "ridge", "svc")
     asymmetric_solvers: tuple[str, ...] = ("asym", "asym-ridge")
     lora: tuple[str, ...] = ("lora:r=8",)
-    random: tuple[str, ...] = ("random:dim=1000",)
+    random: tuple[str, ...] = ("random:dim=1000,kind=srht",)
     learning_rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
     batch_sizes: tuple[int, ...] = (2, 4, 8)
     steps: int = 1000
@@ -219,7 +219,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "solvers": ("logistic", "ridge"),
             "asymmetric_solvers": ("asym-ridge",),
             "lora": ("lora:r=4",),
-            "random": ("random:dim=100",),
+            "random": ("random:dim=100,kind=srht",),
             "learning_rates": _FEW,
             "batch_sizes": (8,),
             "steps": 20,

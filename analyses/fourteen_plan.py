@@ -133,8 +133,9 @@ class _Builder:
     def _of(self, method: str) -> Iterator[Cell]:
         """Yield the cells of one method, and those of others that they need."""
         if method in _PLAIN:
-            if method == "zero-shot" and self.place["head"] == "linear":
-                return  # its head is the probe's, or random
+            start = _start(self.config, self.place["head"])
+            if method == "zero-shot" and start == "probe":
+                return  # the linear probe is where it begins
             yield self._cell(method, "score" if method == "zero-shot" else "probe")
         elif method in KERNELS:
             yield from self._kernels(method)

@@ -18,7 +18,7 @@ from analyses.cell_work import Ended
 from analyses.cells import Plan, State
 from analyses.fourteen_tasks import Done, Study
 from analyses.fourteen_tasks import Progress as Seen
-from analyses.fourteen_times import guess
+from analyses.fourteen_times import costs, pass_seconds
 from analyses.terminal import WIDTH, show
 
 __all__ = ["abreast", "results", "show_end", "show_plan", "show_status", "watching"]
@@ -43,7 +43,7 @@ def watching(study: Study, workers: int) -> Iterator[Seen]:
 
         def seen(plan: Plan, states: Mapping[str, State], end: Ended | None) -> None:
             if not timing:
-                timing.append(Timing(plan, study.store))
+                timing.append(Timing(plan, study.store, costs(study.config)))
             if end is not None:
                 stored = study.store.stored(end.key)
                 if stored is not None:
@@ -79,7 +79,7 @@ def show_status(
     """Print counts of cells per task and method, failures and the time left."""
     plan, chosen = study.plan, study.plan.choose(filters)
     states = {key: s for key, s in study.store.states(plan).items() if key in chosen}
-    timing = Timing(plan, study.store)
+    timing = Timing(plan, study.store, costs(study.config))
     seconds, unknown = time_left(plan, states, timing, workers)
     failed = {
         key: failure
@@ -114,7 +114,8 @@ def show_plan(
     """Print the cells by method and step, and the time they may take."""
     plan, chosen = study.plan, study.plan.choose(filters)
     states = study.store.states(plan)
-    timing = Timing(plan, study.store, guess(study.config, next(iter(plan))))
+    unit = pass_seconds(study.config, next(iter(plan)))
+    timing = Timing(plan, study.store, costs(study.config), unit)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for cell in plan:
         if cell.key not in chosen:

@@ -111,17 +111,15 @@ class Study:
     def table(self) -> pd.DataFrame:
         """Return the long table of all cells that are finished or failed."""
         rows: list[dict[str, Any]] = []
+        states = self.store.states(self.plan)
         for cell in self.plan:
-            end: dict[str, Any] = {"cell": cell.key}
-            if (stored := self.store.stored(cell.key)) is not None:
-                end |= {"seconds": stored.seconds, "status": "done"}
-                rows += [row | end for row in stored.rows]
-            elif self.store.failure(cell.key) is not None:
-                about = ("task", "k", "data_seed", "head", "method")
-                named = ("rule", "subspace", "optimizer", "solver")
-                row = {name: getattr(cell, name) for name in about}
-                row |= {n: cell.settings[n] for n in named if n in cell.settings}
-                rows.append(row | end | {"status": "failed"})
+            if states[cell.key] == "done":
+                stored = self.store.stored(cell.key)
+                assert stored is not None
+                end = {"seconds": stored.seconds, "status": "done", "cell": cell.key}
+                rows += [row | end for row in stored.rows or [_about(cell)]]
+            elif states[cell.key] == "failed":
+                rows.append(_about(cell) | {"status": "failed", "cell": cell.key})
         return tidy(rows)
 
     def claim(self, command: str) -> None:
@@ -184,7 +182,8 @@ def analyze(
         config: the settings.
         out: the study's folder.
         executor: who computes; this process if None.
-        only: filters on cells (`parse_only`); all if there are none.
+        only: filters on cells (`parse_only`); all if there are none. Cells that they do not pick
+            stay as they are; of other settings or versions, they are not in the table.
         overwrite: compute cells of other settings or versions anew.
         retry_failed: try failed cells again.
         progress: told of every cell that ends.
@@ -198,9 +197,11 @@ def analyze(
     study.check()
     chosen = study.plan.choose(only)
     if not overwrite:
-        study.store.refuse_others(study.plan)
+        study.store.refuse_others(study.plan, chosen)
     with study.store.lock():
-        prepare(study.plan, study.store, overwrite=overwrite, retry_failed=retry_failed)
+        prepare(
+            study.plan, study.store, chosen=chosen, overwrite=overwrite, retry_failed=retry_failed
+        )
         study.claim(command or f"analyses.fourteen_tasks.analyze({config!r}, {str(out)!r})")
         try:
             ran = run_cells(
@@ -222,6 +223,13 @@ def analyze(
         if changed:
             study.refresh(started)
     return Done(table, ran, _draw(study.out, table, changed=changed) if report else None)
+
+
+def _about(cell: Cell) -> dict[str, Any]:
+    """Return what a cell is about, as a row without a number: its time counts, or its failure."""
+    row = {n: getattr(cell, n) for n in ("task", "k", "data_seed", "head", "method")}
+    named = ("rule", "subspace", "optimizer", "solver")
+    return row | {n: cell.settings[n] for n in named if n in cell.settings}
 
 
 def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:

@@ -34,7 +34,11 @@ _NOT_SETTINGS = ("preset", "config", "rates")
 @click.option("--solvers", type=Words(), help="Classifiers on symmetric kernels.")
 @click.option("--asymmetric-solvers", type=Words(), help="And on asymmetric ones.")
 @click.option("--lora", multiple=True, help="LoRA, as lora:r=8; several: a kernel of each.")
-@click.option("--random", multiple=True, help="Random subspace, as random:dim=1000; likewise.")
+@click.option(
+    "--random",
+    multiple=True,
+    help="Random subspace, likewise.  [default: random:dim=1000,kind=srht]",
+)
 @click.option(
     "--learning-rates",
     "rates",

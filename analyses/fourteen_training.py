@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from analyses.cell_work import Found
 from analyses.fourteen_inputs import Context
 from subkern.errors import UserError
+from subkern.fine_tuned import RESULT
 from subkern.finetune import FineTuned, Training, add_splits, finetune
 from subkern.grid_search import Grid
 from subkern.linear_probe import linear_probe
@@ -50,21 +53,27 @@ def point(context: Context) -> Found:
     Raises:
         Diverged: the loss is not finite any more; the other points go on.
     """
-    settings, encoded = context.cell.settings, context.encoded
-    found = finetune(
-        context.model,
-        {split: encoded[split] for split in ("train", "dev")},
-        subspace=settings["subspace"],
-        training=Training(**settings["training"]),
-        metric=context.metric,
-    )
+    found = _train(context, context.cell.settings["training"])
     found.save(context.folder / SHIFT)
     replace(found, shift={}, shifts={}, adapter={}).save(context.folder / RUN)
     return Found([])
 
 
+def _train(context: Context, training: Mapping[str, Any]) -> FineTuned:
+    """Train in the cell's subspace, without test."""
+    return finetune(
+        context.model,
+        {split: context.encoded[split] for split in ("train", "dev")},
+        subspace=context.cell.settings["subspace"],
+        training=Training(**training),
+        metric=context.metric,
+    )
+
+
 def best(context: Context) -> Found:
     """Choose the point of the grid that did best on dev, and score it on test.
+
+    What moved at a point that lost in a larger grid was dropped then: it is trained again.
 
     Raises:
         UserError: no point is left.
@@ -76,8 +85,10 @@ def best(context: Context) -> Found:
             f" --learning-rates {context.cell.method}=... that do not diverge"
         )
     points = {each: FineTuned.load(each / RUN) for each in context.needs.values()}
-    chosen = max(points, key=lambda each: _rank(points[each]))  # the first of equals
+    chosen = max(points, key=lambda each: points[each].rank_on_dev)  # the first of equals
     subspace = parse_subspace(context.cell.settings["subspace"])
+    if not (chosen / SHIFT / RESULT).is_file():
+        _train(context, points[chosen].training).save(chosen / SHIFT)
     found = add_splits(
         context.model,
         FineTuned.load(chosen / SHIFT),
@@ -97,12 +108,6 @@ def best(context: Context) -> Found:
         context.row(edge, "grid edge"),
     ]
     return Found(rows, drop=tuple(each / SHIFT for each in points if each != chosen))
-
-
-def _rank(found: FineTuned) -> tuple[float, float]:
-    """By which the greatest is the best: score on dev, then the loss there."""
-    loss = found.dev_loss
-    return found.scores["dev"], -loss if loss is not None else 0.0
 
 
 def tuned(context: Context, method: str) -> FineTuned:

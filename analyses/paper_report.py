@@ -190,7 +190,7 @@ def _absent(study: Study, grids: Sequence[Grid]) -> list[Table]:
         names = ("cell", "task", "k", "data_seed", "head", "method")
         lines = [[str(value) for value in row] for row in study.failed[list(names)].to_numpy()]
         header = ["Cell", "Task", "Shots", "Data seed", "Head", "Method"]
-        note = "Each cell's traceback is kept in its folder; the same command tries it again."
+        note = "Tracebacks are kept in failed/ by cell; --retry-failed tries these cells again."
         found.append(Table("Failed cells", note, header, lines))
     return found
 

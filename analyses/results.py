@@ -178,6 +178,15 @@ class RunDirectory:
         """Folder for what an interrupted computation needs to go on."""
         return self.path / CHECKPOINT
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a kernel was saved, or what an interrupted computation goes on from."""
+        return any(
+            path.is_file()
+            for folder in (self.path / KERNELS, self.checkpoint)
+            for path in folder.rglob("*")
+        )
+
     def state(self, *, overwrite: bool = False) -> State:
         """Return how far this very run got here; writes nothing.
 

@@ -21,7 +21,7 @@ from analyses.results import FIGURE_FOLDER, REPORT, VERIFICATION, Results, RunDi
 from analyses.settings import Settings
 from analyses.verify_advice import Advice
 from analyses.verify_figure import predicted_against_trained
-from analyses.verify_numbers import is_verified
+from analyses.verify_numbers import is_compared, is_verified
 from analyses.verify_report import with_proof
 from subkern import provenance
 from subkern.agreement.predictions import Score
@@ -114,8 +114,8 @@ class Drawing:
     advice: Callable[[Results], Advice] | None = None
 
     def figures_of(self, results: Results) -> dict[str, Callable[[Results], Figure]]:
-        """Return what draws each figure, that of a verification included if there is one."""
-        if self.advice is None or not is_verified(results):
+        """Return what draws each figure, a verification's included if there is one to draw."""
+        if self.advice is None or not is_compared(results):
             return dict(self.figures)
         return {**self.figures, VERIFICATION: partial(predicted_against_trained, self.advice)}
 
@@ -153,7 +153,8 @@ def carry_out(
         command: what the report says makes it again; the call of the study's ``analyze`` if None.
 
     Raises:
-        UserError: anything the user can put right; a new directory is then left out.
+        UserError: anything the user can put right; a new directory that holds nothing that was
+            computed is then left out.
     """
     call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}"
     command = command or f"analyses.{directory.analysis}.analyze({call})"
@@ -172,7 +173,7 @@ def carry_out(
             try:
                 found = compute(model, Workplace(directory.kernels, directory.checkpoint))
             except UserError:
-                if state == "new":
+                if state == "new" and not directory.has_work:
                     directory.clear()  # some settings are refused only when the model has been seen
                 raise
             results = directory.finish(found.table, found.environment, found.beside)

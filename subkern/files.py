@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -11,6 +12,19 @@ from pathlib import Path
 from subkern.errors import UserError
 
 PART = ".part"  # in the names of files that are being written
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(error: BaseException) -> bool:
+    """Say if an error, or one that led to it, is that the disk (or the quota) is full."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in _FULL:
+            return True
+        if "No space left on device" in str(chain) or "os error 28" in str(chain):
+            return True  # libraries that are not written in Python
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 @contextmanager

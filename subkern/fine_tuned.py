@@ -87,6 +87,12 @@ class FineTuned:
         at = self.looks[self.looks[:, 0] == self.best_step]
         return float(at[0, 1]) if len(at) else None
 
+    @property
+    def rank_on_dev(self) -> tuple[float, float]:
+        """(score, −loss) on dev at the best step: the greater, the better; (0, 0) without dev."""
+        loss = self.dev_loss
+        return (0.0, 0.0) if loss is None else (self.scores["dev"], -loss)
+
     def save(self, folder: str | Path) -> None:
         """Write everything; the folder counts as finished once all of it is there."""
         root = Path(folder)

@@ -224,10 +224,7 @@ class _Points:
 
 def _rank(found: Outcome) -> tuple[float, float]:
     """Higher is better; a point that diverged is below all."""
-    if isinstance(found, Diverged):
-        return (-1.0, 0.0)
-    loss = found.dev_loss
-    return (found.scores["dev"], -loss) if loss is not None else (0.0, 0.0)
+    return (-1.0, 0.0) if isinstance(found, Diverged) else found.rank_on_dev
 
 
 def _claim(root: Path, settings: Mapping[str, Any], overwrite: bool) -> None:

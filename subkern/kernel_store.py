@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from subkern.errors import UserError
+from subkern.files import is_full
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "damaged", "holds_kernel", "read", "write"]
 
@@ -53,7 +54,8 @@ def write(path: Path, data: xr.Dataset, attributes: Mapping[str, str]) -> None:
             marked.to_zarr(new, mode="w", zarr_format=3, consolidated=False)
             _swap(new, path, Path(tmp) / "old")
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        hint = "; make room and run the same command again" if is_full(error) else ""
+        raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from error
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:

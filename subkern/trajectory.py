@@ -82,7 +82,6 @@ class Trajectory:
     best_step: the best on dev (highest score, then lowest loss, then earliest); the last step
         without a dev split.
     best_shift: z − z₀ there.
-    best_dev: dev logits there.
     kept: step → z − z₀ at the steps of ``keep_steps``.
     """
 

@@ -117,7 +117,8 @@ def run(out: Path, of: Plan, work: Work, executor: Executor | None = None, **how
     """Run a plan as studies do: lock, put in order, compute."""
     store = CellStore(out)
     with store.lock():
-        prepare(of, store, **{k: how.pop(k) for k in ("overwrite", "retry_failed") if k in how})
+        asked = {k: how.pop(k) for k in ("overwrite", "retry_failed") if k in how}
+        prepare(of, store, chosen=how.get("chosen"), **asked)
         return run_cells(of, store, work, executor or make_executor(), **how)
 
 

@@ -20,11 +20,12 @@ import fake_cells
 from analyses.cell_run import prepare
 from analyses.cell_status import Timing, counts, duration, status_table, time_left
 from analyses.cell_store import CellStore
-from analyses.cell_work import Found, is_full
+from analyses.cell_work import Found
 from analyses.cells import Cell, Plan, parse_only
 from analyses.executors import make_executor
 from fake_cells import Work, plan, run, table
 from subkern.errors import UserError
+from subkern.files import is_full
 
 KERNEL = "a/16-13/prompt/kernel-sgd/kernel"
 RIDGE = "a/16-13/prompt/kernel-sgd/solve ridge"
@@ -220,14 +221,55 @@ def test_overwrite_computes_only_what_differs_and_what_uses_it(tmp_path: Path) -
 
 def test_a_larger_grid_is_chosen_from_again(tmp_path: Path) -> None:
     whole = plan(["a"], [13])
-    small = Plan(
-        replace(cell, after=tuple(key for key in cell.after if key != TRAIN))
-        for cell in whole
-        if cell.key != TRAIN
-    )
-    run(tmp_path, small, Work())
+    run(tmp_path, _without(whole, "10.0"), Work())
     assert sorted(run(tmp_path, whole, Work()).computed) == sorted([TRAIN, BEST])
     assert value(tmp_path, BEST) == 0.1 + 1 + 10
+
+
+def _without(of: Plan, rate: str) -> Plan:
+    """Return a plan whose grids lack a point."""
+    return Plan(
+        replace(cell, after=tuple(key for key in cell.after if not key.endswith(rate)))
+        for cell in of
+        if not cell.key.endswith(f"train {rate}")
+    )
+
+
+def test_cells_that_are_not_chosen_stay_and_do_not_count_as_this_study_s(tmp_path: Path) -> None:
+    of = plan(["a", "b"], [13])
+    run(tmp_path, _without(of, "10.0"), Work())
+    before = files(tmp_path)
+    ran = run(tmp_path, of, Work(), chosen=of.choose(parse_only(["task=b"])))
+    assert all(key.startswith("b/") for key in ran.computed)
+    assert {name: files(tmp_path)[name] for name in before if "/a/" in name} == {
+        name: when for name, when in before.items() if "/a/" in name
+    }
+    assert ran.states[BEST] == "missing"  # it was chosen from another grid
+    assert ran.states[RIDGE] == "done"
+
+
+def test_only_what_is_chosen_is_computed_anew(tmp_path: Path) -> None:
+    run(tmp_path, plan(["a", "b"], [13]), Work())
+    of = plan(["a", "b"], [13], version=2)
+    chosen = of.choose(parse_only(["task=b"]))
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"cell b/.* and 6 more"):
+        run(tmp_path, of, Work(), chosen=chosen)
+    ran = run(tmp_path, of, Work(), chosen=chosen, overwrite=True)
+    assert sorted(ran.computed) == sorted(chosen)
+    assert all(
+        (files(tmp_path)[name] == when) == ("/a/" in name) for name, when in before.items()
+    )
+    assert counts(ran.states.values()) == "7 done, 7 missing"
+
+
+def test_only_chosen_failures_are_tried_again(tmp_path: Path) -> None:
+    of = plan(["a", "b"], [13])
+    other = KERNEL.replace("a/", "b/")
+    run(tmp_path, of, Work(fail=((KERNEL, "error"), (other, "error"))))
+    ran = run(tmp_path, of, Work(), chosen=of.choose(parse_only(["task=b"])), retry_failed=True)
+    assert ran.states[other] == "done"
+    assert ran.states[KERNEL] == "failed"
 
 
 def test_a_failure_of_another_version_does_not_count(tmp_path: Path) -> None:
@@ -298,7 +340,23 @@ def test_nothing_is_known_before_anything_is_measured(tmp_path: Path) -> None:
     of = plan()
     store = CellStore(tmp_path)
     assert time_left(of, store.states(of), Timing(of, store)) == (0, 28)
-    assert time_left(of, store.states(of), Timing(of, store, lambda cell: 2.0)) == (56, 0)
+    assert time_left(of, store.states(of), Timing(of, store, lambda cell: 2.0)) == (0, 28)
+    assert time_left(of, store.states(of), Timing(of, store, lambda cell: 2.0, 0.5)) == (28, 0)
+
+
+def test_a_finished_cell_tells_what_others_cost(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    timing = Timing(of, CellStore(tmp_path), lambda cell: 3.0 if cell.key == KERNEL else 1.0, 0.5)
+    timing.learn(of[KERNEL], 6.0)
+    assert timing.of(of[KERNEL]) == 6
+    assert timing.of(of[BEST]) == 2  # the unit that was timed before no longer counts
+
+
+def test_cells_running_elsewhere_share_the_time_left(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    states = {**CellStore(tmp_path).states(of), KERNEL: "running", TRAIN: "running"}
+    timing = Timing(of, CellStore(tmp_path), lambda cell: 2.0, 1.0)
+    assert time_left(of, states, timing) == (7, 0)
     assert not tmp_path.joinpath("work").exists()  # looking writes nothing
 
 

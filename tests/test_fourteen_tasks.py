@@ -214,6 +214,21 @@ def test_a_larger_grid_trains_only_the_new_points(place: Path, tmp_path: Path) -
     assert [key.rsplit("/", 1)[1] for key in done.ran.computed] == ["train lr=0.5 b=4", "best"]
 
 
+def test_a_smaller_grid_has_its_best_again(place: Path, tmp_path: Path) -> None:
+    asked = config(place, methods=("finetune-sgd", "linearized"))
+    rows = analyze(asked, tmp_path).table.set_index("metric")["value"]
+    (left,) = {0.01, 0.3} - {rows["learning rate"]}
+    smaller = replace(asked, learning_rates={"finetune-sgd": (left,)})
+    done = analyze(smaller, tmp_path)
+    assert [key.rsplit("/", 1)[1] for key in done.ran.computed] == [
+        "best", "linearized finetune-sgd",
+    ]  # fmt: skip
+    assert done.ran.failed == {}
+    pd.testing.assert_frame_equal(
+        numbers(done.table), numbers(analyze(smaller, tmp_path / "alone").table)
+    )
+
+
 def test_training_that_diverges_fails_alone(place: Path, tmp_path: Path) -> None:
     rates = {"finetune-sgd": (0.01, 1e30)}
     done = analyze(config(place, learning_rates=rates), tmp_path)
