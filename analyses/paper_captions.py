@@ -89,9 +89,10 @@ def linearization(study: Study) -> Caption:
             f" least half on {half} of {len(rows)}"
         )
     text = (
-        "Zero-shot, the linearized model f(θ₀) + ∇f·Δθ with the change Δθ that training found, and"
-        f" the trained model itself{_spread(study)}. The share is what linearization recovers of"
-        f" the improvement over zero-shot. {'. '.join(said)}."
+        "The model where it starts (a prompt zero-shot, a linear head at its probe), the linearized"
+        " model f(θ₀) + ∇f·Δθ with the change Δθ that training found, and the trained model"
+        f" itself{_spread(study)}. The share is what linearization recovers of the improvement over"
+        f" the start. {'. '.join(said)}."
     )
     return Caption("Linearization", text, f"Bar chart, three bars a task. {text}")
 

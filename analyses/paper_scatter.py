@@ -44,14 +44,9 @@ class Series:
 
 
 def panel_data(study: Study, head: str) -> list[list[Series]]:
-    """Return the series of every panel of `kernel_against_finetuning`: one panel an optimizer.
-
-    SignGD has none: the figure of SignGD against Adam stands for it.
-    """
+    """Return the series of every panel of `kernel_against_finetuning`: one panel an optimizer."""
     panels: dict[str, list[Series]] = {}
     for first, second in compared(study, head):
-        if first == "finetune-signgd":
-            continue
         found = Series(first, second, pairs(study, first, second, head=head))
         panels.setdefault(first, []).append(found)
     return list(panels.values())

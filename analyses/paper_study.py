@@ -88,9 +88,9 @@ class Study:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Test scores, one row a run: the columns of `RUN`, ``value`` and ``solver``.
+        """Test scores, one row a run: the columns of `RUN`, ``value``, ``dev`` and ``solver``.
 
-        A kernel solved in several ways counts by the solver with the best dev score (the project's
+        ``dev`` is the score on dev, for choosing between runs (−∞ where there is none). A kernel solved in several ways counts by the solver with the best dev score (the project's
         standard one where they tie or there is no dev). Draws of an adapter or of a random
         subspace are averaged.
         """
@@ -108,7 +108,7 @@ class Study:
         found = found.sort_values(["dev", "standard"], ascending=False, kind="stable")
         chosen = _undrawn(found.drop_duplicates(list(RUN)))
         mean = chosen.groupby(list(RUN), dropna=False, as_index=False)
-        return mean.agg(value=("value", "mean"), solver=("solver", "first"))
+        return mean.agg(value=("value", "mean"), dev=("dev", "mean"), solver=("solver", "first"))
 
     def measured(self, metrics: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
         """Return numbers that are no scores, one row a run and metric: `RUN`, metric, value."""

@@ -40,7 +40,7 @@ _BLUE, _ORANGE = (stroke.color for stroke in style.strokes(2))
 _PROMPT: Any = {"color": _BLUE, "marker": "o", "ms": 5.5, "mew": 1.2}
 _LINEAR: Any = {"color": _ORANGE, "marker": "s", "mfc": "white", "ms": 5.5, "mew": 1.2}
 _BARS = {
-    "zero": ("zero-shot", "#c9ced4", ""),
+    "zero": ("start", "#c9ced4", ""),
     "linear": ("linearized", "#9fd0ea", "/////"),
     "tuned": ("fine-tuned", _BLUE, ""),
 }
@@ -89,17 +89,17 @@ def prompting(study: Study) -> Figure:
 def linearization_data(study: Study) -> dict[str, pd.DataFrame]:
     """Return the rows of `analyses.paper_behavior.linearization` to draw, by optimizer.
 
-    One head (the first with any), one number of shots, two optimizers (the table has all).
+    One head (the first with any), one number of shots.
     """
     found = _one_head(linearization(study), study)
     if found.empty:
         return {}
     found = found[found["k"] == fewest_shots(found, ("task", "optimizer"))]
-    return {name: found[found["optimizer"] == name] for name in _optimizers(found)[:2]}
+    return {name: found[found["optimizer"] == name] for name in _optimizers(found)}
 
 
 def linearization_bars(study: Study) -> Figure:
-    """Zero-shot, linearized and fine-tuned scores as bars, with the share recovered."""
+    """Scores at the start, linearized and fine-tuned as bars, with the share recovered."""
     shown = linearization_data(study)
     with style.figure_style():
         panels = TaskPanels(study, shown.values(), len(shown), line=0.42)

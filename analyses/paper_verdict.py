@@ -44,7 +44,7 @@ class Verdict:
     """What was found for a task, shots, head and optimizer.
 
     Attributes:
-        kernel: the kernel that was compared: the best of those that describe the optimizer.
+        kernel: the kernel that was compared: of those that describe the optimizer, the best on dev.
         evidence: means over data seeds; NaN where not measured.
         features: every metric of fixed features -> mean.
         judged: what `subkern.behavior.judge` says of the evidence.
@@ -72,7 +72,7 @@ class Verdict:
 
     @property
     def share(self) -> float:
-        """Share of fine-tuning's gain over zero-shot that linearization recovers."""
+        """Share of fine-tuning's gain over the start that linearization recovers."""
         gain = self.evidence.trained - self.evidence.zero_shot
         return (self.evidence.linearized - self.evidence.zero_shot) / gain if gain > 0 else math.nan
 
@@ -121,7 +121,12 @@ def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict
 
 
 def _solved(study: Study, tuned: str, head: str) -> dict[tuple[str, int], tuple[str, float, float]]:
-    """Return (task, shots) → best kernel, its score and fine-tuning's, over common seeds."""
+    """Return (task, shots) → kernel, its test score and fine-tuning's, over common seeds.
+
+    Of several kernels dev chooses; the first of `PAIRS` where they tie.
+    """
+    scores = study.scores[study.scores["head"] == head]
+    dev = scores.groupby(["task", "k", "method"])["dev"].mean()
     best: dict[tuple[str, int], tuple[str, float, float]] = {}
     for first, kernel in PAIRS:
         if first != tuned:
@@ -130,7 +135,7 @@ def _solved(study: Study, tuned: str, head: str) -> dict[tuple[str, int], tuple[
         names = (found[name] for name in ("task", "k", "x", "y"))
         for task, k, tuned_score, score in zip(*names, strict=True):
             place = (str(task), int(k))
-            if place not in best or score > best[place][1]:
+            if place not in best or dev[(*place, kernel)] > dev[(*place, best[place][0])]:
                 best[place] = (kernel, float(score), float(tuned_score))
     return best
 
@@ -235,7 +240,7 @@ def _note(asked: Thresholds, seen: set[str], missing: int) -> str:
         f" ({fmt.joined(fixed) or 'not measured'}). “Yes”: all three; “partly”: some; “no”: none;"
         f" “undecided”: training gained less than {fmt.points(asked.min_gain, 0)} points; “open”:"
         " a sign was not measured. The start is zero-shot, or the linear probe for a linear head."
-        " The kernel is the best of those that describe the optimizer."
+        " The kernel is, of those that describe the optimizer, the best on dev."
         f" Scores and shares in %.{gaps}"
     )
 

@@ -64,7 +64,7 @@ def legend(figure: Figure) -> list[str]:
 
 def test_kernel_against_finetuning(study: Study, figures: dict[str, Figure]) -> None:
     figure = figures["kernel-vs-finetuning"]
-    sgd, adam = figure.axes
+    sgd, adam, signgd = figure.axes
     assert (sgd.get_xlabel(), sgd.get_ylabel()) == (
         "SGD-FT, test score (%)", "SGD kernel, test score (%)",
     )  # fmt: skip
@@ -73,7 +73,11 @@ def test_kernel_against_finetuning(study: Study, figures: dict[str, Figure]) -> 
     )  # fmt: skip
     assert len(points(sgd)) == 28  # tasks x shots
     assert len(points(adam)) == 3 * 28
-    for axes in (sgd, adam):
+    assert (signgd.get_xlabel(), signgd.get_ylabel()) == (
+        "SignGD-FT, test score (%)", "SignGD kernel, test score (%)",
+    )  # fmt: skip
+    assert len(points(signgd)) == 28
+    for axes in (sgd, adam, signgd):
         assert axes.get_xlim() == axes.get_ylim()
         diagonal = np.asarray(axes.lines[0].get_xydata())
         assert (diagonal[:, 0] == diagonal[:, 1]).all()
@@ -125,7 +129,7 @@ def test_linearization_bars_begin_at_zero_and_say_the_share(
     study: Study, figures: dict[str, Figure]
 ) -> None:
     figure = figures["linearization"]
-    assert legend(figure) == ["zero-shot", "linearized", "fine-tuned"]
+    assert legend(figure) == ["start", "linearized", "fine-tuned"]
     sgd = figure.axes[0]
     assert len(sgd.patches) == 3 * 14
     assert {bar.get_x() for bar in sgd.patches} == {0.0}  # type: ignore[attr-defined]
@@ -231,7 +235,7 @@ def test_every_figure_has_a_caption_with_numbers(study: Study) -> None:
         ((), {"behaviour": False}, {"linearization", "fixed-features"}),
         (("kernel-lora", "kernel-random"), {}, {"subspace-kernels", "subspace-sizes"}),
         (
-            ("finetune-sgd", "finetune-adam"),
+            ("finetune-sgd", "finetune-adam", "finetune-signgd"),
             {"behaviour": False},
             {"kernel-vs-finetuning", "signgd-vs-adam", "linearization", "fixed-features"},
         ),

@@ -225,6 +225,17 @@ def test_verdict_where_training_gains_nothing(tmp_path: Path) -> None:
     assert (found.answer, found.reason) == ("undecided", "training gained too little")
 
 
+def test_dev_chooses_the_kernel_of_the_verdict(tmp_path: Path) -> None:
+    rows = [score("zero-shot", 0.5), score("finetune-adam", 0.9)]
+    for kernel, dev, test in (("signgd", 0.6, 0.95), ("asymmetric_signgd", 0.8, 0.7)):
+        rows += [
+            score(f"kernel-{kernel}", value, split=split)
+            for split, value in (("dev", dev), ("test", test))
+        ]
+    (found,) = verdicts(study(tmp_path, rows))
+    assert (found.kernel, found.evidence.kernel) == ("kernel-asymmetric_signgd", 0.7)
+
+
 @pytest.mark.parametrize(
     ("left", "reason"),
     [
