@@ -82,12 +82,13 @@ def _ranking(results: Results) -> Caption:
         [f"{each.name} {fmt.points(each.regret)}" for each in found]
         + [f"{name} {fmt.points(regret)}" for name, regret in chance(results).items()]
     )
+    seeds = " on each data seed, on average" if len(results.config["data_seeds"]) > 1 else ""
     text = (
         "Above, Spearman's rank correlation over prompts of numbers known before training with"
         f" the fine-tuned test score: {rho}. Lines are bootstrap intervals over prompts. Below,"
         f" how many points of test {score_name(results)} one loses by fine-tuning with the prompt"
-        f" that each puts first: {loss}. Kernel, test is not known in practice: it shows what"
-        " the small dev set costs."
+        f" that each puts first{seeds}: {loss}. Kernel, test is not known in practice: it shows"
+        " what the small dev set costs."
     )
     return Caption(title, text, f"Two dot charts. Rank correlations: {rho}. Points lost: {loss}.")
 

@@ -16,6 +16,7 @@ from analyses.panels import DASHES, DOTS
 from analyses.prompting_numbers import (
     Trial,
     chance,
+    compared,
     constant,
     predictions,
     prompts,
@@ -52,14 +53,18 @@ def figures(config: Mapping[str, Any]) -> Mapping[str, Callable[[Results], Figur
 
 
 def ranked(results: Results) -> list[Trial]:
-    """Return the prompts from best to worst, fine-tuned or else by their kernel."""
-    method = "finetune" if results.config["finetune"] else "kernel"
+    """Return the prompts from best to worst, fine-tuned or else by their kernel.
 
-    def mean(trial: Trial) -> float:
-        found = value(results, trial, method)
-        return -1.0 if found is None else found.mean
+    Those not fine-tuned on every data seed come last: their means are of other examples.
+    """
+    tuned = results.config["finetune"]
+    whole = compared(results) if tuned else prompts(results)
 
-    return sorted(prompts(results), key=mean, reverse=True)
+    def rank(trial: Trial) -> tuple[bool, float]:
+        found = value(results, trial, "finetune" if tuned else "kernel")
+        return trial in whole, -1.0 if found is None else found.mean
+
+    return sorted(prompts(results), key=rank, reverse=True)
 
 
 def numbered(results: Results) -> dict[Trial, int]:

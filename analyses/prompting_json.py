@@ -11,6 +11,7 @@ from analyses.prompting_numbers import (
     alignment,
     best,
     chance,
+    kernel_choice,
     learned,
     predictions,
     trials,
@@ -23,16 +24,22 @@ __all__ = ["as_json"]
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Return answer, caveats and the tables it is read from; what is not known is None."""
+    """Return answer, caveats and the tables it is read from; what is not known is None.
+
+    Regrets are of the prompts put first on each data seed, on average over data seeds.
+    """
+    choice, predictors = kernel_choice(results), predictions(results)
     found = {
         "answer": sentence(results),
         "caveats": caveats(results),
-        "kernel_choice": best(results, "kernel", "dev"),
-        "best_finetuned": best(results, "finetune", "test") if learned(results) else None,
+        "kernel_choice": list(choice),
+        "kernel_choice_seeds": {prompt: list(seeds) for prompt, seeds in choice.items()},
+        "kernel_choice_regret": predictors[0].regret if predictors else None,
+        "best_finetuned": best(results) if learned(results) else None,
         "predictors": [
             {"predictor": each.name, "puts_first": list(each.choice), "regret": each.regret}
             | asdict(each.correlation)
-            for each in predictions(results)
+            for each in predictors
         ],
         "regret_without": chance(results) if learned(results) else {},
         "trials": [_trial(results, trial) for trial in trials(results)],

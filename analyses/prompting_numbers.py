@@ -12,7 +12,7 @@ import pandas as pd
 
 from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
-from analyses.prompting_ranking import Correlation, rank_correlation, regret
+from analyses.prompting_ranking import Correlation, firsts, followed, rank_correlation, regret
 from analyses.results import Results
 from analyses.study_numbers import score_metric
 
@@ -21,11 +21,15 @@ __all__ = [
     "Prediction",
     "Trial",
     "alignment",
+    "best",
     "chance",
+    "compared",
     "constant",
+    "kernel_choice",
     "learned",
     "lost",
     "predictions",
+    "promised",
     "prompts",
     "seconds",
     "settings",
@@ -70,13 +74,13 @@ class Prediction:
     Attributes:
         name: a name of `PREDICTORS`.
         correlation: with the test score of fine-tuning.
-        choice: the prompts it puts first on some data seed.
-        regret: what training with these loses against the best prompt.
+        choice: the prompts it puts first, most often first -> on which data seeds.
+        regret: what training with these loses against each data seed's best prompt, on average.
     """
 
     name: str
     correlation: Correlation
-    choice: tuple[str, ...]
+    choice: Mapping[str, tuple[int, ...]]
     regret: float
 
 
@@ -110,25 +114,35 @@ def constant(results: Results) -> Pooled:
 
 def learned(results: Results) -> bool:
     """Return whether there is fine-tuning to compare with: of two prompts, on every data seed."""
-    return len(_compared(results)) >= 2
+    return len(compared(results)) >= 2
+
+
+def compared(results: Results) -> list[Trial]:
+    """Return the prompts that were fine-tuned with a number on every data seed."""
+    if not results.config["finetune"]:
+        return []
+    truth = _array(results, prompts(results), "finetune", "test")
+    gaps = np.isnan(truth).sum(1)
+    return [trial for trial, gap in zip(prompts(results), gaps, strict=True) if gap == 0]
 
 
 def lost(results: Results) -> list[Trial]:
     """Return the prompts whose fine-tuning gave no number on some data seed."""
     if not results.config["finetune"]:
         return []
-    return [trial for trial in prompts(results) if trial not in _compared(results)]
+    done = compared(results)
+    return [trial for trial in prompts(results) if trial not in done]
 
 
 def predictions(results: Results) -> list[Prediction]:
     """Return how well each predictor orders the prompts; none without fine-tuning to compare."""
     found = []
-    compared = _compared(results)
-    if len(compared) < 2:
+    tried = compared(results)
+    if len(tried) < 2:
         return []
-    truth = _array(results, compared, "finetune", "test")
+    truth = _array(results, tried, "finetune", "test")
     for name, (method, split) in PREDICTORS.items():
-        predictor = _array(results, compared, method, split)
+        predictor = _array(results, tried, method, split)
         if np.isnan(predictor).any():
             continue
         correlation = rank_correlation(
@@ -137,31 +151,45 @@ def predictions(results: Results) -> list[Prediction]:
             confidence=results.config["confidence"],
             resamples=results.config["resamples"],
         )
-        first = (predictor == predictor.max(0)).any(1)
-        choice = tuple(t.prompt for t, chosen in zip(compared, first, strict=True) if chosen)
+        choice = _choice(results, tried, predictor)
         found.append(Prediction(name, correlation, choice, regret(predictor, truth)))
     return found
 
 
 def chance(results: Results) -> dict[str, float]:
     """Return the regret of not predicting: a random prompt, and the first one always."""
-    compared = _compared(results)
-    truth = _array(results, compared, "finetune", "test")
+    tried = compared(results)
+    truth = _array(results, tried, "finetune", "test")
     first = prompts(results)[0]
     found = {"a prompt at random": regret(None, truth)}
-    if first in compared:
+    if first in tried:
         always = np.zeros_like(truth)
-        always[compared.index(first)] = 1.0
+        always[tried.index(first)] = 1.0
         found[f"always {first.prompt}"] = regret(always, truth)
     return found
 
 
-def best(results: Results, method: str, split: str) -> list[str]:
-    """Return the prompts whose mean over data seeds is the highest: several if they tie."""
-    means = {t.prompt: value(results, t, method, split) for t in prompts(results)}
-    known = {name: pooled.mean for name, pooled in means.items() if pooled is not None}
-    top = max(known.values(), default=0.0)
-    return [name for name, mean in known.items() if mean == top]
+def best(results: Results) -> list[str]:
+    """Return the compared prompts with the highest mean fine-tuned test score: several may tie."""
+    tried = compared(results)
+    means = _array(results, tried, "finetune", "test").mean(1)
+    return [t.prompt for t, mean in zip(tried, means, strict=True) if mean == means.max()]
+
+
+def kernel_choice(results: Results) -> Mapping[str, tuple[int, ...]]:
+    """Return the prompts that the kernel puts first on dev -> on which data seeds, most first.
+
+    Where fine-tuning checks it, it chooses among the prompts that are compared.
+    """
+    tried = _choosable(results)
+    return _choice(results, tried, _array(results, tried, "kernel", "dev"))
+
+
+def promised(results: Results) -> float:
+    """Return the kernel's own test score of its choice on each data seed, on average."""
+    tried = _choosable(results)
+    dev, test = (_array(results, tried, "kernel", split) for split in ("dev", "test"))
+    return followed(dev, test)
 
 
 def seconds(results: Results, method: str) -> float:
@@ -176,13 +204,22 @@ def settings(results: Results, trial: Trial, name: str) -> list[tuple[float, str
     return [(float(v), str(note)) for v, note in zip(rows["value"], notes, strict=True)]
 
 
-def _compared(results: Results) -> list[Trial]:
-    """Return the prompts that were fine-tuned with a number on every data seed."""
-    if not results.config["finetune"]:
-        return []
-    truth = _array(results, prompts(results), "finetune", "test")
-    gaps = np.isnan(truth).sum(1)
-    return [trial for trial, gap in zip(prompts(results), gaps, strict=True) if gap == 0]
+def _choosable(results: Results) -> list[Trial]:
+    """Return the prompts that a predictor chooses among."""
+    return compared(results) if learned(results) else prompts(results)
+
+
+def _choice(
+    results: Results, tried: list[Trial], predictor: Floats
+) -> Mapping[str, tuple[int, ...]]:
+    """Return the prompts that come first by ``[p, s]`` -> on which data seeds, most first."""
+    seeds = results.config["data_seeds"]
+    found = {
+        trial.prompt: tuple(int(s) for s, on in zip(seeds, first, strict=True) if on)
+        for trial, first in zip(tried, firsts(predictor), strict=True)
+    }
+    chosen = {prompt: on for prompt, on in found.items() if on}
+    return dict(sorted(chosen.items(), key=lambda each: len(each[1]), reverse=True))
 
 
 def _array(results: Results, tried: list[Trial], method: str, split: str) -> Floats:

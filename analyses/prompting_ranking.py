@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-__all__ = ["FEWEST", "Correlation", "rank_correlation", "regret"]
+__all__ = ["FEWEST", "Correlation", "firsts", "followed", "rank_correlation", "regret"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,20 +91,29 @@ def _spearman(predictor: Floats, truth: Floats) -> float:
     return float(np.mean(found)) if found else math.nan
 
 
+def firsts(predictor: Floats) -> npt.NDArray[np.bool_]:
+    """Return ``[p, s]`` whether the predictor puts a prompt first on a data seed; several tie."""
+    found: npt.NDArray[np.bool_] = predictor == predictor.max(0)
+    return found
+
+
+def followed(predictor: Floats | None, truth: Floats) -> float:
+    """Return what one gets with the prompt that the predictor puts first on each data seed.
+
+    Formula
+        ``mean_s truth[argmax_p predictor[p, s], s]``; prompts that tie for first are taken with
+        equal chance, and without a predictor all prompts are.
+    """
+    first = np.ones(truth.shape, dtype=bool) if predictor is None else firsts(predictor)
+    return float(((truth * first).sum(0) / first.sum(0)).mean())
+
+
 def regret(predictor: Floats | None, truth: Floats) -> float:
     """Return what is lost by training with the prompt that the predictor puts first.
 
     Formula
-        ``mean_s (max_p truth[p, s] − truth[argmax_p predictor[p, s], s])``; prompts that tie for
-        first are taken with equal chance, and without a predictor all prompts are.
+        ``mean_s max_p truth[p, s]`` less what one gets by following the predictor, see `followed`.
     Range
         0 (it chose the best, on every data seed) and up, in units of the score.
     """
-    lost = []
-    for s in range(truth.shape[1]):
-        y = truth[:, s]
-        first = np.ones(len(y), dtype=bool)
-        if predictor is not None:
-            first = predictor[:, s] == predictor[:, s].max()
-        lost.append(y.max() - y[first].mean())
-    return float(np.mean(lost))
+    return float(truth.max(0).mean()) - followed(predictor, truth)

@@ -23,7 +23,7 @@ from analyses.prompting_numbers import (
     trials,
     value,
 )
-from analyses.prompting_text import caveats, question, sentence
+from analyses.prompting_text import caveats, choice, question, sentence
 from analyses.report import Image, Page
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_name, tested
@@ -95,12 +95,13 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
 def _facts(results: Results) -> dict[str, str]:
     """Return the few numbers to show large."""
     facts = {"Prompts": str(len(prompts(results)))}
-    facts["The kernel's choice"] = ", ".join(best(results, "kernel", "dev"))
+    facts["The kernel's choice"] = choice(results)
     if learned(results):
         kernel = predictions(results)[0]
-        facts["Best fine-tuned"] = ", ".join(best(results, "finetune", "test"))
+        facts["Best fine-tuned"] = ", ".join(best(results))
         facts["Rank correlation, kernel on dev"] = fmt.decimal(kernel.correlation.value, 2)
-        facts["Points lost by the kernel's choice"] = fmt.points(kernel.regret)
+        several = ", mean of data seeds" if len(results.config["data_seeds"]) > 1 else ""
+        facts[f"Points lost by the kernel's choice{several}"] = fmt.points(kernel.regret)
     return facts
 
 

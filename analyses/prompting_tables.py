@@ -8,8 +8,8 @@ from analyses.prompting_figures import numbered
 from analyses.prompting_numbers import (
     Trial,
     alignment,
-    best,
     chance,
+    kernel_choice,
     predictions,
     prompts,
     seconds,
@@ -53,11 +53,11 @@ def score_table(results: Results) -> Table:
     if results.config["finetune"]:
         header += [f"fine-tuned dev {score}", f"fine-tuned test {score}"]
     ordered = [*numbered(results), *(t for t in trials(results) if t not in numbered(results))]
-    chosen = best(results, "kernel", "dev")
+    chosen = kernel_choice(results)
     marked = [i for i, trial in enumerate(ordered) if _is_prompt(trial) and trial.prompt in chosen]
     note = (
-        "Marked: what the kernel puts first on dev. Alignment is centred, on the training examples."
-        " In brackets intervals of test scores."
+        "Marked: what the kernel puts first on dev, on some data seed. Alignment is centred, on the"
+        " training examples. In brackets intervals of test scores."
     )
     rows = [_scores(results, trial) for trial in ordered]
     return Table("Numbers before and after training", note, header, rows, marked)
@@ -103,8 +103,8 @@ def ranking_table(results: Results) -> Table:
         rows += [[name, "–", "–", fmt.points(regret)] for name, regret in chance(results).items()]
     note = (
         "Spearman's rank correlation over prompts with the fine-tuned test score, on each data"
-        " seed and averaged; the prompts that come first (all that tie on some data seed); and the"
-        " points that fine-tuning with them loses against the best prompt."
+        " seed and averaged; the prompts that come first on some data seed; and the points that"
+        " fine-tuning with each seed's first loses against that seed's best, averaged likewise."
     )
     header = ["predictor", "rank correlation", "puts first", "points lost"]
     return Table("Telling the better prompt before training", note, header, rows)
@@ -130,7 +130,7 @@ def cost_table(results: Results) -> Table:
     """What predicting and what trying took."""
     rows = [["Kernels and classifiers", fmt.duration(seconds(results, "kernel"))]]
     if results.config["finetune"]:
-        rows.append(["Fine-tuning, all points of the grid", _trained(results)])
+        rows.append(["Fine-tuning, all points of the grid that finished", _trained(results)])
     return Table("Seconds", f"Of {len(prompts(results))} prompts and the rest.", ["", "took"], rows)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 
 from analyses import formatting as fmt
+from analyses.optimizer_rules import foreign_rule
 from analyses.prompting_numbers import (
     Prediction,
     Trial,
     best,
     chance,
+    compared,
+    kernel_choice,
     learned,
     lost,
     predictions,
+    promised,
     prompts,
     seconds,
     settings,
@@ -23,7 +27,7 @@ from analyses.prompting_ranking import FEWEST, Correlation
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_name, tested
 
-__all__ = ["caveats", "correlation", "question", "sentence"]
+__all__ = ["caveats", "choice", "correlation", "question", "sentence"]
 
 
 def question(results: Results) -> str:
@@ -37,26 +41,36 @@ def question(results: Results) -> str:
 
 def sentence(results: Results) -> str:
     """Return the answer, with numbers."""
-    chosen = fmt.joined(best(results, "kernel", "dev"))
-    score = score_name(results)
+    several = len(results.config["data_seeds"]) > 1
+    average = " on average" if several else ""
+    chosen, score = choice(results), score_name(results)
     if not learned(results):
-        found = value(results, _trial(results, best(results, "kernel", "dev")[0]), "kernel")
-        reach = "" if found is None else f" ({fmt.percent(found.mean)} test {score})"
+        reach = f"{fmt.percent(promised(results))} test {score}{average}"
         unchecked = "fewer than two prompts could be fine-tuned to check that"
         if not results.config["finetune"]:
             unchecked = "nothing was fine-tuned to check that (--finetune does)"
-        return f"The kernel puts {chosen} first{reach}; {unchecked}."
+        return f"The kernel puts {chosen} first ({reach}); {unchecked}."
     kernel = predictions(results)[0]
-    top = best(results, "finetune", "test")
+    top = best(results)
     trained = value(results, _trial(results, top[0]), "finetune")
     assert trained is not None
+    among = f" of the {len(compared(results))} prompts that trained" if lost(results) else ""
+    against = "each seed's best prompt" if several else "the best prompt"
     return (
-        f"Fine-tuned, {fmt.joined(top)} {'is' if len(top) == 1 else 'are'} best"
+        f"Fine-tuned, {fmt.joined(top)} {'is' if len(top) == 1 else 'are'} best{among}{average}"
         f" ({fmt.percent(trained.mean)} test {score}). Before training the kernel puts {chosen}"
-        f" first, which costs {_points(results, kernel.regret)} against the best prompt"
+        f" first, which costs {_points(results, kernel.regret)}{average} against {against}"
         f" ({_points(results, chance(results)['a prompt at random'])} for a prompt at random)."
         f" {_order(results, kernel)}"
     )
+
+
+def choice(results: Results) -> str:
+    """Return what the kernel puts first, and on how many data seeds where they differ."""
+    found, seeds = kernel_choice(results), len(results.config["data_seeds"])
+    if all(len(on) == seeds for on in found.values()):
+        return fmt.joined(list(found))
+    return fmt.joined([f"{name} ({len(on)} of {seeds} data seeds)" for name, on in found.items()])
 
 
 def _order(results: Results, kernel: Prediction) -> str:
@@ -126,6 +140,8 @@ def caveats(results: Results) -> list[str]:
 def _on_training(results: Results) -> list[str]:
     """Return what is to be said of the fine-tuning."""
     notes = []
+    if results.config["finetune"]:
+        notes += filter(None, [foreign_rule(results.config["rule"], results.config["optimizer"])])
     for trial in lost(results):
         rows = results.table[results.table["note"].notna()]
         rows = rows[(rows["prompt"] == trial.prompt) & (rows["method"] == "finetune")]
@@ -157,7 +173,7 @@ def _on_ranking(results: Results) -> list[str]:
             "The interval of the kernel's rank correlation holds 0: these prompts do not show that"
             " the kernel tells them apart."
         )
-    scores = [value(results, trial, "finetune") for trial in prompts(results)]
+    scores = [value(results, trial, "finetune") for trial in compared(results)]
     known = [each.mean for each in scores if each is not None]
     noise = 1 / math.sqrt(tested(results))
     if max(known) - min(known) < noise:

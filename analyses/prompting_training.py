@@ -14,11 +14,11 @@ from analyses.prompting_config import Config
 from analyses.prompting_table import row
 from subkern.agreement import prediction_interval
 from subkern.agreement.predictions import Score
-from subkern.errors import UserError
 from subkern.finetune import Training
-from subkern.grid_search import Grid, GridEdgeWarning, search
+from subkern.grid_search import AllDiverged, Grid, GridEdgeWarning, search
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
+from subkern.rules import parse_rule
 from subkern.running import as_subspace
 from subkern.solvers.base import labels_from_scores
 
@@ -34,10 +34,11 @@ def training_rows(
     config: Config,
     folder: Path | None,
 ) -> Iterator[Row]:
-    """Yield the scores of the training that is best on dev, and its settings.
+    """Yield the scores of the training that is best on dev, its settings, and what all took.
 
-    Training that fails (it diverges at every point of the grid) gives one row with the reason and
-    no number: other prompts go on.
+    Training that diverges at every point of the grid gives one row with the reason and no number:
+    other prompts go on. Seconds are those of every point that finished, whatever sessions it took.
+    Adam's ε is the rule's, so that kernel and training are of one optimizer.
 
     Args:
         model: as it is before training.
@@ -51,6 +52,7 @@ def training_rows(
         steps=config.steps,
         loss=config.loss,
         seed=config.seed,
+        epsilon=parse_rule(config.rule).epsilon,
         eval_every=config.eval_every,
     )
     try:
@@ -65,7 +67,7 @@ def training_rows(
                 out=folder,
                 metric=metric,
             )
-    except UserError as error:
+    except AllDiverged as error:
         yield row(float("nan"), method="finetune", split="test", metric=metric, note=str(error))
         return
     best = found.best
@@ -86,3 +88,5 @@ def training_rows(
     for name in ("learning_rate", "batch_size"):
         yield row(float(chosen[name]), method="finetune", metric=name, note=found.warning)
     yield row(float(best.best_step), method="finetune", metric="best_step")
+    spent = float(found.table["seconds"].sum())
+    yield row(spent, method="finetune", metric="seconds")

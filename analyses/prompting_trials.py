@@ -75,16 +75,15 @@ def _trial(
     model = loaded if arm.head == "linear" else with_prompt(loaded, arm.task)
     encoded = study.encode(model, inputs.splits[seed])
     metric = study.metric_of(inputs)
-    started = perf_counter()
     kernel = kernel_of(model, encoded, config, place, f"{seed}/{arm.key}")
     split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
+    started = perf_counter()
     rows = list(kernel_rows(kernel, split, metric, config))
-    spent = perf_counter() - started
+    # the kernel may be one that an interrupted session saved: it knows what it took
+    spent = kernel.provenance["recorded"]["seconds"] + perf_counter() - started
     rows.append(row(spent, method="kernel", metric="seconds"))
     if config.finetune:
-        started, folder = perf_counter(), _folder(place, arm, seed)
-        rows += training_rows(model, encoded, metric, config, folder)
-        rows.append(row(perf_counter() - started, method="finetune", metric="seconds"))
+        rows += training_rows(model, encoded, metric, config, _folder(place, arm, seed))
     return [{**each, **arm.cell, "data_seed": seed} for each in rows]
 
 

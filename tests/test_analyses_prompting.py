@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import count, product
 from math import isnan, nan
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,16 @@ from analyses.prompting_captions import captions
 from analyses.prompting_config import Config
 from analyses.prompting_figures import figures, ranked
 from analyses.prompting_json import as_json
-from analyses.prompting_numbers import chance, constant, lost, predictions, prompts, trials, value
+from analyses.prompting_numbers import (
+    chance,
+    constant,
+    lost,
+    predictions,
+    prompts,
+    seconds,
+    trials,
+    value,
+)
 from analyses.prompting_report import page, summary
 from analyses.prompting_table import COLUMNS, row, tidy
 from analyses.prompting_text import caveats, sentence
@@ -37,10 +48,12 @@ from study_checks import (
     check_up_to_date,
     check_written,
 )
+from subkern import compute
 from subkern.agreement import kernel_target_alignment
 from subkern.compute import compute_kernel
 from subkern.data import load_examples
 from subkern.errors import UserError
+from subkern.grid_search import AllDiverged
 from subkern.loading import load_model
 from subkern.prompt_sets import built_in
 from subkern.tasks import get_task
@@ -196,7 +209,7 @@ def test_diverged_training_is_left_out_and_told(
 ) -> None:
     def search(model: Any, splits: Any, **options: Any) -> Any:
         if model.prompt.label_words == ("cat", "dog"):
-            raise UserError("all 3 points of the grid diverged")
+            raise AllDiverged("all 3 points of the grid diverged")
         return fake_finetune.search(model, splits, **options)
 
     monkeypatch.setattr(prompting_training, "search", search)
@@ -207,6 +220,39 @@ def test_diverged_training_is_left_out_and_told(
     assert "Prompt cat/dog is not compared, its training failed" in text
     assert "With 2 prompts a rank correlation says little" in text
     assert set(prompting.plot(found)) == set(captions(found))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_the_user_can_put_right_is_not_failed_training(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(model: Any, splits: Any, *, out: Path, **options: Any) -> Any:
+        out.mkdir(parents=True)
+        (out / "checkpoint").write_bytes(b"hours of work")
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(prompting_training, "search", search)
+    with pytest.raises(UserError, match="the disk is full"):
+        prompting.analyze(small(tiny), tmp_path / "run")
+    assert (tmp_path / "run/checkpoint/training/13/prompt-lm-bff/checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "epsilon"),
+    [("adam:eps=1e-4", 1e-4), ("asymmetric_adam:eps=1e-3", 1e-3), ("signgd", 1e-8)],
+)
+def test_training_has_the_epsilon_of_the_rule(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, rule: str, epsilon: float
+) -> None:
+    seen: list[float] = []
+
+    def search(*args: Any, training: Any, **options: Any) -> Any:
+        seen.append(training.epsilon)
+        return fake_finetune.search(*args, training=training, **options)
+
+    monkeypatch.setattr(prompting_training, "search", search)
+    prompting.run(small(tiny, prompts=NAMES[:1], rule=rule))
+    assert seen == [epsilon]
 
 
 def test_two_data_seeds(tiny: Path) -> None:
@@ -393,6 +439,27 @@ def test_an_interrupted_run_goes_on(
     )
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_resumed_run_tells_what_all_sessions_took(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = prompting_training.search
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    ticks = count(0, 1000)
+    monkeypatch.setattr(compute, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(prompting_training, "search", stop)
+    settings = small(tiny, prompts=NAMES[:1])
+    with pytest.raises(KeyboardInterrupt):
+        prompting.analyze(settings, tmp_path)
+    monkeypatch.setattr(prompting_training, "search", searched)
+    found = prompting.analyze(settings, tmp_path).results
+    assert 1000 < seconds(found, "kernel") < 1100
+    assert seconds(found, "finetune") == 5.0  # of two points, as the search has them
+
+
 def test_a_kernel_of_another_model_is_not_taken(tiny: Path, tmp_path: Path) -> None:
     settings = small(tiny, finetune=False, prompts=("lm-bff",))
     task = built_in(MR, "masked")[0].task(MR, "masked")
@@ -419,26 +486,39 @@ def test_a_kernel_of_another_model_is_not_taken(tiny: Path, tmp_path: Path) -> N
 # --- what is said of it ------------------------------------------------------------------------
 
 
-def scored(
-    kernel: list[float], tuned: list[float], *, align: list[float] | None = None, **changes: Any
-) -> Results:
-    """Return results in which prompts a, b, c, ... score so on dev and, fine-tuned, on test."""
+SEEDS = (13, 21, 42)
+
+
+def scored(kernel: Any, tuned: Any, *, align: Any = None, **changes: Any) -> Results:
+    """Return results in which prompts a, b, c, ... score so on dev and, fine-tuned, on test.
+
+    A row of numbers a prompt are those of several data seeds; NaN: training diverged.
+    """
+    kernel, tuned, align = (
+        np.array(each, dtype=float).reshape(len(kernel), -1)
+        for each in (kernel, tuned, kernel if align is None else align)
+    )
     names = [chr(ord("a") + i) for i in range(len(kernel))]
-    settings = Config(model="m", task="mr", linear=False, random=False, resamples=50, **changes)
-    rows = [row(0.5, (0.5, 0.5), data_seed=13, method="constant", split="test", metric="accuracy")]
-    for i, name in enumerate(names):
+    asked: dict[str, Any] = {"linear": False, "random": False, "resamples": 50, "optimizer": "sgd"}
+    seeds = SEEDS[: kernel.shape[1]]
+    settings = Config(model="m", task="mr", data_seeds=seeds, **asked | changes)
+    rows = [
+        row(0.5, (0.5, 0.5), data_seed=s, method="constant", split="test", metric="accuracy")
+        for s in seeds
+    ]
+    for (i, name), (j, seed) in product(enumerate(names), enumerate(seeds)):
         cell: dict[str, Any] = {
-            "data_seed": 13, "prompt": name, "head": "prompt", "weights": "pretrained",
+            "data_seed": seed, "prompt": name, "head": "prompt", "weights": "pretrained",
         }  # fmt: skip
         score = {**cell, "metric": "accuracy"}
         for split in ("dev", "test"):
-            known = (kernel[i], (kernel[i], kernel[i]))
+            known = (kernel[i, j], (kernel[i, j], kernel[i, j]))
             rows.append(row(*known, **score, method="kernel", solver="logistic", split=split))
             rows.append(row(0.5, (0.5, 0.5), **score, method="zero-shot", split=split))
-            known = (tuned[i], (tuned[i], tuned[i]))
+            known = (tuned[i, j], (tuned[i, j], tuned[i, j]))
             rows.append(row(*known, **score, method="finetune", split=split))
         cell |= {"method": "kernel", "split": "train", "metric": "kernel_target_alignment"}
-        rows.append(row((align or kernel)[i], **cell))
+        rows.append(row(align[i, j], **cell))
     inputs = {
         "task": {"name": "mr", "metric": "accuracy"},
         "examples": {"13": {"train": 32, "dev": 32, "test": 400}},
@@ -452,7 +532,7 @@ def scored(
 def test_a_kernel_that_is_right() -> None:
     found = scored([0.5, 0.6, 0.7, 0.8], [0.6, 0.7, 0.8, 0.9])
     kernel = predictions(found)[0]
-    assert (kernel.correlation.value, kernel.choice, kernel.regret) == (1, ("d",), 0)
+    assert (kernel.correlation.value, kernel.choice, kernel.regret) == (1, {"d": (13,)}, 0)
     assert chance(found) == pytest.approx({"a prompt at random": 0.15, "always a": 0.3})
     text = sentence(found)
     assert "Fine-tuned, d is best (90.0\N{NO-BREAK SPACE}% test accuracy)" in text
@@ -467,10 +547,69 @@ def test_a_kernel_that_is_wrong() -> None:
     found = scored([0.8, 0.8, 0.6, 0.5], [0.6, 0.7, 0.8, 0.9], align=[1.0, 2.0, 3.0, 4.0])
     kernel, alignment = predictions(found)[:2]
     assert kernel.correlation.value < 0
-    assert (kernel.choice, kernel.regret) == (("a", "b"), pytest.approx(0.25))
-    assert (alignment.choice, alignment.regret) == (("d",), 0)
+    assert (list(kernel.choice), kernel.regret) == (["a", "b"], pytest.approx(0.25))
+    assert (list(alignment.choice), alignment.regret) == (["d"], 0)
     assert "puts a and b first, which costs 25.0 points" in sentence(found)
     assert any("holds 0" in note for note in caveats(found))
+
+
+def test_the_regret_told_is_that_of_the_choice_told() -> None:
+    # On average over data seeds c scores best on dev; on no seed is it the kernel's choice.
+    found = scored(
+        [[0.9, 0.5, 0.9], [0.5, 0.9, 0.5], [0.8, 0.8, 0.8]],
+        [[0.6, 0.7, 0.6], [0.7, 0.6, 0.7], [0.8, 0.8, 0.8]],
+    )
+    kernel = predictions(found)[0]
+    assert kernel.choice == {"a": (13, 42), "b": (21,)}
+    assert kernel.regret == pytest.approx(0.2)
+    text = sentence(found)
+    assert "Fine-tuned, c is best on average (80.0\N{NO-BREAK SPACE}% test accuracy)." in text
+    assert (
+        "the kernel puts a (2 of 3 data seeds) and b (1 of 3 data seeds) first, which costs 20.0"
+        " points on average against each seed's best prompt"
+    ) in text
+    facts = page(found, {}).facts
+    assert facts["The kernel's choice"] == "a (2 of 3 data seeds) and b (1 of 3 data seeds)"
+    assert facts["Points lost by the kernel's choice, mean of data seeds"] == "20.0"
+    answer = as_json(found)
+    assert answer["kernel_choice"] == ["a", "b"]
+    assert answer["kernel_choice_seeds"] == {"a": [13, 42], "b": [21]}
+    assert answer["kernel_choice_regret"] == pytest.approx(0.2)
+
+
+def test_one_choice_on_all_data_seeds_needs_no_counts() -> None:
+    found = scored([[0.9, 0.8], [0.5, 0.6]], [[0.6, 0.7], [0.7, 0.6]])
+    assert "the kernel puts a first, which costs 5.0 points on average" in sentence(found)
+
+
+def test_a_prompt_that_diverged_on_a_data_seed_is_neither_best_nor_chosen() -> None:
+    # a is first on dev, and best over the one seed on which it trained
+    found = scored([[0.9, 0.9], [0.8, 0.8], [0.6, 0.6]], [[0.95, nan], [0.7, 0.7], [0.8, 0.8]])
+    assert [trial.prompt for trial in lost(found)] == ["a"]
+    text = sentence(found)
+    assert "Fine-tuned, c is best of the 2 prompts that trained on average" in text
+    assert "the kernel puts b first, which costs 10.0 points" in text
+    assert page(found, {}).facts["Best fine-tuned"] == "c"
+    assert as_json(found)["best_finetuned"] == ["c"]
+    assert [trial.prompt for trial in ranked(found)] == ["c", "b", "a"]
+
+
+def test_without_fine_tuning_the_score_told_is_that_of_the_choice_told() -> None:
+    found = scored([[0.9, 0.5], [0.5, 0.7], [0.8, 0.6]], [[0.5, 0.5]] * 3, finetune=False)
+    text = sentence(found)
+    assert "puts a (1 of 2 data seeds) and b (1 of 2 data seeds) first (80.0" in text
+    assert "% test accuracy on average); nothing was fine-tuned" in text
+
+
+def test_kernels_of_another_rule_than_the_optimizers_are_told() -> None:
+    said = "The kernels are of the rule sgd, training used adam"
+    asked: dict[str, Any] = {"optimizer": "adam"}
+    scores: Any = ([0.5, 0.6], [0.6, 0.7])
+    assert any(said in note and "--rule adam" in note for note in caveats(scored(*scores, **asked)))
+    for changes in ({"optimizer": "sgd"}, asked | {"finetune": False}):
+        assert not any("training used" in note for note in caveats(scored(*scores, **changes)))
+    adam = scored(*scores, **asked, rule="adam:eps=1e-6")
+    assert not any("training used" in note for note in caveats(adam))
 
 
 def test_prompts_that_train_alike_are_noise() -> None:
