@@ -116,8 +116,8 @@ def parameter_updates(
 ) -> list[Tensor]:
     """One parameter's contribution to the kernel of every rule, ``[d, n, c, m, c]`` each.
 
-    Every gradient of `factors` is formed once; `left` and `right` say which of them are rows and
-    which columns, from their start on. All `rules` but sgd have one zero tolerance.
+    Every gradient of `factors` is formed once; `left` says which of them are rows, from the first
+    on, `right` which are columns, either all or those behind the rows. All `rules` but sgd have one zero tolerance.
     """
     c, counts = num_logits, [len(factors[side]) for side in (left, right)]
     mine, theirs = (
@@ -216,9 +216,12 @@ def drop_noise(
 def _products(
     updated: Tensor, rows: Tensor, mine: slice, theirs: slice, rule: UpdateRule
 ) -> Tensor:
-    """Products of one chunk, ``[d, n·c, m·c]``, float64; `theirs` may be `mine`."""
+    """Products of one chunk, ``[d, n·c, m·c]``, float64; the columns may begin with the rows."""
     if not rule.is_asymmetric:
         return blocked_gram(updated[mine], updated[theirs])[None]
     forward = blocked_gram(updated[mine], rows[theirs])
-    same = mine == theirs
-    return torch.stack([forward, forward.T if same else blocked_gram(rows[mine], updated[theirs])])
+    if theirs.start != mine.start:
+        return torch.stack([forward, blocked_gram(rows[mine], updated[theirs])])
+    met = forward[:, : mine.stop].T  # the rows with themselves: the other direction is known
+    rest = blocked_gram(rows[mine], updated[mine.stop : theirs.stop])
+    return torch.stack([forward, torch.cat([met, rest], dim=1)])
