@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 from analyses import formatting as fmt
-from analyses.lora_numbers import adapted_only, full_score, limit, score_name, tested, zero_shot
+from analyses.heads import start_note
+from analyses.long_table import cells
+from analyses.lora_numbers import (
+    adapted_only,
+    full_score,
+    limit,
+    score_metric,
+    score_name,
+    tested,
+    zero_shot,
+)
 from analyses.lora_verdict import Recommendation, Verdict, recommend
 from analyses.results import Results
-from analyses.study_numbers import model_name
+from analyses.study_numbers import model_name, score_error
 
 __all__ = [
     "averaged",
@@ -70,6 +78,7 @@ def caveats_of_set(results: Results, *others: str) -> list[str]:
         _few_tests(results, found),
         _adapted_weights(results, found),
         _judge(results, found),
+        start_note(results.config),
         _one_seed(results),
     )
     return [text for text in noted if text]
@@ -151,12 +160,12 @@ def _other_solvers(results: Results, found: Recommendation) -> str:
 
 def _few_tests(results: Results, found: Recommendation) -> str:
     """Say if the test set is too small to see a drop of the size that is tolerated."""
-    count, full = tested(results), full_score(results, found.solver).mean
-    error = math.sqrt(full * (1 - full) / count)
-    if error <= found.max_drop:
+    about = {"kernel": "full", "solver": found.solver, "split": "test"}
+    error = score_error(results, cells(results.table, metric=score_metric(results), **about))
+    if not error > found.max_drop:
         return ""
     return (
-        f"{count} test examples are few: one standard error of the full kernel's"
+        f"{tested(results)} test examples are few: one standard error of the full kernel's"
         f" {score_name(results)} is {fmt.points(error)} points, more than the"
         f" {fmt.points(found.max_drop)} points tolerated. Comparing on the same examples is sharper"
         " than that, but not sharp."

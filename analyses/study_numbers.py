@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import pandas as pd
+from scipy import stats
 
 from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
 from analyses.results import Results
 
-__all__ = ["cost", "model_name", "pooled", "score_metric", "score_name", "tested", "zero_shot"]
+__all__ = [
+    "cost",
+    "model_name",
+    "pooled",
+    "score_error",
+    "score_metric",
+    "score_name",
+    "tested",
+    "zero_shot",
+]
 
 _SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1"}
 
@@ -45,6 +58,26 @@ def cost(results: Results, data_seed: int) -> dict[str, float]:
 def tested(results: Results) -> int:
     """Return the number of test examples (of the smallest test split)."""
     return min(sizes["test"] for sizes in results.inputs["examples"].values())
+
+
+def score_error(results: Results, rows: pd.DataFrame) -> float:
+    """Return one standard error of a test score over the test examples, as a share.
+
+    Of an accuracy p over m examples it is √(p(1 − p)/m), p the mean of the rows. F1 is no mean over
+    examples and has no such formula: its error is half its bootstrap interval over examples,
+    divided by the normal quantile of the confidence, the mean over the rows. Runs share the test
+    examples, so that more of them make neither smaller.
+
+    Args:
+        results: whose task and confidence.
+        rows: of a long table: the task's test score of one or more runs. NaN is returned where none
+            of them has the interval that it takes.
+    """
+    if score_metric(results) == "accuracy":
+        share = float(rows["value"].mean())
+        return math.sqrt(max(share * (1 - share), 0.0) / tested(results))
+    half = float((rows["high"] - rows["low"]).mean()) / 2
+    return half / float(stats.norm.ppf((1 + results.config["confidence"]) / 2))
 
 
 def pooled(results: Results, **cell: Any) -> Pooled:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 
 from analyses import formatting as fmt
+from analyses.heads import start_note
+from analyses.long_table import cells
 from analyses.results import Results
+from analyses.study_numbers import score_error
 from analyses.subspace_dimension import needed
 from analyses.subspace_numbers import (
     baseline,
     distortion,
     full_score,
+    judge,
     kinds,
+    score_metric,
     score_name,
     tested,
 )
@@ -35,6 +40,7 @@ def caveats(results: Results) -> list[str]:
         _loose_bound(results),
         _fewer_dims(results),
         _left_out(results),
+        start_note(results.config),
         _not_gradients(results),
     )
     return [text for text in noted if text]
@@ -107,12 +113,13 @@ def _solvers_differ(results: Results) -> str:
 
 def _few_tests(results: Results) -> str:
     """Say if the test set is too small for the margin that the target leaves."""
-    count, full = tested(results), full_score(results).mean
-    error, margin = math.sqrt(full * (1 - full) / count), (1 - results.config["share"]) * full
-    if error <= margin / 2:
+    about = {"kernel": "full", "solver": judge(results, None), "split": "test"}
+    error = score_error(results, cells(results.table, metric=score_metric(results), **about))
+    margin = (1 - results.config["share"]) * full_score(results).mean
+    if not error > margin / 2:
         return ""
     return (
-        f"{count} test examples are few: one standard error of the full kernel's"
+        f"{tested(results)} test examples are few: one standard error of the full kernel's"
         f" {score_name(results)} is {fmt.points(error)} points, the target lies"
         f" {fmt.points(margin)} points below it."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from analyses import study
+from analyses.results import Results
 from analyses.settings import Settings
 from analyses.study import Outcome
 from browser import Browser, chromium
@@ -67,6 +69,17 @@ def check_redrawn(
 def untimed(table: pd.DataFrame) -> pd.DataFrame:
     """Return a study's long table without what it cost, which is never the same twice."""
     return table[~table["metric"].str.startswith("cost.")].reset_index(drop=True)
+
+
+def with_f1(results: Results, half: float) -> Results:
+    """Return results as if their task were scored by F1, every number being known to ± ``half``."""
+    table = results.table.assign(
+        metric=results.table["metric"].replace({"accuracy": "f1"}),
+        low=results.table["value"] - half,
+        high=results.table["value"] + half,
+    )
+    inputs = {**results.inputs, "task": {**results.inputs["task"], "metric": "f1"}}
+    return replace(results, table=table, inputs=inputs)
 
 
 def check_goes_on(

@@ -42,6 +42,7 @@ from study_checks import (
     check_up_to_date,
     check_written,
     untimed,
+    with_f1,
 )
 from subkern.agreement import METRICS, cka
 from subkern.data import Example
@@ -438,6 +439,14 @@ def test_the_sentence_says_what_and_why() -> None:
 )
 def test_caveats(found: Results, said: str) -> None:
     assert any(said in text for text in caveats(found))
+
+
+def test_the_error_of_f1_is_not_that_of_a_share() -> None:
+    """At 0.8 of 1,000 examples that would be 1.3 points."""
+    found = judged({1: GOOD}, max_drop=0.011)
+    few = [[s for s in caveats(with_f1(found, half)) if "are few" in s] for half in (0.01, 0.05)]
+    assert not few[0]
+    assert "one standard error of the full kernel's F1 is 2.6 points" in few[1][0]
 
 
 def test_no_caveat_without_a_cause() -> None:

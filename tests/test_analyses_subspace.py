@@ -51,6 +51,7 @@ from study_checks import (
     check_up_to_date,
     check_written,
     untimed,
+    with_f1,
 )
 from subkern.agreement import cka
 from subkern.data import Example
@@ -167,6 +168,21 @@ def test_multi_class_f1_and_own_tuning() -> None:
     for found in (trec, mrpc):
         assert set(subspace.plot(found)) == set(captions(found))
         assert page(found, {}).answer
+
+
+def test_the_error_of_f1_is_not_that_of_a_share(results: Results) -> None:
+    """At 0.8 of 40 examples that would be 6.3 points, of a margin of 8."""
+    table = results.table.copy()
+    full = (table["kernel"] == "full") & (table["metric"] == "accuracy")
+    table.loc[full, "value"] = 0.8
+    scored = replace(results, table=table)
+    few = [
+        [text for text in caveats(found) if "test examples are few" in text]
+        for found in (scored, with_f1(scored, 0.01), with_f1(scored, 0.196))
+    ]
+    assert "one standard error of the full kernel's accuracy is 6.3 points" in few[0][0]
+    assert not few[1]
+    assert "one standard error of the full kernel's F1 is 10.0 points" in few[2][0]
 
 
 def test_several_data_seeds_are_the_units_of_the_intervals() -> None:
