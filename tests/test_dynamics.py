@@ -330,7 +330,18 @@ def test_divergence_is_said_with_step_and_learning_rate() -> None:
         ),
         (
             lambda x: gradient_flow(x.kernel(slice(0, N), "asymmetric_signgd"), times=[1.0]),
-            "not symmetric",
+            "needs a kernel of rule sgd",
+        ),
+        (
+            lambda x: gradient_flow(x.kernel(slice(0, N), "signgd"), times=[1.0]),
+            "rule is signgd: gradient flow needs",
+        ),
+        (lambda x: gradient_flow(x.train, times=[1.0, 1.0]), "each once"),
+        (
+            lambda x: sgd(
+                x.train, x.kernel(slice(None), "asymmetric_signgd"), learning_rate=1.0, batches=[]
+            ),
+            r"differ in their rule \(sgd and asymmetric_signgd\)",
         ),
     ],
 )

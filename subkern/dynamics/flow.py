@@ -41,7 +41,7 @@ def gradient_flow(
     Args:
         train: symmetric kernel of the n training examples, with labels and initial logits.
         evaluation: of the training examples with the m that are followed; None means `train`.
-        times: ascending, from 0 on; ``inf`` for the squared loss only.
+        times: ascending, each once, from 0 on; ``inf`` for the squared loss only.
         loss: ``squared`` or ``cross_entropy``.
         tolerance: relative error of the integration.
 
@@ -51,9 +51,9 @@ def gradient_flow(
     Raises:
         UserError: the kernels do not fit, or a time does not.
     """
-    problem = Problem.of(train, evaluation, loss)
+    problem = Problem.of_sgd(train, evaluation, loss, "gradient flow")
     if not train.is_symmetric:
-        raise UserError("the kernel is not symmetric: gradient flow needs a kernel of rule sgd")
+        raise UserError("the kernel is not symmetric: gradient flow needs train against train")
     at = _check_times(times, loss)
     solve = _closed if loss == "squared" else _integrated
     coefficients = solve(problem, at, tolerance)
@@ -65,8 +65,8 @@ def gradient_flow(
 def _check_times(times: npt.ArrayLike, loss: str) -> Floats:
     """Times ``[t]``, checked."""
     at = np.atleast_1d(np.asarray(times, dtype=np.float64))
-    if at.ndim != 1 or at.size == 0 or not (at >= 0).all() or (at[1:] < at[:-1]).any():
-        raise UserError(f"times {at.tolist()} are not ascending numbers from 0 on")
+    if at.ndim != 1 or at.size == 0 or not (at >= 0).all() or (at[1:] <= at[:-1]).any():
+        raise UserError(f"times {at.tolist()} are not ascending numbers from 0 on, each once")
     if loss != "squared" and np.isinf(at).any():
         raise UserError(f"{loss} has no limit at time inf: its logits grow for ever; leave it out")
     return at

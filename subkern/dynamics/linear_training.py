@@ -65,7 +65,7 @@ class Jacobian:
             name: torch.stack([torch.stack([each[i] for each in row]) for row in rows])
             for i, name in enumerate(point)
         }
-        labels = torch.tensor([e.label for e in examples])
+        labels = torch.tensor([e.label for e in examples], device=tunable.model.device)
         return cls(gradients, point, torch.stack(logits), labels, tuple(e.id for e in examples))
 
     def linear(self, coordinates: Mapping[str, Tensor], rows: npt.ArrayLike | slice) -> Tensor:
@@ -168,7 +168,7 @@ def train_on_jacobian(
 
     def everything() -> Floats:
         with torch.no_grad():
-            found: Floats = followed.linear(z, slice(None)).double().numpy()
+            found: Floats = followed.linear(z, slice(None)).double().cpu().numpy()
         return found
 
     made = optimizer(list(z.values()))

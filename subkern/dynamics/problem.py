@@ -53,7 +53,8 @@ class Problem:
             loss: which loss is minimised.
 
         Raises:
-            UserError: the kernels do not belong together, or carry no labels or initial logits.
+            UserError: the kernels do not belong together (other examples, logits, rule or
+                subspace), or carry no labels or initial logits.
         """
         get_loss(loss)
         evaluation = train if evaluation is None else evaluation
@@ -72,6 +73,13 @@ class Problem:
                 f"the kernels have {train.num_logits} and {evaluation.num_logits} logits an"
                 " example: compute both with the same --logits"
             )
+        for name in ("rule", "subspace"):
+            mine, theirs = (each.provenance.get(name) for each in (train, evaluation))
+            if mine is not None and theirs is not None and mine != theirs:
+                raise UserError(
+                    f"the kernels differ in their {name} ({mine} and {theirs}): compute both with"
+                    f" the same --{name}"
+                )
         return cls(
             train.values,
             evaluation.values,
@@ -81,6 +89,20 @@ class Problem:
             evaluation.right_ids,
             loss,
         )
+
+    @classmethod
+    def of_sgd(
+        cls, train: Kernel, evaluation: Kernel | None, loss: str, for_what: str
+    ) -> Problem:
+        """As `of`, for what only the kernel of sgd describes.
+
+        Raises:
+            UserError: as for `of`, or the training kernel is of another rule.
+        """
+        rule = str(train.provenance.get("rule", "sgd"))
+        if rule != "sgd" or train.is_asymmetric:
+            raise UserError(f"the kernel's rule is {rule}: {for_what} needs a kernel of rule sgd")
+        return cls.of(train, evaluation, loss)
 
     @property
     def targets(self) -> Floats:

@@ -44,10 +44,7 @@ def sgd(
         Diverged: a logit is not finite.
         UserError: the kernels do not fit, or are of another rule.
     """
-    rule = str(train.provenance.get("rule", "sgd"))
-    if rule != "sgd" or train.is_asymmetric:
-        raise UserError(f"the kernel's rule is {rule}: SGD needs a kernel of rule sgd")
-    problem = Problem.of(train, evaluation, loss)
+    problem = Problem.of_sgd(train, evaluation, loss, "SGD")
     values = _steps(problem, learning_rate, batches, lambda residual: residual)
     return _labelled(values, problem, "sgd", learning_rate)
 
