@@ -11,7 +11,15 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from analyses.fourteen_table import FINETUNING, METHODS
-from analyses.settings import check_names, decides, distinct, one_of, read_settings
+from analyses.settings import (
+    check_names,
+    decides,
+    distinct,
+    number,
+    one_of,
+    rates,
+    read_settings,
+)
 from subkern.errors import UserError
 from subkern.losses import get_loss
 from subkern.solvers import SOLVERS
@@ -116,6 +124,7 @@ class Config:
             for each in value if isinstance(value, tuple) else (value,):
                 if each is not None and each < 1:
                     raise UserError(f"{name} holds {each}: give whole numbers from 1")
+        object.__setattr__(self, "epsilon", number("epsilon", self.epsilon))
         for name, choices in _CHOICES.items():
             one_of(name, getattr(self, name), choices)
         for head in self.heads:
@@ -197,13 +206,7 @@ def _rates(given: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
     found = {}
     for method, values in given.items():
         one_of("learning_rates of", method, tuple(FINETUNING))
-        try:
-            rates = [float(v) for v in (values if isinstance(values, list | tuple) else [values])]
-        except (TypeError, ValueError):
-            raise UserError(f"learning_rates of {method} are no numbers: {values}") from None
-        if any(not 0 < rate < float("inf") for rate in rates):
-            raise UserError(f"learning_rates of {method} hold {min(rates)}: give positive numbers")
-        found[method] = tuple(sorted(distinct(f"learning_rates of {method}", rates)))
+        found[method] = rates(f"learning_rates of {method}", values)
     return found
 
 

@@ -43,7 +43,7 @@ def settings_of(config: Config, task: str, k: int, data_seed: int, head: str) ->
 def rule_of(config: Config, method: str) -> str:
     """Return a kernel method's update rule; Adam's has the ε of training."""
     rule = KERNELS[method][0]
-    return f"adam:eps={config.epsilon:g}" if rule == "adam" else rule
+    return f"adam:eps={config.epsilon!r}" if rule == "adam" else rule
 
 
 @lru_cache(maxsize=8)

@@ -55,7 +55,8 @@ COLUMNS: dict[str, str] = {
 }
 """Column → dtype. ``k`` is shots a label; ``seconds`` the cell's wall time, the same in all rows of
 a cell; ``status`` ``done`` or ``failed``. A cell that failed, or that found no number (a point of a
-grid), has one row without metric and value, for those who count. ``cell`` is the cell's key. A column that does not apply to a row is missing (``<NA>``)."""
+grid), has one row without metric and value, for those who count. ``cell`` is the cell's key. A
+column that does not apply to a row is missing (``<NA>``)."""
 
 KERNELS: dict[str, tuple[str, str]] = {
     "kernel-sgd": ("sgd", "full"),

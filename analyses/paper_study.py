@@ -90,9 +90,10 @@ class Study:
     def scores(self) -> pd.DataFrame:
         """Test scores, one row a run: the columns of `RUN`, ``value``, ``dev`` and ``solver``.
 
-        ``dev`` is the score on dev, for choosing between runs (−∞ where there is none). A kernel solved in several ways counts by the solver with the best dev score (the project's
-        standard one where they tie or there is no dev). Draws of an adapter or of a random
-        subspace are averaged.
+        ``dev`` is the score on dev, for choosing between runs (−∞ where there is none). A kernel
+        solved in several ways counts by the solver with the best dev score (the project's standard
+        one where they tie or there is no dev). Draws of an adapter or of a random subspace are
+        averaged.
         """
         wanted = self.table["task"].map(self.metrics)
         rows = self.table[(self.table["metric"] == wanted) & np.isfinite(self.table["value"])]

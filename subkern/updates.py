@@ -117,7 +117,8 @@ def parameter_updates(
     """One parameter's contribution to the kernel of every rule, ``[d, n, c, m, c]`` each.
 
     Every gradient of `factors` is formed once; `left` says which of them are rows, from the first
-    on, `right` which are columns, either all or those behind the rows. All `rules` but sgd have one zero tolerance.
+    on, `right` which are columns, either all or those behind the rows. All `rules` but sgd have one
+    zero tolerance.
     """
     c, counts = num_logits, [len(factors[side]) for side in (left, right)]
     mine, theirs = (
