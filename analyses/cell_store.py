@@ -6,6 +6,7 @@ Below the study's folder::
     cells/<key>/...            what it left for others (kernels, shifts)
     failed/<key>/              failure.json and traceback.txt of a cell that failed
     work/<name>/lease.json     a running cell: which, and by whom; its folder moves to cells/
+    unfinished/<key>/          what a killed attempt at a cell left to go on from, and identity.json
 
 A lease counts while its process lives, or, on another machine, while it is renewed. So a killed
 run's cells are missing again at once and nothing has to be cleaned by hand.
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import psutil
 
@@ -75,6 +77,10 @@ class CellStore:
     def folder(self, key: str) -> Path:
         """Return where a finished cell lies."""
         return self.root / "cells" / key
+
+    def unfinished(self, key: str) -> Path:
+        """Return where lies what a killed attempt at a cell left."""
+        return self.root / "unfinished" / quote(key, safe=" :=,+@")
 
     def stored(self, key: str) -> Stored | None:
         """Return a finished cell, or None if it is not finished."""
@@ -149,8 +155,8 @@ class CellStore:
         """Forget cells, finished or failed; give the last ones first."""
         for key in keys:
             self._read.pop(key, None)
-            for kind in ("cells", "failed"):
-                self._remove(self.root / kind / key)
+            for folder in (self.folder(key), self.root / "failed" / key, self.unfinished(key)):
+                self._remove(folder)
 
     def discard_stale(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
         """Forget finished cells that now wait for other cells than they did, and what uses them.
@@ -196,6 +202,9 @@ class CellStore:
         """
         for work, _ in self._leases():
             shutil.rmtree(work, ignore_errors=True)
+        for left in (self.root / "unfinished").glob("*"):
+            if (self.folder(unquote(left.name)) / "cell.json").exists():
+                shutil.rmtree(left, ignore_errors=True)
 
     def _leases(self) -> Iterator[tuple[Path, dict[str, Any] | None]]:
         """Yield every folder of running cells and its lease."""
@@ -244,6 +253,32 @@ class Attempt:
     @cached_property
     def _lease(self) -> Path:
         return self.work / "lease.json"
+
+    @contextlib.contextmanager
+    def unfinished(self) -> Iterator[Path | None]:
+        """Yield the folder that outlives this attempt, with what the last one left there.
+
+        What is of other settings or another version is removed. None where another attempt is at
+        it (one that was given up, perhaps, on a machine that is not heard of) or nothing says so.
+        """
+        folder = self.store.unfinished(self.cell.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                hold(handle, folder, "give up")
+            except (UserError, OSError):
+                yield None
+                return
+            record = folder / "identity.json"
+            identity = _json(record)
+            if identity is not None and not _is_of(self.cell, identity):
+                for path in folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with replacing(record) as part:
+                part.write_text(json.dumps(identity_of(self.cell)), encoding="utf-8")
+            yield folder
 
     def renew(self) -> None:
         """Say that the cell is still being computed."""

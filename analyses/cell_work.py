@@ -18,7 +18,7 @@ from analyses.cells import Cell
 from subkern.errors import UserError
 from subkern.files import is_full
 
-__all__ = ["Ended", "Found", "Job", "Work", "lost", "run_job"]
+__all__ = ["Ended", "Found", "Job", "Place", "Work", "lost", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,22 @@ class Found:
     drop: tuple[Path, ...] = field(default=())
 
 
-Work = Callable[[Cell, Mapping[str, Path], Path], Found]
-"""(cell, folders of the finished cells it waited for, folder for its own files) → `Found`.
+@dataclass(frozen=True)
+class Place:
+    """Where a cell leaves files while it is computed.
+
+    Attributes:
+        folder: for what it leaves to others; empty, and kept only once the cell is finished.
+        unfinished: for what a killed attempt goes on from: it outlives this one, until the cell is
+            finished or has failed. None where there is no going on.
+    """
+
+    folder: Path
+    unfinished: Path | None = None
+
+
+Work = Callable[[Cell, Mapping[str, Path], Place], Found]
+"""(cell, folders of the finished cells it waited for, place for its own files) → `Found`.
 
 A function of a module, or an object whose class is: other processes get it by name.
 """
@@ -83,13 +97,16 @@ def run_job(job: Job) -> Ended:
             raise
         return Ended(cell.key, "full", _line(error))
     try:
-        with _beating(attempt):
-            return _attempt(attempt, job)
+        with _beating(attempt), attempt.unfinished() as unfinished:
+            end = _attempt(attempt, job, Place(attempt.folder, unfinished))
+            if unfinished is not None and end.state != "full":
+                shutil.rmtree(unfinished, ignore_errors=True)
+            return end
     finally:
         attempt.end()
 
 
-def _attempt(attempt: Attempt, job: Job) -> Ended:
+def _attempt(attempt: Attempt, job: Job, place: Place) -> Ended:
     """Compute, then keep the cell or its failure."""
     started = time.perf_counter()
     key = job.cell.key
@@ -99,7 +116,7 @@ def _attempt(attempt: Attempt, job: Job) -> Ended:
             for name in (*job.cell.needs, *job.cell.after)
             if attempt.store.stored(name) is not None
         }
-        found = job.work(job.cell, needs, attempt.folder)
+        found = job.work(job.cell, needs, place)
         attempt.finish([_plain(row) for row in found.rows], time.perf_counter() - started)
         for path in found.drop:
             _unlink(path)

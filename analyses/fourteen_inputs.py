@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses import study
+from analyses.cell_work import Place
 from analyses.cells import Cell
 from analyses.fourteen_config import Config
 from analyses.fourteen_table import KERNELS, SCORES
@@ -74,13 +75,22 @@ class Context:
         config: the study's settings.
         cell: what to compute.
         needs: folders of the finished cells it waited for, by key.
-        folder: for its own files.
+        place: for its own files.
     """
 
     config: Config
     cell: Cell
     needs: Mapping[str, Path]
-    folder: Path
+    place: Place
+
+    @property
+    def folder(self) -> Path:
+        """For what it leaves to others."""
+        return self.place.folder
+
+    def unfinished(self, name: str) -> Path | None:
+        """Return a folder for what a killed attempt goes on from, or None."""
+        return None if self.place.unfinished is None else self.place.unfinished / name
 
     @cached_property
     def settings(self) -> Settings:
@@ -124,8 +134,9 @@ class Context:
 
     @property
     def running(self) -> Running:
-        """How kernels are computed."""
-        return Running(self.config.batch_size, self.config.memory)
+        """How kernels are computed; what was killed goes on from its finished tiles."""
+        config = self.config
+        return Running(config.batch_size, config.memory, checkpoint=self.unfinished("tiles"))
 
     def need(self, method: str, step: str) -> Path:
         """Return the folder of one of the cells it waited for.

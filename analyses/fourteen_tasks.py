@@ -26,7 +26,7 @@ import yaml
 
 from analyses.cell_run import Ran, prepare, run_cells
 from analyses.cell_store import CellStore
-from analyses.cell_work import Ended, Found
+from analyses.cell_work import Ended, Found, Place
 from analyses.cells import Cell, Plan, State
 from analyses.executors import Executor, Here
 from analyses.fourteen_config import Config
@@ -54,11 +54,11 @@ class Work:
 
     config: Config
 
-    def __call__(self, cell: Cell, needs: Mapping[str, Path], folder: Path) -> Found:
+    def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
         """Compute one cell."""
         module, function = STEPS[cell.step.partition(" ")[0]]
         found: Found = getattr(import_module(module), function)(
-            Context(self.config, cell, needs, folder)
+            Context(self.config, cell, needs, place)
         )
         return found
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from analyses.cell_work import Place
 from analyses.cells import Cell
 from analyses.fourteen_config import Config
 from analyses.fourteen_inputs import Context
@@ -69,12 +70,12 @@ def _projection(text: str) -> float:
 
 def costs(config: Config) -> Callable[[Cell], float]:
     """Return what counts a cell's passes (`passes`)."""
-    return lambda cell: passes(Context(config, cell, {}, Path()))
+    return lambda cell: passes(Context(config, cell, {}, Place(Path())))
 
 
 def pass_seconds(config: Config, first: Cell) -> float:
     """Return the seconds of one pass, timed on the examples of ``first``; loads the model."""
-    context = Context(config, first, {}, Path())
+    context = Context(config, first, {}, Place(Path()))
     examples = context.encoded["test"][:_TIMED]
     model = context.model
     batch = model.collate(examples)

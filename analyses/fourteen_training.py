@@ -60,13 +60,14 @@ def point(context: Context) -> Found:
 
 
 def _train(context: Context, training: Mapping[str, Any]) -> FineTuned:
-    """Train in the cell's subspace, without test."""
+    """Train in the cell's subspace, without test; what was killed goes on from its checkpoint."""
     return finetune(
         context.model,
         {split: context.encoded[split] for split in ("train", "dev")},
         subspace=context.cell.settings["subspace"],
         training=Training(**training),
         metric=context.metric,
+        out=context.unfinished("training"),
     )
 
 

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from analyses.cell_run import Ran, prepare, run_cells  # noqa: E402
 from analyses.cell_store import CellStore  # noqa: E402
-from analyses.cell_work import Found  # noqa: E402
+from analyses.cell_work import Found, Place  # noqa: E402
 from analyses.cells import Cell, Plan  # noqa: E402
 from analyses.executors import Executor, make_executor  # noqa: E402
 from subkern.errors import UserError  # noqa: E402
@@ -82,8 +82,9 @@ class Work:
     fail: tuple[tuple[str, str], ...] = ()
     once: Path | None = None
 
-    def __call__(self, cell: Cell, needs: Mapping[str, Path], folder: Path) -> Found:
+    def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
         """Compute a cell in two halves, with a file in between."""
+        folder = place.folder
         time.sleep(self.nap / 2)
         self._go_wrong(cell, folder)
         total = float(cell.settings["value"])

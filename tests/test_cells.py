@@ -20,7 +20,7 @@ import fake_cells
 from analyses.cell_run import prepare
 from analyses.cell_status import Timing, counts, duration, status_table, time_left
 from analyses.cell_store import CellStore
-from analyses.cell_work import Found
+from analyses.cell_work import Found, Job, Place, run_job
 from analyses.cells import Cell, Plan, parse_only
 from analyses.executors import make_executor
 from fake_cells import Work, plan, run, table
@@ -257,9 +257,7 @@ def test_only_what_is_chosen_is_computed_anew(tmp_path: Path) -> None:
         run(tmp_path, of, Work(), chosen=chosen)
     ran = run(tmp_path, of, Work(), chosen=chosen, overwrite=True)
     assert sorted(ran.computed) == sorted(chosen)
-    assert all(
-        (files(tmp_path)[name] == when) == ("/a/" in name) for name, when in before.items()
-    )
+    assert all((files(tmp_path)[name] == when) == ("/a/" in name) for name, when in before.items())
     assert counts(ran.states.values()) == "7 done, 7 missing"
 
 
@@ -464,12 +462,70 @@ def test_bad_executors(how: dict[str, Any], message: str) -> None:
 def test_dropped_files_go_once_the_cell_is_kept(tmp_path: Path) -> None:
     of = plan(["a"], [13])
 
-    def work(cell: Cell, needs: Any, folder: Path) -> Found:
-        (folder / "large.bin").write_bytes(b"x")
-        return Found([], tuple(place / "large.bin" for place in needs.values()))
+    def work(cell: Cell, needs: Any, place: Place) -> Found:
+        (place.folder / "large.bin").write_bytes(b"x")
+        return Found([], tuple(folder / "large.bin" for folder in needs.values()))
 
     store = CellStore(tmp_path)
     prepare(of, store)
     run(tmp_path, of, work)  # type: ignore[arg-type]
     kept = [key for key in of.cells if (store.folder(key) / "large.bin").exists()]
     assert kept == [key for key in of.cells if "solve" in key or "best" in key]
+
+
+# --- going on within a cell ---
+
+
+def going_on(cell: Cell, needs: Any, place: Place) -> Found:
+    """Work that is interrupted at its first try of every cell."""
+    assert place.unfinished is not None
+    mark = place.unfinished / "half"
+    if not mark.exists():
+        mark.write_text(str(cell.settings["value"]), encoding="utf-8")
+        raise KeyboardInterrupt
+    return Found([{"value": float(mark.read_text(encoding="utf-8")), "cell": cell.key}])
+
+
+def test_an_interrupted_cell_goes_on_from_what_it_left(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    for _ in of:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, of, going_on)  # type: ignore[arg-type]
+    assert set(run(tmp_path, of, going_on).states.values()) == {"done"}  # type: ignore[arg-type]
+    assert value(tmp_path, KERNEL) == 13
+    assert list((tmp_path / "unfinished").iterdir()) == []
+
+
+def test_what_is_left_of_another_version_is_not_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, plan(["a"], [13]), going_on)  # type: ignore[arg-type]
+    (left,) = (tmp_path / "unfinished").iterdir()
+    (left / "half").write_text("999", encoding="utf-8")
+    other = plan(["a"], [13], version=2)
+    for _ in other:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, other, going_on)  # type: ignore[arg-type]
+    run(tmp_path, other, going_on)  # type: ignore[arg-type]
+    assert value(tmp_path, KERNEL) == 13
+
+
+def test_who_finds_another_at_a_cell_computes_it_by_itself(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    places: list[Place] = []
+
+    def work(cell: Cell, needs: Any, place: Place) -> Found:
+        places.append(place)
+        return Found([{"value": 1.0, "cell": cell.key}])
+
+    store = CellStore(tmp_path)
+    with store.begin(of[KERNEL]).unfinished() as held:
+        assert held is not None
+        assert run_job(Job(tmp_path, of[KERNEL], work)).state == "done"  # type: ignore[arg-type]
+        assert held.is_dir()
+    (place,) = places
+    assert place.unfinished is None
+
+
+def test_a_failure_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
+    run(tmp_path, plan(["a"], [13]), Work(fail=((KERNEL, "error"),)))
+    assert list((tmp_path / "unfinished").iterdir()) == []

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import tiny_study
-from analyses import fourteen_tasks
+from analyses import fourteen_kernels, fourteen_tasks, fourteen_training
 from analyses import study as studies
 from analyses.cells import parse_only
 from analyses.executors import make_executor
@@ -31,9 +31,10 @@ from analyses.lora_inputs import load_inputs
 from analyses.results import Results
 from analyses.terminal import show
 from cli import main
-from subkern import provenance
+from subkern import pairwise, provenance
 from subkern.compute import compute_kernel
 from subkern.errors import UserError
+from subkern.running import Running
 from subkern.solvers import evaluate
 from subkern.tasks import TASKS
 
@@ -227,6 +228,54 @@ def test_a_smaller_grid_has_its_best_again(place: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(
         numbers(done.table), numbers(analyze(smaller, tmp_path / "alone").table)
     )
+
+
+def test_killed_training_goes_on_from_its_checkpoint(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(place, methods=("finetune-sgd",), learning_rates={"finetune-sgd": (0.3,)})
+    real, seen = fourteen_training.finetune, []
+
+    def watched(*given: Any, **how: Any) -> Any:
+        def progress(step: int, steps: int) -> None:
+            seen.append(step)
+            if step == 7 and seen.count(7) == 1:
+                raise KeyboardInterrupt
+
+        return real(*given, **how, progress=progress, checkpoint_seconds=0)
+
+    monkeypatch.setattr(fourteen_training, "finetune", watched)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(asked, tmp_path / "killed")
+    assert list((tmp_path / "killed" / "unfinished").iterdir())
+    first = len(seen)
+    resumed = analyze(asked, tmp_path / "killed")
+    assert len(seen) - first < 12  # of 12 steps
+    assert not list((tmp_path / "killed" / "unfinished").iterdir())
+    monkeypatch.setattr(fourteen_training, "finetune", real)
+    whole = analyze(asked, tmp_path / "whole")
+    pd.testing.assert_frame_equal(numbers(resumed.table), numbers(whole.table))
+
+
+def test_a_killed_kernel_goes_on_from_its_tiles(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(place, methods=("kernel-sgd",))
+    real, tiles = fourteen_kernels.compute_kernel, []
+
+    def killed(*given: Any, running: Running, **how: Any) -> Any:
+        real(*given, running=running, **how)
+        assert running.checkpoint is not None
+        tiles.append([path.name for path in Path(running.checkpoint).iterdir()])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fourteen_kernels, "compute_kernel", killed)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(asked, tmp_path)
+    assert tiles[0]
+    monkeypatch.setattr(fourteen_kernels, "compute_kernel", real)
+    monkeypatch.setattr(pairwise, "capture", None)  # nothing is left to capture
+    assert analyze(asked, tmp_path).ran.failed == {}
 
 
 def test_training_that_diverges_fails_alone(place: Path, tmp_path: Path) -> None:
