@@ -23,6 +23,7 @@ from analyses.behavior_report import page, summary
 from analyses.behavior_runs import Lab, learning_rates
 from analyses.behavior_table import row, tidy
 from analyses.behavior_text import sentence
+from analyses.heads import at_start
 from analyses.lora_classifiers import Split
 from analyses.lora_inputs import Inputs, identity, load_inputs
 from analyses.results import Results, RunDirectory
@@ -107,7 +108,7 @@ def _compute(
         folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
         lab = Lab(
             config,
-            model,
+            at_start(model, encoded["train"], config.head_init),
             encoded,
             study.metric_of(inputs),
             kernels=place.kernels,

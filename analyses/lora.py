@@ -165,7 +165,7 @@ def _compute(
     grid = LoraGrid(config.ranks, config.adapter_seeds, alpha=config.alpha, rslora=config.rslora)
     for part in study.parts(config, inputs, model, place, progress):
         sweeps = sweep_targets(
-            model,
+            part.model,
             part.train,
             part.every,
             sets=config.sets,

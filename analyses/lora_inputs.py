@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,12 +72,25 @@ def load_inputs(config: Settings) -> Inputs:
         for seed in config.data_seeds
     }
     for seed, loaded in splits.items():
+        if config.head_init == "probe":
+            _check_probed(loaded["train"], task, seed)
         if len({example.label for example in loaded["train"]}) < 2:
             raise UserError(
                 f"the {len(loaded['train'])} training examples of seed {seed} all have one label:"
                 " raise --train-limit"
             )
     return Inputs(task, logits, splits)
+
+
+def _check_probed(train: list[Example], task: Task, seed: int) -> None:
+    """Raise `UserError` unless there are two training examples of each label to choose a probe."""
+    counts = Counter(example.label for example in train)
+    for label, name in enumerate(task.labels):
+        if counts[label] < 2:
+            raise UserError(
+                f"--head-init probe needs two training examples of each label and seed {seed} has"
+                f" {counts[label]} of '{name}': raise --shots or --train-limit, or use random"
+            )
 
 
 def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:

@@ -53,15 +53,16 @@ DATA = options(
     ),
     click.option("--shots", default=16, show_default=True, help="Training examples per label."),
 )
+HEAD_INIT = click.option(
+    "--head-init",
+    default="random",
+    type=click.Choice(["random", "probe"]),
+    show_default=True,
+    help="A linear head's start; probe: logistic regression on the training examples.",
+)
 HEAD_START = options(
     click.option("--head-seed", default=0, show_default=True, help="Seed of a linear head."),
-    click.option(
-        "--head-init",
-        default="random",
-        type=click.Choice(["random", "probe"]),
-        show_default=True,
-        help="A linear head's start; probe: logistic regression on the training examples.",
-    ),
+    HEAD_INIT,
 )
 COMPUTING = options(
     click.option("--dtype", default="float32", show_default=True, help="float32|float64|bfloat16."),

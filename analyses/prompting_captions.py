@@ -12,7 +12,12 @@ from analyses.study_numbers import score_name
 
 __all__ = ["captions"]
 
-_WORDS = {"zero-shot": "zero-shot", "kernel": "kernel", "finetune": "fine-tuned"}
+_WORDS = {
+    "zero-shot": "zero-shot",
+    "probe": "linear probe",
+    "kernel": "kernel",
+    "finetune": "fine-tuned",
+}
 
 
 def captions(results: Results) -> dict[str, Caption]:
@@ -99,9 +104,22 @@ def _heads(results: Results) -> Caption:
     each = "; ".join(f"{trial.label}: {_scores(results, trial)}" for trial in shown)
     text = (
         f"Test {score_name(results)} of the prompt {first} and of a linear head on the encoder,"
-        f" with pretrained and with random weights. {each}. Lines are {_intervals(results)}."
+        f" with pretrained and with random weights.{_head_start(results)} {each}. Lines are"
+        f" {_intervals(results)}."
     )
     return Caption("Prompt and linear head, pretrained and random", text, f"Dot chart. {each}.")
+
+
+def _head_start(results: Results) -> str:
+    """Return where the linear head starts."""
+    if not results.config["linear"]:
+        return ""
+    if results.config["head_init"] == "probe":
+        return (
+            " The linear head starts at the linear probe of the training examples, for kernels and"
+            " fine-tuning alike."
+        )
+    return " The linear head starts at random, for kernels and fine-tuning alike."
 
 
 def _intervals(results: Results) -> str:

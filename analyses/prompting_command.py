@@ -38,6 +38,12 @@ __all__ = ["analyze_prompting"]
 @click.option("--random/--no-random", default=True, help="Also random weights.  [default: yes]")
 @click.option("--pooling", default="read", show_default=True, help="Linear head: read | mean.")
 @click.option(
+    "--head-init",
+    type=click.Choice(["random", "probe"]),
+    help="The linear head's start; probe: logistic regression on the training examples."
+    "  [default: probe]",
+)
+@click.option(
     "--rule", default="sgd", show_default=True, help="sgd | signgd | adam | asymmetric_..."
 )
 @click.option("--subspace", default="full", show_default=True, help="What is trained.")

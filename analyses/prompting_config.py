@@ -22,6 +22,8 @@ class Config(Settings):
     every kernel chooses its own regularisation on dev, as its classifier would if it were alone.
 
     Attributes:
+        head_init: as in `Settings`, but None is ``probe`` where a linear head is tried: it is then
+            where the study of the tasks starts it.
         prompts: names of the built-in prompts to compare; None for all, empty for none.
         prompt_file: TOML or YAML file with more of them.
         linear: whether to try a linear head beside the prompts.
@@ -51,6 +53,8 @@ class Config(Settings):
     eval_every: int = 20
 
     def __post_init__(self) -> None:
+        if self.head_init is None and self.linear:
+            self.keep("head_init", "probe")
         if self.solvers is None:
             self.keep("solvers", solvers_for(self.rule)[:1])
         super().__post_init__()
@@ -67,6 +71,11 @@ class Config(Settings):
         parse_subspace(self.subspace)
         if self.prompts == () and self.prompt_file is None and not self.asks:
             raise UserError("there is no prompt: name one, or give a prompt file or a template")
+
+    def check_head_init(self) -> None:
+        """Raise `UserError` if a head is to start and none is tried."""
+        if self.head_init == "probe" and not self.linear:
+            raise UserError("--head-init probe starts a linear head: leave out --no-linear")
 
     @property
     def asks(self) -> bool:

@@ -31,11 +31,22 @@ __all__ = ["figures", "numbered", "ranked"]
 _KERNEL, _TRAINED, _RANDOM = (stroke.color for stroke in style.strokes(3))
 _METHODS: Mapping[str, dict[str, Any]] = {
     "zero-shot": {"marker": "o", "color": style.MUTED, "mfc": "white", "ms": 6},
+    "probe": {"marker": "o", "color": style.MUTED, "ms": 6},
     "kernel": {"marker": "s", "color": _KERNEL, "ms": 6},
     "finetune": {"marker": "D", "color": _TRAINED, "ms": 6},
 }
-_NAMES = {"zero-shot": "zero-shot", "kernel": "kernel", "finetune": "fine-tuned"}
-_OFFSETS = {"zero-shot": 0.0, "kernel": 0.13, "finetune": -0.13}  # of rows, so none hides another
+_NAMES = {
+    "zero-shot": "zero-shot",
+    "probe": "linear probe",
+    "kernel": "kernel",
+    "finetune": "fine-tuned",
+}
+_OFFSETS = {
+    "zero-shot": 0.0,
+    "probe": 0.0,
+    "kernel": 0.13,
+    "finetune": -0.13,
+}  # of rows, so none hides another
 _LEGEND: Any = {
     "frameon": False, "fontsize": 8.5, "handlelength": 1.6, "columnspacing": 1.2,
     "borderaxespad": 0.1, "labelspacing": 0.35,
@@ -92,7 +103,7 @@ def _head_label(trial: Trial) -> str:
 
 def _dots(results: Results, rows: Sequence[tuple[str, Trial]]) -> Figure:
     """Draw a row of markers for each trial."""
-    methods = [m for m in _METHODS if m != "finetune" or results.config["finetune"]]
+    methods = [m for m in _METHODS if any(value(results, t, m) is not None for _, t in rows)]
     lines = max(label.count("\n") + 1 for label, _ in rows)
     with style.figure_style():
         height = 1.25 + (0.36 if lines == 1 else 0.48) * len(rows)
@@ -121,7 +132,7 @@ def _marker(axes: Axes, results: Results, trial: Trial, method: str, y: float) -
     if found is None:
         return
     drawn = _METHODS[method]
-    if method != "zero-shot":
+    if method not in ("zero-shot", "probe"):
         axes.hlines(y, max(found.low, 0.0), min(found.high, 1.0), color=drawn["color"], lw=1.2)
     axes.plot([found.mean], [y], ls="", zorder=3, **drawn)
 

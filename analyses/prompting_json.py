@@ -50,7 +50,7 @@ def as_json(results: Results) -> dict[str, Any]:
 
 def _trial(results: Results, trial: Trial) -> dict[str, Any]:
     """Return what a trial is and all its numbers."""
-    methods = ("zero-shot", "kernel", "finetune")
+    methods = ("zero-shot", "probe", "kernel", "finetune")
     scores = {
         f"{method.replace('-', '_')}_{split}": pooled(value(results, trial, method, split))
         for method in methods

@@ -54,12 +54,17 @@ def kernel_of(
     return kernel
 
 
-def kernel_rows(kernel: Kernel, split: Split, metric: Score, config: Config) -> Iterator[Row]:
-    """Yield zero-shot scores, kernel-target alignment and the classifiers' scores."""
+def kernel_rows(
+    kernel: Kernel, split: Split, metric: Score, config: Config, *, start: str
+) -> Iterator[Row]:
+    """Yield the initial logits' scores, kernel-target alignment and the classifiers' scores.
+
+    ``start`` is the method that the initial logits are: ``zero-shot``, or ``probe``.
+    """
     for name in ("dev", "test"):
         ids = getattr(split, name)
         guess = initial_predictions(kernel, ids)
-        yield _scored(labels_of(kernel, ids), guess, metric, config, method="zero-shot", split=name)
+        yield _scored(labels_of(kernel, ids), guess, metric, config, method=start, split=name)
     about: dict[str, Any] = {"method": "kernel", "split": "train", "metric": ALIGNMENT}
     train = kernel.select(right=list(split.train))
     try:

@@ -7,8 +7,9 @@ column                    meaning
 ``head``                  ``prompt`` or ``linear``
 ``prompt``                name of the prompt, or ``linear head``
 ``weights``               ``pretrained`` or ``random``
-``method``                ``kernel``, ``finetune``, ``zero-shot`` (the initial logits), ``constant``
-                          (the best answer that is the same for all examples) or ``skipped``
+``method``                ``kernel``, ``finetune``, ``zero-shot`` (the initial logits; ``probe``
+                          where they are those of the linear probe), ``constant`` (the best answer
+                          that is the same for all examples) or ``skipped``
 ``solver``                the classifier solved on the kernel, if any
 ``split``                 the examples the number is about
 ``metric``                the task's metric, ``kernel_target_alignment``, ``learning_rate``,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from analyses import study
+from analyses.heads import at_start
 from analyses.lora_classifiers import Split
 from analyses.lora_inputs import Inputs
 from analyses.prompting_arms import Arm, Arms, order
@@ -74,17 +75,23 @@ def _trial(
     """Return the rows of one arm on one data seed; its kernel is saved."""
     model = loaded if arm.head == "linear" else with_prompt(loaded, arm.task)
     encoded = study.encode(model, inputs.splits[seed])
+    model = at_start(model, encoded["train"], config.head_init)
     metric = study.metric_of(inputs)
     kernel = kernel_of(model, encoded, config, place, f"{seed}/{arm.key}")
     split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
     started = perf_counter()
-    rows = list(kernel_rows(kernel, split, metric, config))
+    rows = list(kernel_rows(kernel, split, metric, config, start=_start(config, arm)))
     # the kernel may be one that an interrupted session saved: it knows what it took
     spent = kernel.provenance["recorded"]["seconds"] + perf_counter() - started
     rows.append(row(spent, method="kernel", metric="seconds"))
     if config.finetune:
         rows += training_rows(model, encoded, metric, config, _folder(place, arm, seed))
     return [{**each, **arm.cell, "data_seed": seed} for each in rows]
+
+
+def _start(config: Config, arm: Arm) -> str:
+    """Return which method the initial logits are."""
+    return "probe" if arm.head == "linear" and config.head_init == "probe" else "zero-shot"
 
 
 def _path(place: Workplace, arm: Arm, seed: int) -> Path | None:

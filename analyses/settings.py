@@ -39,6 +39,7 @@ ASYMMETRIC_CLASSIFIERS = ("asym", "asym-ridge", "row-logistic")
 _CHOICES = {
     "logits": ("auto", "all", "binary"),
     "head": ("prompt", "linear"),
+    "head_init": ("random", "probe"),
     "pooling": ("read", "mean"),
     "tie": ("model", "untied"),
     "dtype": ("float32", "float64", "bfloat16"),
@@ -74,6 +75,9 @@ class Settings:
         data_seeds: seeds of the k-shot splits.
         logits: ``all``, ``binary`` (f_1 − f_0), or ``auto``: binary for two labels.
         head, pooling, tie, dtype, revision, seed: as `load_model` takes them.
+        head_init: where a linear head begins, for kernels and training alike: ``random``, drawn
+            from the seed, or ``probe``, the linear probe of each data seed's training examples.
+            None is random.
         template: prompt to use instead of the task's, in LM-BFF's notation.
         label_words: label words to use instead of the task's, in label order.
         train_limit, dev_limit, test_limit: at most so many examples of a split.
@@ -100,6 +104,7 @@ class Settings:
     data_seeds: tuple[int, ...] = (13,)
     logits: str = "auto"
     head: str = "prompt"
+    head_init: str | None = None
     pooling: str = "read"
     tie: str = "model"
     dtype: str = "float32"
@@ -128,8 +133,10 @@ class Settings:
         if self.label_words is not None:
             self.keep("label_words", tuple(self.label_words))
         self.keep("data_seeds", distinct("data_seeds", self.data_seeds))
+        self.keep("head_init", self.head_init or "random")
         for name, choices in _CHOICES.items():
             one_of(name, getattr(self, name), choices)
+        self.check_head_init()
         usual = solvers_for(self.rule)
         self.keep("solvers", distinct("solvers", usual if self.solvers is None else self.solvers))
         self._check_solvers()
@@ -141,6 +148,11 @@ class Settings:
     def classifiers(self) -> tuple[str, ...]:
         """The solvers, chosen."""
         return self.solvers or solvers_for(self.rule)
+
+    def check_head_init(self) -> None:
+        """Raise `UserError` if a head is to start where there is none."""
+        if self.head_init == "probe" and self.head != "linear":
+            raise UserError("--head-init probe starts a linear head: add --head linear")
 
     def _check_solvers(self) -> None:
         """Raise `UserError` unless every solver exists and learns from kernels of the rule."""

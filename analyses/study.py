@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from analyses.heads import at_start
 from analyses.lora_classifiers import Split
 from analyses.lora_inputs import Inputs
 from analyses.report import Page, png, render
@@ -86,6 +87,7 @@ class Part:
 
     Attributes:
         seed: the data seed.
+        model: f where its kernels are taken and training starts.
         train: the examples on the left of its kernels.
         every: train, dev and test, those on the right.
         split: which ids are which.
@@ -93,6 +95,7 @@ class Part:
     """
 
     seed: int
+    model: LogitModel
     train: list[EncodedExample]
     every: list[EncodedExample]
     split: Split
@@ -269,6 +272,7 @@ def parts(
         folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
         yield Part(
             seed,
+            at_start(model, encoded["train"], config.head_init),
             encoded["train"],
             [*encoded["train"], *encoded["dev"], *encoded["test"]],
             Split(**{name: [each.id for each in found] for name, found in encoded.items()}),

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import click
 
-from analyses.options import DATA, HEAD, OVERWRITE, PATH, READING, RUNNING, Numbers, options
+from analyses.options import (
+    DATA,
+    HEAD,
+    HEAD_INIT,
+    OVERWRITE,
+    PATH,
+    READING,
+    RUNNING,
+    Numbers,
+    options,
+)
 from subkern.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,6 +103,7 @@ ADAPTER_SEEDS = click.option(
 COMPUTING = options(
     click.option("--logits", default="auto", show_default=True, help="all | binary | auto."),
     HEAD,
+    HEAD_INIT,
     click.option("--template", help="Prompt in LM-BFF's notation instead of the task's."),
     click.option(
         "--label-words", type=Words(), help="Label words instead of the task's, with commas."

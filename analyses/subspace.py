@@ -162,7 +162,7 @@ def _compute(
     started = datetime.now(UTC)
     found = Measured()
     for part in study.parts(config, inputs, model, place, progress):
-        sweep = compute_sweep(config, model, part.train, part.every, methods, part.running)
+        sweep = compute_sweep(config, part.model, part.train, part.every, methods, part.running)
         for member in (sweep.full, *sweep.others):
             if member.family != "random":  # thousands of files, and their seeds make them again
                 place.kernels[f"{part.seed}/{member.name}"] = member.kernel

@@ -123,7 +123,8 @@ def test_the_table_is_tidy_and_complete(results: Results) -> None:
         *NAMES, "linear head", "lm-bff, random weights", "linear head, random weights",
     ]  # fmt: skip
     for trial in trials(results):
-        for method in ("zero-shot", "kernel", "finetune"):
+        start = "probe" if trial.head == "linear" else "zero-shot"
+        for method in (start, "kernel", "finetune"):
             for split in ("dev", "test"):
                 found = value(results, trial, method, split)
                 assert found is not None
@@ -163,6 +164,41 @@ def test_random_weights_have_another_kernel(results: Results) -> None:
     assert one.provenance["weights"] != other.provenance["weights"]
     assert other.provenance["model"]["weights"] == "random"
     assert not one.allclose(other, rtol=1e-2)
+
+
+@pytest.mark.parametrize("start", ["probe", "random"])
+def test_a_linear_head_starts_at_each_seeds_probe_unless_told_otherwise(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    trained: list[Any] = []
+
+    def search(model: Any, *args: Any, **options: Any) -> Any:
+        trained.append(model.description)
+        return fake_finetune.search(model, *args, **options)
+
+    monkeypatch.setattr(prompting_training, "search", search)
+    asked: dict[str, Any] = {} if start == "probe" else {"head_init": start}
+    changes: dict[str, Any] = {"prompts": NAMES[:1], "data_seeds": (13, 21), "random": True}
+    found = prompting.run(small(tiny, linear=True, **changes, **asked))
+    assert found.config["head_init"] == start
+    starts = {
+        name: kernel.provenance["model"].get("head_init") for name, kernel in found.kernels.items()
+    }
+    probed = {name for name, each in starts.items() if each is not None}
+    linear = {name for name in starts if name.endswith("linear")}
+    assert len(linear) == 4
+    assert probed == (linear if start == "probe" else set())
+    assert [each.get("head_init") is not None for each in trained].count(True) == len(probed)
+    if start == "probe":
+        assert starts["13/linear"]["examples"] != starts["21/linear"]["examples"]
+    head = next(trial for trial in trials(found) if trial.label == "linear head")
+    method, other = ("probe", "zero-shot") if start == "probe" else ("zero-shot", "probe")
+    assert value(found, head, method) is not None
+    assert value(found, head, other) is None
+    said = "at the linear probe of the training examples" if start == "probe" else "at random"
+    assert f"The linear head starts {said}" in captions(found)["heads"].text
+    labels = [each.get_text() for each in figures(found.config)["heads"](found).legends[0].texts]
+    assert ("linear probe" in labels) == (start == "probe")
 
 
 def test_fine_tuning_gets_the_settings(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +348,7 @@ def subj(tiny: Path) -> Path:
         ({"subspace": "loro"}, "unknown subspace 'loro'"),
         ({"rule": "adamw"}, "unknown rule 'adamw'"),
         ({"rule": "asymmetric_signgd", "solvers": ("svc",)}, "svc needs a symmetric kernel"),
+        ({"head_init": "probe"}, "probe starts a linear head: leave out --no-linear"),
         ({"prompt": "x"}, "unknown setting 'prompt': did you mean prompts"),
     ],
 )
