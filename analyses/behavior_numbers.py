@@ -13,10 +13,12 @@ from analyses.pooling import Pooled
 from analyses.results import Results
 from analyses.study_numbers import pooled
 from subkern.behavior import Evidence, Thresholds, Verdict, judge
+from subkern.grid_search import Grid
 
 __all__ = [
     "Looked",
     "Margins",
+    "at_edge",
     "curve",
     "diverged",
     "end_errors",
@@ -91,6 +93,14 @@ def rates(results: Results, seed: int, subspace: str) -> list[float]:
     """Return the learning rates tried, ascending."""
     rows = cells(results.table, data_seed=seed, subspace=subspace)
     return sorted(float(rate) for rate in rows["learning_rate"].unique())
+
+
+def at_edge(results: Results, run: Looked) -> str | None:
+    """Return ``smallest`` or ``largest`` if a run's learning rate is that of all that were tried.
+
+    Rates at which training diverged count: beyond them there is nothing to be found.
+    """
+    return Grid(rates(results, run.data_seed, run.subspace)).edge(run.learning_rate)
 
 
 def diverged(results: Results) -> list[tuple[int, str, float, int]]:

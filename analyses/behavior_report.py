@@ -14,6 +14,8 @@ from analyses import formatting as fmt
 from analyses.behavior_captions import captions
 from analyses.behavior_figures import NAMES
 from analyses.behavior_numbers import (
+    Looked,
+    at_edge,
     curve,
     end_errors,
     evidence,
@@ -26,8 +28,9 @@ from analyses.behavior_numbers import (
     subspaces,
     verdict,
 )
-from analyses.behavior_text import caveats, question, rate, sentence
+from analyses.behavior_text import approximations, caveats, question, rate, sentence
 from analyses.long_table import cells
+from analyses.paper_grid import EDGE
 from analyses.report import Image, Page, Table
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_name
@@ -37,6 +40,7 @@ from subkern.agreement import METRICS
 __all__ = ["page", "summary"]
 
 NONE = "–"
+_BEYOND = "The best learning rate is at an end of those tried: a better one may lie beyond."
 
 
 def summary(results: Results) -> Group:
@@ -47,7 +51,10 @@ def summary(results: Results) -> Group:
     table.add_column(f"test {score_name(results)}", justify="right")
     if looked(results):
         for what, name in NAMES.items():
-            table.add_row(name, fmt.percent(score(results, what).mean))
+            mark = EDGE if what == "trained" and _edges(results) else ""
+            table.add_row(name, fmt.percent(score(results, what).mean) + mark)
+        if _edges(results):
+            table.caption, table.caption_justify = f"{EDGE} {_BEYOND}", "left"
     found = verdict(results)
     reasons = [Text(f"- {reason}") for reason in (found.reasons if found else ())]
     notes = [Text(f"Note: {text}") for text in caveats(results)]
@@ -100,15 +107,6 @@ def _facts(results: Results) -> dict[str, str]:
 def _reading(results: Results) -> list[str]:
     """Return how to read the page."""
     config = results.config
-    exact = (
-        "For SGD this is exactly what training the linearized model gives, mini-batch by"
-        " mini-batch, so every difference is the model's curvature."
-    )
-    signs = (
-        "For Adam and SignGD a kernel cannot be exact: the sign of a mean gradient is not the mean"
-        " of the signs. The linearized model is therefore also trained itself, by the same"
-        " optimizer; what still differs from the real run is the model's curvature."
-    )
     return [
         "Fine-tuning shows kernel behaviour if the pretrained model's kernel solves the task, if"
         " f_lin(x) = f(x; z₀) + ⟨∇f(x; z₀), z − z₀⟩ keeps most of what training gained when it is"
@@ -118,10 +116,37 @@ def _reading(results: Results) -> list[str]:
         f" {config['optimizer']} with batches of {config['train_batch_size']}; the learning rate"
         " and the step that are looked into are the best on dev. The prediction sees the kernel,"
         " the labels, the initial logits and the order of the batches, never the model.",
-        signs if config["optimizer"] != "sgd" else exact,
+        _exactness(results),
         "Errors are ‖predicted − real‖ over ‖real − start‖ of the test logits: 0 % is perfect,"
         " 100 % is what predicting no change at all would get.",
     ]
+
+
+def _exactness(results: Results) -> str:
+    """Return what the kernel's prediction leaves out, and what shows that beside it."""
+    optimizer = {"sgd": "SGD", "signgd": "SignGD", "adam": "Adam"}[results.config["optimizer"]]
+    taken = approximations(results)
+    if not taken:
+        what = "" if optimizer == "SGD" else " with batches of one example and one logit"
+        return (
+            f"For {optimizer}{what} this is exactly what training the linearized model gives,"
+            " mini-batch by mini-batch, so every difference is the model's curvature."
+        )
+    said = f"For {optimizer} the kernel's prediction is not exact: it takes {taken}."
+    if not results.config["linear_training"]:
+        return (
+            f"{said} --linear-training also trains the linearized model itself, and so tells this"
+            " from the model's curvature; it was not asked for."
+        )
+    return (
+        f"{said} The linearized model is therefore also trained itself, by the same optimizer; what"
+        " still differs from the real run is the model's curvature."
+    )
+
+
+def _edges(results: Results) -> list[Looked]:
+    """Return the runs looked into whose learning rate is at an end of those tried."""
+    return [run for run in looked(results) if at_edge(results, run)]
 
 
 def _linearization_table(results: Results) -> Table:
@@ -181,6 +206,7 @@ def _runs_table(results: Results) -> Table:
     rows: list[list[str]] = []
     marked: list[int] = []
     best = {(run.data_seed, run.subspace, run.learning_rate) for run in looked(results)}
+    edges = {(run.data_seed, run.subspace, run.learning_rate) for run in _edges(results)}
     for seed in seeds(results):
         for name, size in subspaces(results).items():
             errors = end_errors(results, seed, name)
@@ -198,13 +224,14 @@ def _runs_table(results: Results) -> Table:
                 ]
                 if len(gone):
                     said = [f"diverged at step {gone['value'].iloc[0]:.0f}", NONE, NONE]
-                rows.append([f"{name}, seed {seed}", fmt.count(size), rate(each), *said])
+                mark = EDGE if (seed, name, each) in edges else ""
+                rows.append([f"{name}, seed {seed}", fmt.count(size), rate(each) + mark, *said])
     name = score_name(results)
     header = ["", "parameters", "learning rate", f"dev {name}", f"test {name}", "test error"]
     note = (
         "Scores at the best step on dev; the error of the kernel's prediction at the last step."
         " Marked: looked into."
-    )
+    ) + (f" {EDGE} {_BEYOND}" if edges else "")
     return Table("Runs", note, header, rows, marked=marked)
 
 

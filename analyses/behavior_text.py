@@ -8,24 +8,26 @@ from typing import Any
 
 from analyses import formatting as fmt
 from analyses.behavior_numbers import (
+    at_edge,
     curve,
     diverged,
     end_errors,
     evidence,
     feature,
     looked,
-    rates,
     score,
     seeds,
     steps_of_kernels,
     subspaces,
     verdict,
 )
+from analyses.heads import start_note
 from analyses.json_values import plain
+from analyses.long_table import cells
 from analyses.results import Results
-from analyses.study_numbers import model_name, score_name, tested
+from analyses.study_numbers import model_name, score_error, score_name, tested
 
-__all__ = ["as_json", "caveats", "question", "rate", "sentence"]
+__all__ = ["approximations", "as_json", "caveats", "question", "rate", "sentence"]
 
 _WHAT = {
     "yes": "shows kernel behaviour",
@@ -91,20 +93,22 @@ def _errors_at_the_end(results: Results) -> float:
 
 def caveats(results: Results) -> list[str]:
     """Return what limits the answer; only what the numbers show."""
-    noted = (_edge(results), _gone(results), _few_tests(results), _signs(results), _seeds(results))
+    noted = (
+        start_note(results.config),
+        _edge(results),
+        _gone(results),
+        _few_tests(results),
+        _signs(results),
+        _seeds(results),
+    )
     return [text for text in noted if text]
 
 
 def _edge(results: Results) -> str:
     """Say if the best learning rate is the smallest or largest tried."""
     for run in looked(results):
-        tried = rates(results, run.data_seed, run.subspace)
-        gone = {
-            r for s, name, r, _ in diverged(results) if (s, name) == (run.data_seed, run.subspace)
-        }
-        kept = [each for each in tried if each not in gone]
-        if len(tried) > 1 and run.learning_rate in (tried[0], tried[-1]):
-            which = "smallest" if run.learning_rate == kept[0] else "largest"
+        which = at_edge(results, run)
+        if which is not None:
             return (
                 f"The best learning rate on dev, {rate(run.learning_rate)}, is the {which} tried:"
                 " a better one may lie beyond; widen --learning-rates."
@@ -125,13 +129,12 @@ def _few_tests(results: Results) -> str:
     """Say if the test set is too small for the thresholds."""
     if not looked(results):
         return ""
-    count, accuracy = tested(results), score(results, "trained").mean
-    error = math.sqrt(max(accuracy * (1 - accuracy), 0.0) / count)
-    gain = accuracy - score(results, "zero-shot").mean
-    if gain <= 0 or error < gain / 8:
+    error = score_error(results, cells(results.table, metric="score.trained", split="test"))
+    gain = score(results, "trained").mean - score(results, "zero-shot").mean
+    if gain <= 0 or not error >= gain / 8:
         return ""
     return (
-        f"{count} test examples are few: one standard error of the fine-tuned"
+        f"{tested(results)} test examples are few: one standard error of the fine-tuned"
         f" {score_name(results)} is {fmt.points(error)} points, the whole gain"
         f" {fmt.points(gain)}; shares of the gain are as uncertain."
     )
@@ -139,19 +142,29 @@ def _few_tests(results: Results) -> str:
 
 def _signs(results: Results) -> str:
     """Say what the sign kernel's prediction leaves out."""
-    config = results.config
-    if config["optimizer"] == "sgd":
+    said = approximations(results)
+    if not said:
         return ""
-    exact = config["optimizer"] == "signgd" and config["train_batch_size"] == 1
-    if exact and results.inputs["logits"] == "binary":
-        return ""
-    said = (
-        f"The kernel's prediction of {config['optimizer']} takes the mean of the examples' signs"
-        " for the sign of their mean"
+    return (
+        f"The kernel's prediction of {results.config['optimizer']} takes {said}; training the"
+        " linearized model itself does not."
     )
+
+
+def approximations(results: Results) -> str:
+    """Return what the kernel's prediction takes for what; nothing where it is exact for f_lin.
+
+    It is for SGD, and for SignGD where a step sees one example and one logit: sign(r g) is then
+    sign(r) sign(g).
+    """
+    config = results.config
+    single = config["train_batch_size"] == 1 and results.inputs["logits"] == "binary"
+    said = []
+    if config["optimizer"] != "sgd" and not single:
+        said.append("the mean of the examples' signs for the sign of their mean")
     if config["optimizer"] == "adam":
-        said += ", and every step for Adam's first, which has no memory"
-    return f"{said}; training the linearized model itself has neither approximation."
+        said.append("every step for Adam's first, which has no memory")
+    return fmt.joined(said)
 
 
 def _seeds(results: Results) -> str:

@@ -188,7 +188,8 @@ class Thresholds:
         recovered: least share of that gain that f_lin at the trained z keeps; half is *most*.
         cka: least CKA of the kernel after training with the one before.
         relative_change: most ‖K_T − K₀‖/‖K₀‖ (Frobenius); 1 lets a kernel double.
-        min_gain: least gain in score (0.02 is two points) on which shares are judged at all.
+        min_gain: least gain in score (0.02 is two points) on which shares are judged at all; at 0
+            any gain is enough, and none still has no shares.
 
     Raises:
         UserError: a threshold is negative, or not a number.
@@ -255,13 +256,9 @@ def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
     asked = thresholds or Thresholds()
     fixed, about_features = _fixed(evidence, asked)
     gain = evidence.trained - evidence.zero_shot
-    if not gain >= asked.min_gain:
-        reason = (
-            f"Fine-tuning gains {100 * gain:.1f} points over zero-shot"
-            f" ({_percent(evidence.zero_shot)}), less than the {100 * asked.min_gain:g} on which a"
-            " share of the gain is judged."
-        )
-        return Verdict("undecided", None, None, fixed, (reason, about_features))
+    if not (gain > 0 and gain >= asked.min_gain):
+        reasons = (_too_little(evidence, asked), about_features)
+        return Verdict("undecided", None, None, fixed, reasons)
     shares = [
         share_of_gain(evidence.zero_shot, value, evidence.trained)
         for value in (evidence.kernel, evidence.linearized)
@@ -272,7 +269,7 @@ def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
     gains = (
         f"of fine-tuning's gain ({_percent(evidence.zero_shot)} to {_percent(evidence.trained)})"
     )
-    reasons = (
+    signs = (
         f"The kernel of the pretrained model {'solves' if solves else 'does not solve'} the task:"
         f" {_percent(evidence.kernel)}, {shares[0]:.0%} {gains}; asked for"
         f" {asked.kernel_share:.0%}.",
@@ -281,7 +278,18 @@ def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
         f" {asked.recovered:.0%}.",
         about_features,
     )
-    return Verdict(behaviour, solves, linear, fixed, reasons)
+    return Verdict(behaviour, solves, linear, fixed, signs)
+
+
+def _too_little(evidence: Evidence, asked: Thresholds) -> str:
+    """Return why no share of the gain is judged."""
+    gain = evidence.trained - evidence.zero_shot
+    said = (
+        f"Fine-tuning gains {100 * gain:.1f} points over zero-shot ({_percent(evidence.zero_shot)})"
+    )
+    if asked.min_gain == 0:  # any gain would do
+        return f"{said}: there is no gain to take a share of."
+    return f"{said}, less than the {100 * asked.min_gain:g} on which a share of the gain is judged."
 
 
 def _fixed(evidence: Evidence, asked: Thresholds) -> tuple[bool, str]:

@@ -20,6 +20,7 @@ import oracles
 from analyses import behavior, behavior_runs, lora_inputs, study
 from analyses.behavior_config import Config
 from analyses.behavior_numbers import (
+    at_edge,
     curve,
     diverged,
     evidence,
@@ -28,10 +29,13 @@ from analyses.behavior_numbers import (
     margins,
     verdict,
 )
+from analyses.behavior_report import page, summary
+from analyses.behavior_table import row, tidy
 from analyses.behavior_text import as_json, caveats, rate, sentence
 from analyses.long_table import cells
 from analyses.results import Results
 from families import FAMILIES, random_examples
+from study_checks import check_summary, with_f1
 from subkern.data import Example
 from subkern.errors import UserError
 from subkern.kernel import Kernel
@@ -205,6 +209,99 @@ def test_runs_that_diverge_are_noted_and_do_not_stop_others() -> None:
     assert as_json(gone)["behaviour"] == "undecided"
     behavior.plot(gone)
     behavior.page(gone, {})
+
+
+def tried(best: float, *others: float, diverged: tuple[float, ...] = ()) -> Results:
+    """Return results of which these learning rates are known, the best one looked into."""
+    cell: dict[str, Any] = {"data_seed": 13, "subspace": "full", "parameters": 10}
+    rows = [row(1.0, metric="chosen", step=3, learning_rate=best, **cell)]
+    rows += [row(0.5, metric="score", learning_rate=each, **cell) for each in (best, *others)]
+    rows += [row(3.0, metric="diverged", learning_rate=each, **cell) for each in diverged]
+    return Results("behavior", config().as_dict(), {}, tidy(rows))
+
+
+@pytest.mark.parametrize(
+    ("found", "edge"),
+    [
+        (tried(1e-2, 1e-1), "smallest"),
+        (tried(1e-1, 1e-2), "largest"),
+        (tried(1e-2, 1e-3, 1e-1), None),
+        (tried(1e-2), None),
+        (tried(1e-2, diverged=(1e-3,)), "largest"),  # all smaller ones diverged
+        (tried(1e-2, 1e-3, diverged=(1e-1,)), None),
+    ],
+)
+def test_the_edge_is_that_of_all_that_were_tried(found: Results, edge: str | None) -> None:
+    (run,) = looked(found)
+    assert at_edge(found, run) == edge
+
+
+@pytest.mark.parametrize("edge", [True, False])
+def test_a_best_rate_at_the_edge_is_marked_in_the_tables(results: Results, edge: bool) -> None:
+    (run,) = looked(results)
+    table = results.table
+    far = run.learning_rate / 2, run.learning_rate * 2
+    cell: dict[str, Any] = {"data_seed": 13, "subspace": "full", "parameters": run.parameters}
+    more = [row(0.0, metric="score", split="dev", learning_rate=each, **cell) for each in far]
+    kept = table[(table["subspace"] != "full") | (table["learning_rate"] == run.learning_rate)]
+    kept = pd.concat([kept.dropna(subset=["subspace"]), tidy(more[:1] if edge else more)])
+    found = replace(results, table=kept)
+    text = check_summary(summary(found), sentence(found))
+    runs = next(each for each in page(found, {}).tables if each.title == "Runs")
+    marked = {line[2] for line in runs.rows if line[2].endswith("†")}
+    assert marked == ({f"{rate(run.learning_rate)}†"} if edge else set())
+    fine_tuned = next(line for line in text.splitlines() if "Fine-tuned" in line)
+    assert ("†" in fine_tuned) == edge
+    assert ("† The best learning rate" in " ".join(text.split())) == edge
+    assert ("†" in runs.note) == edge
+    assert any("is the largest tried" in text for text in caveats(found)) == edge
+
+
+def asked(results: Results, logits: str = "all", **changes: Any) -> Results:
+    """Return results as if they had been asked for otherwise."""
+    return replace(
+        results,
+        config={**results.config, **changes},
+        inputs={**results.inputs, "logits": logits},
+    )
+
+
+def test_the_page_says_what_the_kernel_s_prediction_leaves_out(results: Results) -> None:
+    def said(**changes: Any) -> str:
+        return " ".join(page(asked(results, **changes), {}).reading)
+
+    assert "For SGD this is exactly what" in said()
+    single = {"optimizer": "signgd", "train_batch_size": 1}
+    assert "one example and one logit this is exactly what" in said(logits="binary", **single)
+    for changes in ({"optimizer": "adam"}, {"optimizer": "signgd"}, single):
+        assert "prediction is not exact" in said(**changes)
+        assert "therefore also trained itself" in said(**changes)
+        without = said(linear_training=False, **changes)
+        assert "also trained itself" not in without
+        assert "--linear-training also trains the linearized model itself" in without
+    memory = said(logits="binary", optimizer="adam", train_batch_size=1)
+    assert "not exact: it takes every step for Adam's first" in memory
+
+
+def test_a_start_at_the_probe_is_told(results: Results) -> None:
+    assert any("that probe" in text for text in caveats(asked(results, head_init="probe")))
+    assert not any("probe" in text for text in caveats(results))
+
+
+def test_the_error_of_f1_is_not_that_of_a_share(results: Results) -> None:
+    """A gain of 30 points is judged by eighths: 3.8 points. At 0.8 of 9 it would be off by 13."""
+    scores = {"score.zero-shot": 0.5, "score.trained": 0.8}
+    table = results.table.copy()
+    for metric, value in scores.items():
+        table.loc[table["metric"] == metric, "value"] = value
+    gained = replace(results, table=table)
+    few = [
+        [text for text in caveats(found) if "test examples are few" in text]
+        for found in (gained, with_f1(gained, 0.01), with_f1(gained, 0.196))
+    ]
+    assert "one standard error of the fine-tuned accuracy is 13.3 points" in few[0][0]
+    assert not few[1]
+    assert "one standard error of the fine-tuned F1 is 10.0 points" in few[2][0]
 
 
 def test_the_directory_holds_everything_and_is_found_done(tmp_path: Path) -> None:

@@ -137,6 +137,15 @@ def test_verdicts(changes: dict[str, float], behaviour: str, signs: tuple[Any, .
     assert len(found.reasons) == (2 if behaviour == "undecided" else 3)
 
 
+@pytest.mark.parametrize("trained", [0.6, 0.5])
+def test_no_gain_is_undecided_whatever_gain_is_asked_for(trained: float) -> None:
+    found = judge(replace(GOOD, trained=trained), Thresholds(min_gain=0))
+    assert (found.behaviour, found.solves, found.linear) == ("undecided", None, None)
+    assert "over zero-shot (60.0 %): there is no gain to take a share of." in found.reasons[0]
+    assert not any("nan" in reason for reason in found.reasons)
+    assert judge(replace(GOOD, trained=0.6001), Thresholds(min_gain=0)).solves
+
+
 def test_reasons_have_the_numbers_and_thresholds() -> None:
     found = judge(GOOD, Thresholds(recovered=0.9))
     assert found.reasons == (
