@@ -2,11 +2,13 @@
 
 A finished run directory gets::
 
-    verification/            every fine-tuning, by settings, data seed and configuration
+    verification/            every fine-tuning, by how it was trained, data seed, configuration,
+                             learning rate and batch size
     verification.parquet     predicted and trained numbers, and how they were trained (in its
                              attributes); see :mod:`analyses.verify_table`
 
-Fine-tunings are kept one by one, so that an interrupted verification goes on where it stopped.
+Fine-tunings are kept one by one, so that an interrupted verification goes on where it stopped, and
+more draws, learning rates or batch sizes train only what is new.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from collections.abc import Callable, Sequence
 
 from analyses import study
 from analyses.lora_inputs import Inputs
-from analyses.results import PREDICTIONS, REPORT, VERIFICATION, Results, RunDirectory
+from analyses.results import (
+    FIGURE_FOLDER,
+    PREDICTIONS,
+    REPORT,
+    VERIFICATION,
+    Results,
+    RunDirectory,
+)
 from analyses.settings import Settings
 from analyses.study import Drawing, Outcome
 from analyses.verify_numbers import ASKED, asked_of, is_verified
@@ -66,16 +75,17 @@ def prove(
         chosen = candidates(results)
         asked = normalize(
             {
-                "trial": trial.as_dict(),
+                "trial": trial.describe(config.rule),
                 "configurations": [[each.name, each.draw] for each in chosen],
             }
         )
         done = is_verified(results) and asked_of(results) == asked
         if not done:
-            folder = directory.path / VERIFICATION / fingerprint(asked["trial"])[:8]
+            folder = directory.path / VERIFICATION / _folder_name(trial, config.rule)
             model = study.load(config, inputs)
             table = train_all(results, model, inputs, trial, chosen, folder, progress)
             table.attrs[ASKED] = asked
+            _forget_drawing(directory)
             directory.add(VERIFICATION, table)
             call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}, {trial!r}"
             directory.rewrite(
@@ -85,3 +95,18 @@ def prove(
         if done and study.is_drawn(directory.path, results, drawing):
             return Outcome(results, directory.path / REPORT, up_to_date=True)
         return Outcome(results, study.draw(results, directory.path, drawing), up_to_date=done)
+
+
+def _folder_name(trial: Trial, rule: str) -> str:
+    """Return where fine-tunings of the same kind are kept.
+
+    Learning rate and batch size stand at `Training`'s own: searches below the folder grow in them.
+    """
+    return fingerprint(trial.training(rule).describe())[:8]
+
+
+def _forget_drawing(directory: RunDirectory) -> None:
+    """Remove what shows a former verification: if this one is killed before it is drawn, too."""
+    pictures = (directory.path / FIGURE_FOLDER).glob(f"{VERIFICATION}.*")
+    for path in (directory.path / REPORT, *pictures):
+        path.unlink(missing_ok=True)

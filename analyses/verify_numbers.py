@@ -16,7 +16,7 @@ from scipy import stats
 from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
 from analyses.results import VERIFICATION, Results
-from analyses.study_numbers import cost
+from analyses.study_numbers import cost, score_error
 from analyses.verify_advice import FULL, Advice
 
 __all__ = [
@@ -28,11 +28,14 @@ __all__ = [
     "cheapest",
     "costs",
     "failed",
+    "is_compared",
     "is_verified",
     "names",
+    "on_edge",
     "parameters",
     "proof",
     "ranking",
+    "trained_error",
     "trial_of",
     "value",
     "values",
@@ -50,6 +53,11 @@ def is_verified(results: Results) -> bool:
     return VERIFICATION in results.beside
 
 
+def is_compared(results: Results) -> bool:
+    """Say if any configuration was trained in every run, so that there is something to show."""
+    return is_verified(results) and bool(names(results))
+
+
 def _table(results: Results) -> pd.DataFrame:
     return results.beside[VERIFICATION]
 
@@ -61,7 +69,7 @@ def asked_of(results: Results) -> Mapping[str, Any]:
 
 
 def trial_of(results: Results) -> Mapping[str, Any]:
-    """Return how everything was trained: the fields of `analyses.verify_trial.Trial`."""
+    """Return how everything was trained: what `analyses.verify_trial.Trial.describe` gave."""
     found: Mapping[str, Any] = asked_of(results)["trial"]
     return found
 
@@ -89,6 +97,11 @@ def values(results: Results, name: str, metric: str) -> list[float]:
     return [float(each) for each in rows["value"]]
 
 
+def on_edge(results: Results, name: str) -> bool:
+    """Say if the best learning rate of a configuration is at an end of the grid in some run."""
+    return any(values(results, name, "edge"))
+
+
 def parameters(results: Results, name: str) -> int:
     """Return how many parameters a configuration trains."""
     return int(cells(_table(results), configuration=name)["parameters"].iloc[0])
@@ -104,7 +117,7 @@ class Ranking:
         low, high: percentile bootstrap over configurations.
         count: how many configurations.
         spread: highest trained score minus the lowest.
-        mean: of their trained scores.
+        error: one standard error of a trained score over the test examples.
     """
 
     rho: float
@@ -112,7 +125,7 @@ class Ranking:
     high: float
     count: int
     spread: float = 0.0
-    mean: float = math.nan
+    error: float = math.nan
 
 
 def ranking(results: Results) -> Ranking:
@@ -139,8 +152,14 @@ def ranking(results: Results) -> Ranking:
     tail = (1 - results.config["confidence"]) / 2
     # Resamples of one configuration alone, or of equal scores, have no order: they say nothing.
     low, high = np.nanquantile(found.bootstrap_distribution, [tail, 1 - tail])
-    spread, mean = float(np.ptp(trained)), float(trained.mean())
-    return Ranking(_spearman(predicted, trained), float(low), float(high), count, spread, mean)
+    spread, error = float(np.ptp(trained)), trained_error(results, compared)
+    return Ranking(_spearman(predicted, trained), float(low), float(high), count, spread, error)
+
+
+def trained_error(results: Results, compared: Sequence[str]) -> float:
+    """Return one standard error of the trained scores of configurations, over test examples."""
+    rows = cells(_table(results), metric="trained")
+    return score_error(results, rows[rows["configuration"].isin(compared)])
 
 
 def _spearman(one: Floats, other: Floats) -> float:
@@ -172,7 +191,7 @@ class Proof:
 
 
 def proof(results: Results, advice: Advice) -> Proof | None:
-    """Count how often the advice held; None where what was advised could not be trained."""
+    """Count how often the advice held; None where it or full fine-tuning could not be trained."""
     trained = names(results)
     if advice.name not in trained or FULL not in trained:
         return None
@@ -231,21 +250,31 @@ class Cost:
 
     Attributes:
         predicting: computing all kernels and solving all classifiers on them.
-        trying: fine-tuning every configuration at every setting of the grid.
-        runs: how many fine-tunings that was, a grid counted as one.
+        trying: fine-tuning every configuration at every setting of the grid, but those of `lost`.
+        runs: how many searches that was, each over a whole grid.
+        lost: how many fine-tunings diverged: what they took was not kept.
     """
 
     predicting: float
     trying: float
     runs: int
+    lost: int = 0
 
 
 def costs(results: Results) -> Cost:
     """Return what predicting and what trying took, both measured in this run."""
-    rows = cells(_table(results), metric="seconds")
+    counted = {
+        metric: cells(_table(results), metric=metric)["value"]
+        for metric in ("seconds", "diverged", "diverged_points")
+    }
     by_seed = [cost(results, int(seed)) for seed in results.config["data_seeds"]]
     predicting = sum(
         each.get("seconds", each.get("total_seconds", 0.0)) + each.get("judging_seconds", 0.0)
         for each in by_seed
     )
-    return Cost(predicting, float(rows["value"].sum()), len(rows))
+    return Cost(
+        predicting,
+        float(counted["seconds"].sum()),
+        len(counted["seconds"]) + len(counted["diverged"]),
+        int(counted["diverged_points"].sum()),
+    )

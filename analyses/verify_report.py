@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from analyses import formatting as fmt
+from analyses.paper_grid import EDGE
 from analyses.report import Image, Page, Table
 from analyses.results import VERIFICATION, Results
 from analyses.study_numbers import score_name
@@ -18,7 +19,9 @@ from analyses.verify_advice import Advice
 from analyses.verify_numbers import (
     cheapest,
     costs,
+    is_compared,
     names,
+    on_edge,
     parameters,
     proof,
     ranking,
@@ -26,14 +29,20 @@ from analyses.verify_numbers import (
     value,
     values,
 )
-from analyses.verify_text import caption, caveats, sentence, title, verdict
+from analyses.verify_text import caption, caveats, sentence, title, uncounted, verdict
 
 __all__ = ["as_json", "summary", "with_proof"]
 
+_BEYOND = f"{EDGE} The best learning rate is at an end of the grid: a wider one may train better."
+
 
 def with_proof(page: Page, results: Results, advice: Advice, picture: bytes | None) -> Page:
-    """Return a study's report with what fine-tuning made of its advice."""
+    """Return a study's report with what fine-tuning made of its advice.
+
+    ``picture`` is the verification's figure as PNG, None where there is nothing to draw.
+    """
     shown = [] if picture is None else [Image(VERIFICATION, caption(results, advice), picture)]
+    table = [_configurations(results, advice)] if is_compared(results) else []
     trial = {
         f"verify {name.replace('_', ' ')}": ", ".join(f"{each:g}" for each in given)
         if isinstance(given, list)
@@ -46,7 +55,7 @@ def with_proof(page: Page, results: Results, advice: Advice, picture: bytes | No
         caveats=[*page.caveats, *(f"Of the proof: {text}" for text in caveats(results, advice))],
         reading=[*page.reading, f"Put to the proof. {sentence(results, advice)}"],
         images=[*shown, *page.images],
-        tables=[_configurations(results, advice), *page.tables],
+        tables=[*table, *page.tables],
         cost=[*page.cost, _cost(results)],
         settings={**page.settings, **trial},
     )
@@ -63,7 +72,7 @@ def _configurations(results: Results, advice: Advice) -> Table:
                 title(name),
                 fmt.count(parameters(results, name)),
                 fmt.share_between(predicted),
-                fmt.share_between(trained),
+                fmt.share_between(trained) + _mark(results, name),
                 fmt.points(trained.mean - predicted.mean),
                 fmt.percent(value(results, name, "prediction_agreement").mean),
                 _correlation(results, name, "logit_correlation"),
@@ -78,12 +87,18 @@ def _configurations(results: Results, advice: Advice) -> Table:
         f"Test {score} of the judge's classifier on the kernel, and of the fine-tuned model at the"
         " step and setting that dev chose; by how many points training is above. Share of test"
         " examples to which both give one label; correlation of their logits, and of what each adds"
-        " to the initial ones. Then what dev chose, run by run. Intervals in brackets.",
+        " to the initial ones. Then what dev chose, run by run. Intervals in brackets."
+        + (f" {_BEYOND}" if any(on_edge(results, name) for name in shown) else ""),
         ["", "parameters", "predicted", "fine-tuned", "points above", "equal predictions",
          "r of logits", "r of changes", "learning rate", "best step"],
         rows,
         marked=[i for i, name in enumerate(shown) if name == advice.name],
     )  # fmt: skip
+
+
+def _mark(results: Results, name: str) -> str:
+    """Return the mark of a score that a wider grid might raise, or nothing."""
+    return EDGE if on_edge(results, name) else ""
 
 
 def _correlation(results: Results, name: str, metric: str) -> str:
@@ -105,7 +120,7 @@ def _cost(results: Results) -> Table:
         "Predicting against trying",
         "Measured in this run, over all data seeds: kernels and classifiers of every configuration"
         " and draw of the study, against fine-tuning those that were tried, at every setting of the"
-        " grid.",
+        f" grid{uncounted(found)}.",
         ["", "seconds", "times predicting"],
         [
             ["predicting", fmt.duration(found.predicting), "1.0"],
@@ -119,7 +134,11 @@ def _cost(results: Results) -> Table:
 
 
 def summary(results: Results, advice: Advice) -> Group:
-    """Return table, verdict and limits for a terminal of 80 columns."""
+    """Return table, verdict and limits for a terminal of 80 columns; no table of nothing."""
+    notes = [Text(f"Note: {text}") for text in caveats(results, advice)]
+    answer = Text(sentence(results, advice), style="bold")
+    if not is_compared(results):
+        return Group(answer, *notes)
     table = RichTable(title="Put to the proof by fine-tuning", title_justify="left")
     columns = ("configuration", "parameters", "predicted", "fine-tuned", "equal", "r logits")
     for name in columns:
@@ -131,13 +150,14 @@ def summary(results: Results, advice: Advice) -> Group:
             title(name),
             fmt.count(parameters(results, name)),
             fmt.percent(value(results, name, "predicted").mean),
-            fmt.percent(value(results, name, "trained").mean),
+            fmt.percent(value(results, name, "trained").mean) + _mark(results, name),
             fmt.percent(value(results, name, "prediction_agreement").mean),
             _correlation(results, name, "logit_correlation"),
             style="bold" if name == advice.name else None,
         )
-    notes = [Text(f"Note: {text}") for text in caveats(results, advice)]
-    return Group(table, Text(sentence(results, advice), style="bold"), *notes)
+    if any(on_edge(results, name) for name in names(results)):
+        table.caption, table.caption_justify = _BEYOND, "left"
+    return Group(table, answer, *notes)
 
 
 def as_json(results: Results, advice: Advice) -> dict[str, Any]:

@@ -16,7 +16,8 @@ column            meaning
                   ``change_correlation``: the same of what each adds to the initial logits;
                   ``learning_rate``, ``batch_size``, ``best_step``: chosen on dev; ``edge``: 1 if
                   the learning rate is at an end of its grid; ``diverged``: 1 if no setting of the
-                  grid could be trained; ``seconds``: of all settings of the grid
+                  grid could be trained; ``seconds``: of all settings of the grid that did not
+                  diverge; ``diverged_points``: how many did, and kept no time
 ``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
 ================= ==================================================================================
 """

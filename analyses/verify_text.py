@@ -12,19 +12,22 @@ from analyses.results import Results
 from analyses.study_numbers import score_name, tested
 from analyses.verify_advice import FULL, Advice
 from analyses.verify_numbers import (
+    Cost,
     Proof,
     cheapest,
     costs,
     failed,
+    is_compared,
     names,
+    on_edge,
     proof,
     ranking,
+    trained_error,
     trial_of,
     value,
-    values,
 )
 
-__all__ = ["caption", "caveats", "sentence", "title", "verdict"]
+__all__ = ["caption", "caveats", "sentence", "title", "uncounted", "verdict"]
 
 
 def title(name: str) -> str:
@@ -36,7 +39,7 @@ def sentence(results: Results, advice: Advice) -> str:
     """Return how the advice fared when everything was trained, with its numbers."""
     found = proof(results, advice)
     if found is None:
-        return f"{_capital(title(advice.name))} could not be trained: nothing is proved."
+        return _nothing_proved(results, advice)
     scores = {n: fmt.percent(value(results, n, "trained").mean) for n in names(results)}
     return (
         f"{verdict(results, advice)} Fine-tuned, {_called(advice)} reaches a test"
@@ -44,6 +47,18 @@ def sentence(results: Results, advice: Advice) -> str:
         f" ({title(found.best)}) {scores[found.best]}, full fine-tuning {scores[FULL]}."
         f" {_counts(found, advice)} {_order(results)} {_cost(results)}"
     )
+
+
+def _nothing_proved(results: Results, advice: Advice) -> str:
+    """Return what could not be trained, of the two that a proof takes."""
+    if not is_compared(results):
+        return (
+            "Training diverged for every configuration, at every setting in some run: nothing could"
+            " be compared."
+        )
+    trained = names(results)
+    lost = [title(name) for name in dict.fromkeys((advice.name, FULL)) if name not in trained]
+    return f"{_capital(fmt.joined(lost))} could not be trained: nothing is proved."
 
 
 def _called(advice: Advice) -> str:
@@ -100,19 +115,16 @@ def _order(results: Results) -> str:
     if found.low <= 0 <= found.high:
         return f"{number}: that does not show that the kernels order them as training does."
     way = "as training does" if found.low > 0 else "the wrong way round"
-    spread, error = found.spread, _error(results, found.mean)
-    if spread < 2 * error:
-        return (
-            f"{number}, as if the kernels ordered them {way}; but their trained scores lie within"
-            f" {fmt.points(spread)} points, less than two standard errors of one"
-            f" ({fmt.points(2 * error)}): no order is shown."
+    noise = 2 * found.error
+    if not found.spread >= noise:
+        why = (
+            "how far chance moves a score is not known"
+            if math.isnan(noise)
+            else f"their trained scores lie within {fmt.points(found.spread)} points, less than two"
+            f" standard errors of one ({fmt.points(noise)})"
         )
+        return f"{number}, as if the kernels ordered them {way}; but {why}: no order is shown."
     return f"{number}: the kernels order them {way}."
-
-
-def _error(results: Results, score: float) -> float:
-    """Return one standard error of a score of this size, over test examples: seeds share them."""
-    return math.sqrt(max(score * (1 - score), 0.0) / tested(results))
 
 
 def _cost(results: Results) -> str:
@@ -122,10 +134,18 @@ def _cost(results: Results) -> str:
         f"Predicting took {fmt.duration(found.predicting)}, trying everything"
         f" {fmt.duration(found.trying)}"
     )
-    if found.predicting <= 0:
-        return f"{text}."
-    factor = found.trying / found.predicting
-    return f"{text}, {fmt.fixed(factor, 1 if factor < 10 else 0)} times as long."
+    if found.predicting > 0:
+        factor = found.trying / found.predicting
+        text += f", {fmt.fixed(factor, 1 if factor < 10 else 0)} times as long"
+    return f"{text}{uncounted(found)}."
+
+
+def uncounted(found: Cost) -> str:
+    """Return what the time of trying leaves out, in brackets; nothing if it is whole."""
+    if not found.lost:
+        return ""
+    what = "1 fine-tuning" if found.lost == 1 else f"{found.lost} fine-tunings"
+    return f" (not counting {what} that diverged: it took longer)"
 
 
 def caveats(results: Results, advice: Advice) -> list[str]:
@@ -143,18 +163,19 @@ def caveats(results: Results, advice: Advice) -> list[str]:
 
 
 def _diverged(results: Results) -> str:
-    lost = failed(results)
+    lost = [title(name) for name in failed(results)]
     if not lost:
         return ""
+    which = fmt.joined(lost) if is_compared(results) else "all configurations"
     return (
-        f"At every setting training diverged for {fmt.joined(lost)}: left out. Lower learning rates"
+        f"At every setting training diverged for {which}: left out. Lower learning rates"
         " (--verify-learning-rates) would train."
     )
 
 
 def _edges(results: Results) -> str:
     """Say which configurations chose a learning rate at an end of the grid."""
-    at_edge = [title(n) for n in names(results) if any(values(results, n, "edge"))]
+    at_edge = [title(n) for n in names(results) if on_edge(results, n)]
     if not at_edge:
         return ""
     every = len(at_edge) == len(names(results))
@@ -199,9 +220,9 @@ def _few_tests(results: Results, advice: Advice) -> str:
     if advice.name not in names(results):
         return ""
     score = value(results, advice.name, "trained").mean
-    error = _error(results, score)
+    error = trained_error(results, [advice.name])
     margin = advice.drop if advice.drop is not None else (1 - (advice.share or 1.0)) * score
-    if error <= margin:
+    if not error > margin:
         return ""
     return (
         f"{tested(results)} test examples: one standard error of a score is {fmt.points(error)}"
@@ -221,6 +242,8 @@ def _one_run(results: Results, advice: Advice) -> str:
 
 def _hindsight(results: Results, advice: Advice) -> str:
     """Say what would have been advised, had the outcome of training been known."""
+    if FULL not in names(results):
+        return ""
     best = cheapest(results, advice)
     if best == advice.name:
         return ""

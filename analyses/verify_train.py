@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analyses import study
+from analyses.heads import at_start
 from analyses.lora_inputs import Inputs
 from analyses.lora_measure import SCORES
 from analyses.predictions import Key, Prediction, lookup
@@ -22,20 +23,16 @@ from analyses.verify_table import row, tidy
 from analyses.verify_trial import Candidate, Trial
 from subkern.agreement import prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
-from subkern.grid_search import AllDiverged, Grid, GridEdgeWarning, Search, search
+from subkern.grid_search import AllDiverged, GridEdgeWarning, Search, search
 from subkern.models import LogitModel
 from subkern.prompts import EncodedExample
 from subkern.solvers import labels_from_scores
 from subkern.tiles import Progress
-from subkern.training import Training
 
 __all__ = ["compare", "logit_correlation", "train_all"]
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
-
-_LOOKS = 5
-"""At dev, over a training: each costs as much as several updates."""
 
 
 def train_all(
@@ -52,18 +49,19 @@ def train_all(
     Each fine-tuning is kept below ``folder`` and is read where it is finished.
     """
     predictions = lookup(results.beside[PREDICTIONS])
-    metric = study.metric_of(inputs)
+    metric, rule = study.metric_of(inputs), str(results.config["rule"])
     rows: list[Row] = []
     bar = _Bar(len(inputs.splits) * len(candidates), progress)
     for seed, splits in inputs.splits.items():
         encoded = study.encode(model, splits)
+        started = at_start(model, encoded["train"], results.config.get("head_init"))
         for candidate in candidates:
             predicted = predictions[Key(seed, candidate.name, candidate.draw)]
             about = {**candidate.cell, "data_seed": seed}
             place = folder / f"seed-{seed}" / _folder_name(candidate)
             judge = _Judge(results, metric, predicted)
-            found = _try(model, encoded, candidate, trial, metric, place, bar.within)
-            new = [row(1.0, metric="diverged")] if found is None else judge.rows(found, trial)
+            found = _try(started, encoded, candidate, trial, rule, metric, place, bar.within)
+            new = _lost(trial) if found is None else judge.rows(found, trial)
             rows += [{**each, **about} for each in new]
             bar.next()
     return tidy(rows)
@@ -98,16 +96,12 @@ def _try(
     encoded: dict[str, list[EncodedExample]],
     candidate: Candidate,
     trial: Trial,
+    rule: str,
     metric: Score,
     folder: Path,
     progress: Progress,
 ) -> Search | None:
     """Fine-tune a candidate at every setting of the grid; None where all of them diverge."""
-    training = Training(
-        optimizer=trial.optimizer,
-        steps=trial.steps,
-        eval_every=max(trial.steps // _LOOKS, 1),
-    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -117,14 +111,20 @@ def _try(
                 model,
                 encoded,
                 subspace=candidate.subspace,
-                grid=Grid(trial.rates, trial.batch_sizes),
-                training=training,
+                grid=trial.grid,
+                training=trial.training(rule),
                 out=folder,
                 metric=metric,
                 progress=progress,
             )
     except AllDiverged:
         return None
+
+
+def _lost(trial: Trial) -> list[Row]:
+    """Return the rows of a search of which every point diverged."""
+    points = len(trial.rates) * len(trial.batch_sizes)
+    return [row(1.0, metric="diverged"), row(float(points), metric="diverged_points")]
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,15 @@ class _Judge:
     def rows(self, found: Search, trial: Trial) -> list[Row]:
         """Return all rows of one fine-tuning."""
         best = found.best
-        rate = float(best.training["learning_rate"])
-        ends = {min(trial.rates), max(trial.rates)} if len(trial.rates) > 1 else set()
+        rate, seconds = float(best.training["learning_rate"]), found.table["seconds"]
         return [
             *self._scores(best.best_logits["test"], best.start_logits["test"], best.labels["test"]),
             row(rate, metric="learning_rate"),
             row(float(best.training["batch_size"]), metric="batch_size"),
             row(float(best.best_step), metric="best_step"),
-            row(float(rate in ends), metric="edge"),
-            row(float(found.table["seconds"].sum()), metric="seconds"),
+            row(float(trial.grid.edge(rate) is not None), metric="edge"),
+            row(float(seconds.sum()), metric="seconds"),
+            row(float(seconds.isna().sum()), metric="diverged_points"),
         ]
 
     def _scores(

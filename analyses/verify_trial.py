@@ -8,7 +8,10 @@ from typing import Any
 
 from analyses.settings import distinct, one_of
 from subkern.errors import UserError
+from subkern.grid_search import Grid
+from subkern.rules import parse_rule
 from subkern.subspaces import Subspace
+from subkern.training import Training
 
 __all__ = ["RATES", "Candidate", "Trial"]
 
@@ -18,6 +21,9 @@ RATES: Mapping[str, tuple[float, ...]] = {
     "sgd": (1e-4, 1e-3, 1e-2, 1e-1),
 }
 """Learning rates tried unless told otherwise, by optimizer."""
+
+_LOOKS = 5
+"""At dev, over a training: each costs as much as several updates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +64,34 @@ class Trial:
         """The learning rates, ascending."""
         return self.learning_rates or RATES[self.optimizer]
 
+    @property
+    def grid(self) -> Grid:
+        """The points that are tried."""
+        return Grid(self.rates, self.batch_sizes)
+
+    def training(self, rule: str) -> Training:
+        """Return the settings of every fine-tuning, whatever its learning rate and batch size.
+
+        Adam's ε is that of the kernels' ``rule`` if it is Adam's too: they are to be of one update.
+        """
+        return Training(
+            optimizer=self.optimizer,
+            steps=self.steps,
+            eval_every=max(self.steps // _LOOKS, 1),
+            epsilon=parse_rule(rule).epsilon,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def describe(self, rule: str) -> dict[str, Any]:
+        """Return the settings, and Adam's ε where the kernels' ``rule`` decides it."""
+        epsilon = self.optimizer == "adam" and parse_rule(rule).is_adam
+        return {
+            **self.as_dict(),
+            **({"epsilon": self.training(rule).epsilon} if epsilon else {}),
+        }
 
 
 @dataclass(frozen=True)

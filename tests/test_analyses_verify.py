@@ -40,10 +40,11 @@ from analyses.verify_text import caption, caveats, sentence, verdict
 from analyses.verify_train import logit_correlation
 from analyses.verify_trial import RATES, Trial
 from fake_lora import f0
-from study_checks import check_in_browser, check_summary
+from study_checks import check_in_browser, check_summary, with_f1
 from subkern.errors import UserError
 from subkern.grid_search import AllDiverged
 from subkern.solvers import labels_from_scores
+from subkern.training import Training
 from test_analyses_lora import _made_up, config  # noqa: F401  (fixtures)
 
 QUICK = Trial(steps=4, learning_rates=(1e-4, 1e-3, 1e-2))
@@ -60,6 +61,7 @@ class FakeSearch:
 
     def __init__(self) -> None:
         self.asked: list[Path] = []
+        self.trainings: list[Training] = []
         self.diverges: set[int] = set()
         self.stop_at = 10**6
 
@@ -69,6 +71,7 @@ class FakeSearch:
         if len(self.asked) == self.stop_at:
             raise KeyboardInterrupt
         self.asked.append(out)
+        self.trainings.append(asked["training"])
         asked["progress"](4, 12)
         rank = getattr(subspace, "r", 16)
         if rank in self.diverges:
@@ -90,6 +93,12 @@ def search(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
     fake = FakeSearch()
     monkeypatch.setattr(verify_train, "search", fake)
     return fake
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out figure and report, which take seconds, where a test is not about them."""
+    monkeypatch.setattr(study, "draw", lambda _, out, __: out / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +203,17 @@ def test_wrong_settings_get_one_line(changes: dict[str, Any], message: str) -> N
     with pytest.raises(UserError, match=message) as error:
         Trial(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_adam_s_epsilon_is_that_of_the_kernels() -> None:
+    adam, sgd = Trial(), Trial(optimizer="sgd")
+    assert adam.training("adam:eps=1e-6").epsilon == 1e-6
+    assert adam.training("asymmetric_adam:eps=1e-4").epsilon == 1e-4
+    for rule in ("sgd", "signgd:zero_tolerance=0"):
+        assert adam.training(rule).epsilon == 1e-8
+        assert "epsilon" not in adam.describe(rule)
+    assert adam.describe("adam:eps=1e-6")["epsilon"] == 1e-6
+    assert "epsilon" not in sgd.describe("adam:eps=1e-6")  # it reads none
 
 
 # --- numbers ------------------------------------------------------------------------------------
@@ -330,11 +350,47 @@ def test_an_order_within_the_noise_is_not_claimed() -> None:
     assert "no order is shown" in said[1]
 
 
+def test_the_order_by_f1_is_judged_by_its_own_error() -> None:
+    """F1 has no binomial error: the interval of the trained scores decides."""
+    found = verified({FULL: (0.9,), **{f"rank {r}": (0.7 + 0.02 * r,) for r in (1, 2, 4, 8)}})
+
+    def said(half: float) -> str:
+        scored = with_f1(found, half)
+        table = found.beside[VERIFICATION]
+        bars = table.assign(low=table["value"] - half, high=table["value"] + half)
+        bars.attrs = table.attrs
+        with_bars = replace(scored, beside={VERIFICATION: bars})
+        return sentence(with_bars, Advice("rank 1", drop=0.02))
+
+    assert "the kernels order them as training does." in said(0.1)
+    assert "less than two standard errors of one (20.4): no order is shown" in said(0.2)
+    assert "how far chance moves a score is not known: no order is shown" in said(math.nan)
+
+
 def test_costs_are_of_all_data_seeds() -> None:
     found = costs(verified(FIVE, cost=10.0))
     assert (found.predicting, found.trying, found.runs) == (20.0, 500.0, 10)
     said = sentence(verified(FIVE), Advice("rank 4", drop=0.02))
     assert "Predicting took 20 s, trying everything 8 min 20 s, 25 times as long." in said
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_time_of_what_diverged_is_said_not_to_count(out: Path, search: FakeSearch) -> None:
+    """One point of every grid diverges here, and all three of rank 2."""
+    search.diverges = {2}
+    found = lora.verify(asked(), out, QUICK).results
+    spent = costs(found)
+    assert (spent.trying, spent.runs, spent.lost) == (12.0, 5, 4 + 3)
+    note = "not counting 7 fine-tunings that diverged: it took longer"
+    assert note in sentence(found, lora.advice(found))
+    assert note in lora_page(found)
+    assert "not counting" not in sentence(verified(FIVE), Advice("rank 4", drop=0.02))
+
+
+def lora_page(found: Results) -> str:
+    """Return the text of the tables of cost."""
+    page = lora._drawing(found.config).page_of(found, {})
+    return " ".join(table.note for table in page.cost)
 
 
 # --- words --------------------------------------------------------------------------------------
@@ -395,6 +451,36 @@ def test_what_diverged_is_left_out_and_nothing_is_proved_of_it() -> None:
     assert "nothing is proved" in sentence(found, advice)
     assert "could not be tested" in verdict(found, advice)
     check_summary(verify_report.summary(found, advice), sentence(found, advice))
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (("rank 8",), "Rank 8 could not be trained: nothing is proved."),
+        ((FULL,), "Full fine-tuning could not be trained: nothing is proved."),
+        (("rank 8", FULL), "Rank 8 and full fine-tuning could not be trained: nothing is proved."),
+        (tuple(FIVE), "nothing could be compared"),
+    ],
+)
+def test_what_could_not_be_trained_is_named(lost: tuple[str, ...], said: str) -> None:
+    found, advice = verified(FIVE, diverged=lost), Advice("rank 8", drop=0.02)
+    assert said in sentence(found, advice)
+    assert "could not be tested" in verdict(found, advice)
+    noted = caveats(found, advice)
+    assert any("training diverged for" in text for text in noted)
+    assert any("In hindsight" in text for text in noted) == (FULL not in lost)
+    json.dumps(verify_report.as_json(found, advice))
+
+
+@pytest.mark.parametrize("edge", [True, False])
+def test_a_best_rate_at_the_end_of_its_grid_is_marked_in_the_tables(edge: bool) -> None:
+    found, advice = verified(FIVE, edge=edge), Advice("rank 4", drop=0.02)
+    text = check_summary(verify_report.summary(found, advice), sentence(found, advice))
+    assert text.count("%†") == (len(FIVE) if edge else 0)
+    assert ("† The best learning rate is at an end" in " ".join(text.split())) == edge
+    table = verify_report._configurations(found, advice)
+    assert all((line[3].endswith("†")) == edge for line in table.rows)
+    assert ("† The best" in table.note) == edge
 
 
 def test_the_caption_holds_the_numbers_it_shows() -> None:
@@ -510,6 +596,68 @@ def test_a_diverging_configuration_does_not_stop_the_others(out: Path, search: F
     found = lora.verify(asked(), out, QUICK).results
     assert failed(found) == ["rank 2"]
     assert len(names(found)) == 4
+
+
+def test_where_all_diverge_nothing_is_compared_until_lower_rates_train(
+    out: Path, search: FakeSearch
+) -> None:
+    lora.verify(asked(), out, QUICK)
+    search.diverges = {1, 2, 4, 8, 16}
+    high = Trial(steps=4, learning_rates=(1.0, 10.0))
+    found = lora.verify(asked(), out, high)
+    assert names(found.results) == []
+    assert "nothing could be compared" in found.report.read_text()
+    assert not list((out / "figures").glob("verification.*"))  # that of the first verification
+    answer = sentence(found.results, lora.advice(found.results))
+    printed = verify_report.summary(found.results, lora.advice(found.results)).renderables
+    assert [str(text).split(":")[0] for text in printed[:2]] == [answer.split(":")[0], "Note"]
+    assert lora.verify(asked(), out, high).up_to_date
+    found.report.unlink()
+    assert lora.analyze(asked(), out).up_to_date  # drawn again
+    search.diverges = set()
+    found = lora.verify(asked(), out, Trial(steps=4, learning_rates=(0.1, 1.0, 10.0)))
+    assert len(names(found.results)) == 5
+    assert (out / "figures" / "verification.png").is_file()
+    assert len(set(search.asked)) == 5  # the same folders, where grids grow
+
+
+def test_a_verification_killed_before_it_is_drawn_is_drawn_later(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora.verify(asked(), out, QUICK)
+    longer = Trial(steps=9, learning_rates=(1e-3,))
+    with monkeypatch.context() as patch:
+
+        def killed(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(study, "draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            lora.verify(asked(), out, longer)
+    found = lora.verify(asked(), out, longer)
+    assert found.up_to_date
+    assert "9 steps" in found.report.read_text()
+
+
+def test_training_has_the_kernels_epsilon(
+    tmp_path: Path, search: FakeSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora, "figures", lambda _: {})
+    adam = config(solvers=("ridge",), ranks=(1,), rule="adam:eps=1e-6")
+    lora.analyze(adam, tmp_path)
+    found = lora.verify(adam, tmp_path, QUICK)
+    assert {each.epsilon for each in search.trainings} == {1e-6}
+    assert "verify epsilon" in found.report.read_text()
+    assert lora.verify(adam, tmp_path, QUICK).up_to_date
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_more_draws_go_where_the_first_ones_are(out: Path, search: FakeSearch) -> None:
+    lora.verify(asked(), out, QUICK)
+    first = set(search.asked)
+    lora.verify(asked(), out, replace(QUICK, draws=2))
+    assert first < set(search.asked)
+    assert len(set(search.asked)) == 5 + 4
 
 
 def test_an_unfinished_study_cannot_be_verified(tmp_path: Path) -> None:

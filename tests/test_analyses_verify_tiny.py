@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tiny_folder
 from analyses import lora, study, subspace, verify_train
 from analyses.long_table import cells
 from analyses.lora_inputs import load_inputs
@@ -95,12 +97,73 @@ def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.Mon
     assert not fresh.beside[VERIFICATION].equals(found.beside[VERIFICATION])
 
 
+@pytest.mark.slow
+def test_draws_and_rates_that_come_later_train_only_what_is_new(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "draw", lambda _, out, __: out / "report.html")
+    verified = out / VERIFICATION
+
+    def trained() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in verified.rglob("points/*/trajectory.npz")}
+
+    several = replace(config(), projection_seeds=(5, 6), adapter_seeds=(3, 4))
+    subspace.analyze(several, out, overwrite=True)
+    few = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=2)
+    subspace.verify(several, out, few)
+    first = trained()
+    assert len(first) == 2 * 5
+    subspace.verify(several, out, replace(few, draws=2))
+    second = trained()
+    assert first.items() < second.items()
+    draws = {path.parents[2].name for path in second.keys() - first.keys()}
+    assert draws == {"srht%204-s6", "srht%2032-s6", "LoRA%20rank%202-s4"}
+    wider = replace(few, learning_rates=(0.03, 0.1, 0.2), batch_sizes=(3, 6))
+    found = subspace.verify(several, out, wider).results
+    third = trained()
+    assert second.items() < third.items()
+    assert len(third) - len(second) == 4 * 5
+    assert len(names(found)) == 5
+
+
 def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
     """In the lazy regime the change of the logits is the kernel classifier's, up to its stop."""
     trial = Trial(optimizer="sgd", learning_rates=(0.05,), batch_sizes=(6,), steps=60)
     found = subspace.verify(config(), out, trial).results
     for name in ("srht 4", "srht 32"):
         assert of_one(found, name, "change_correlation") > 0.3, name
+
+
+def test_training_starts_at_the_probe_of_its_data_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real model and examples, of the tiny folder
+    monkeypatch.setattr(lora, "figures", lambda _: {})
+    monkeypatch.setattr(study, "draw", lambda _, out, __: out / "report.html")
+    tiny_folder.masked_model(tmp_path / "model")
+    for seed in (13, 21):
+        tiny_folder.reviews(tmp_path / "data", seed=seed)
+    asked = lora.Config(
+        model=str(tmp_path / "model"), task="mr", data=str(tmp_path / "data"), shots=4,
+        head="linear", head_init="probe", data_seeds=(13, 21), ranks=(1,), adapter_seeds=(0,),
+        solvers=("ridge",), resamples=5, kernel_resamples=0, test_limit=6,
+    )  # fmt: skip
+    lora.analyze(asked, tmp_path / "run")
+    started: list[np.ndarray] = []
+
+    def keeping(*given: Any, **options: Any) -> Any:
+        found = search(*given, **options)
+        started.append(found.best.start_logits["test"])
+        return found
+
+    monkeypatch.setattr(verify_train, "search", keeping)
+    trial = Trial(optimizer="sgd", learning_rates=(1e-3,), steps=1)
+    found = lora.verify(asked, tmp_path / "run", trial).results
+    assert len(started) == 2 * 2
+    for seed, logits in zip((13, 13, 21, 21), started, strict=True):
+        kernel = found.kernels[f"{seed}/full"]
+        assert kernel.right_logits is not None
+        np.testing.assert_allclose(logits, kernel.right_logits[-len(logits) :], atol=1e-5)
 
 
 @pytest.mark.slow
