@@ -139,7 +139,7 @@ def caveats(results: Results) -> list[str]:
 
 def _on_training(results: Results) -> list[str]:
     """Return what is to be said of the fine-tuning."""
-    notes = []
+    notes: list[str] = []
     if results.config["finetune"]:
         notes += filter(None, [foreign_rule(results.config["rule"], results.config["optimizer"])])
     for trial in lost(results):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_type_hints
 
@@ -174,7 +173,7 @@ class Settings:
         for name in names:
             value = getattr(self, name)
             for each in value if isinstance(value, tuple) else (value,):
-                if each is not None and not (isinstance(each, Integral) and each >= 1):
+                if each is not None and not (isinstance(each, int) and each >= 1):
                     raise UserError(f"{name} holds {each!r}: give whole numbers from 1")
 
     def as_dict(self) -> dict[str, Any]:

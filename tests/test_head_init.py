@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+import cli
 import tiny_folder
 from analyses import behavior, behavior_runs, heads, lora, prompting, study, subspace
 from analyses.lora_inputs import load_inputs
@@ -106,6 +108,14 @@ def test_real_runs_start_where_their_kernel_is(tiny: Path, monkeypatch: pytest.M
 def test_a_probe_needs_a_linear_head(tiny: Path, kind: ModuleType) -> None:
     with pytest.raises(UserError, match=r"^--head-init probe starts a linear head: add --head"):
         config(tiny, kind, head="prompt")
+
+
+@pytest.mark.parametrize("name", ["lora", "subspace", "behavior", "prompting"])
+def test_the_commands_take_it(name: str, tmp_path: Path) -> None:
+    asked = ["analyze", name, "--model", "m", "--task", "mr", "--out", str(tmp_path / "run")]
+    more = ["--no-linear"] if name == "prompting" else []
+    found = CliRunner().invoke(cli.cli, [*asked, *more, "--head-init", "probe"])
+    assert "--head-init probe starts a linear head" in str(found.exception) + found.output
 
 
 def test_where_a_head_starts_decides_the_numbers(tiny: Path, tmp_path: Path) -> None:
