@@ -523,25 +523,26 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.slow
-def test_the_study_killed_at_random_moments_ends_with_the_same_table(
+def test_the_study_killed_at_twenty_random_moments_ends_with_the_same_table(
     place: Path, tmp_path: Path
 ) -> None:
-    args = ("--tasks", "mr", "--methods", "kernel-*,finetune-sgd,linearized,features")
-    out, rng = tmp_path / "killed", random.Random(4)
-    for _ in range(5):
+    """From its first moment on, imports included; the parts of a run take about the same time."""
+    args = ("--tasks", "mr,trec", "--methods", "kernel-*,finetune-sgd,linearized,features")
+    started = time.monotonic()
+    assert cli(place, tmp_path / "quiet", *args).returncode == 0
+    longest = time.monotonic() - started
+    out, rng, killed = tmp_path / "killed", random.Random(4), 0
+    for _ in range(20):
         process = subprocess.Popen(
             command(place, out, *args), cwd=ROOT, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        assert process.stderr is not None
-        process.stderr.readline()  # the first cell has ended
-        time.sleep(rng.uniform(0.0, 1.0))
+        time.sleep(rng.uniform(0.0, longest / 2))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert len(list(out.rglob("cell.json"))) >= 5
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 10  # before it was done
     done = cli(place, out, *args)
     assert done.returncode == 0, done.stderr
-    assert cli(place, tmp_path / "quiet", *args).returncode == 0
     tables = [
         numbers(pd.read_parquet(folder / "results.parquet")) for folder in (out, tmp_path / "quiet")
     ]
