@@ -316,7 +316,8 @@ def main() -> None:
         if debug:
             raise
         if is_full(error):
-            where = f" for '{error.filename}'" if getattr(error, "filename", None) else ""
+            name = getattr(error, "filename", None)
+            where = f" for '{name}'" if name else ""
             _fail(
                 f"no space left{where}: what is finished is kept; make room and run the same"
                 " command again",

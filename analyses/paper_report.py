@@ -19,6 +19,8 @@ from analyses.paper_study import Study
 from analyses.paper_tables import HEADS
 from analyses.paper_verdict import Thresholds, Verdict, verdicts
 from analyses.report import Image, Page, Table
+from analyses.study_numbers import model_name
+from analyses.study_report import flat, settings
 
 __all__ = ["page"]
 
@@ -55,8 +57,9 @@ def page(
     """
     found = verdicts(study, thresholds)
     results = study.results
+    model = model_name(results)
     return Page(
-        title=f"Kernels and fine-tuning of {_model(study)} on {_count(study.tasks, 'task')}",
+        title=f"Kernels and fine-tuning of {model} on {_count(study.tasks, 'task')}",
         question=_QUESTION,
         answer=_answer(study, found),
         facts=_facts(study, found),
@@ -65,15 +68,10 @@ def page(
         images=[Image(each.name, each.caption(study), pictures[each.name]) for each in figures],
         tables=[*(table for grid in grids for table in as_html(grid)), *_absent(study, grids)],
         cost=[_cost(study)],
-        settings=_flat({**results.config, **results.inputs}),
+        settings=settings(results),
         command=_commands(study),
-        environment=_flat(results.environment),
+        environment=flat(results.environment),
     )
-
-
-def _model(study: Study) -> str:
-    """Return the model as the user named it, a path by its last part."""
-    return str(study.results.config.get("model", "the model")).rstrip("/").split("/")[-1]
 
 
 def _count(items: Sequence[object], word: str) -> str:
@@ -156,7 +154,7 @@ def _reading(study: Study) -> list[str]:
     f1 = [task for task in study.tasks if study.metrics[task] == "f1"]
     score = "test accuracy" + (f" (F1 for {fmt.joined(f1)})" if f1 else "")
     return [
-        f"What was run: {_model(study)} on {_count(study.tasks, 'task')}"
+        f"What was run: {model_name(study.results)} on {_count(study.tasks, 'task')}"
         f" ({', '.join(study.tasks)}), {fmt.joined([str(k) for k in study.shots])} shots a label,"
         f" data {'seed' if len(study.seeds) == 1 else 'seeds'} {seeds}, read through {heads};"
         f" {', '.join(present)}. Not every combination need be there: a dash is one that is not.",
@@ -222,16 +220,3 @@ def _cost(study: Study) -> Table:
 def _commands(study: Study) -> str:
     """Return the command of the study, and that of this page."""
     return f"{study.results.command}\nsubkern figures {shlex.quote(str(study.where))}"
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        elif isinstance(item, list | tuple):
-            flat[prefix + key] = ", ".join(map(str, item))
-        elif item is not None and not key.endswith("digest"):
-            flat[prefix + key] = str(item)
-    return flat

@@ -91,9 +91,7 @@ class Problem:
         )
 
     @classmethod
-    def of_sgd(
-        cls, train: Kernel, evaluation: Kernel | None, loss: str, for_what: str
-    ) -> Problem:
+    def of_sgd(cls, train: Kernel, evaluation: Kernel | None, loss: str, for_what: str) -> Problem:
         """As `of`, for what only the kernel of sgd describes.
 
         Raises:
