@@ -56,11 +56,11 @@ def test_advice_is_proved(
 
 def test_finetune_and_the_figures_of_a_study(read: list[str], tmp_path: Path) -> None:
     out = tmp_path / "one"
-    words = ["finetune", *read, "--optimizer", "sgd", "--steps", 4, "--learning-rate", "1e-1"]
+    words = ["finetune", *read, "--optimizer", "sgd", "--steps", 4, "--learning-rates", "1e-1"]
     done = run(*words, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
-    assert 0 <= json.loads(done.stdout)["scores"]["test"] <= 1
-    assert (out / "shift.safetensors").is_file()
+    assert 0 <= json.loads(done.stdout)["best"]["scores"]["test"] <= 1
+    assert (out / "best" / "shift.safetensors").is_file()
     study = tmp_path / "study"
     name = ["--model", read[1], "--data", read[3], "--tasks", "mr", "--shots", 4, "--seed", 13]
     small = ["--steps", 4, "--batch-sizes", 4, "--learning-rates", "finetune-sgd=0.1"]
