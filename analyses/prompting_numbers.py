@@ -33,6 +33,7 @@ __all__ = [
     "prompts",
     "seconds",
     "settings",
+    "trained_rows",
     "trials",
     "value",
 ]
@@ -99,6 +100,12 @@ def value(results: Results, trial: Trial, method: str, split: str = "test") -> P
     rows = _rows(results, trial, method, split)
     rows = rows[rows["value"].notna()]
     return None if rows.empty else pool(rows, results.config["confidence"])
+
+
+def trained_rows(results: Results) -> pd.DataFrame:
+    """Return the test scores of all that was fine-tuned, one row a prompt and data seed."""
+    rows = cells(results.table, method="finetune", metric=score_metric(results), split="test")
+    return rows[rows["value"].notna()]
 
 
 def alignment(results: Results, trial: Trial) -> Pooled | None:

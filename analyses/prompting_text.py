@@ -20,12 +20,13 @@ from analyses.prompting_numbers import (
     prompts,
     seconds,
     settings,
+    trained_rows,
     trials,
     value,
 )
 from analyses.prompting_ranking import FEWEST, Correlation
 from analyses.results import Results
-from analyses.study_numbers import model_name, score_name, tested
+from analyses.study_numbers import model_name, score_error, score_name, tested
 
 __all__ = ["caveats", "choice", "correlation", "question", "sentence"]
 
@@ -175,11 +176,11 @@ def _on_ranking(results: Results) -> list[str]:
         )
     scores = [value(results, trial, "finetune") for trial in compared(results)]
     known = [each.mean for each in scores if each is not None]
-    noise = 1 / math.sqrt(tested(results))
+    noise = 2 * score_error(results, trained_rows(results))
     if max(known) - min(known) < noise:
         notes.append(
             f"Fine-tuned, the prompts lie within {fmt.points(max(known) - min(known))} points;"
-            f" chance alone moves a score on {tested(results)} test examples by about"
+            f" two standard errors of a score on {tested(results)} test examples are"
             f" {fmt.points(noise)}: their order is mostly noise."
         )
     if seconds(results, "kernel") > seconds(results, "finetune"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analyses import formatting as fmt
+from analyses.optimizer_rules import foreign_rule
 from analyses.report import Caption
 from analyses.results import Results
 from analyses.study_numbers import score_name, tested
@@ -153,7 +154,7 @@ def caveats(results: Results, advice: Advice) -> list[str]:
     noted = (
         _diverged(results),
         _edges(results),
-        _optimizer(results),
+        foreign_rule(str(results.config["rule"]), trial_of(results)["optimizer"]),
         _learned_nothing(results),
         _few_tests(results, advice),
         _one_run(results, advice),
@@ -183,22 +184,6 @@ def _edges(results: Results) -> str:
         "The best learning rate is at an end of the grid for"
         f" {'all configurations' if every else fmt.joined(at_edge)}: these might train better with"
         " a wider one (--verify-learning-rates)."
-    )
-
-
-def _optimizer(results: Results) -> str:
-    """Say if the kernels are those of another update rule than the optimizer's."""
-    rule, optimizer = str(results.config["rule"]), trial_of(results)["optimizer"]
-    kin = {
-        "sgd": ("sgd",),
-        "adam": ("adam", "asymmetric_adam", "signgd", "asymmetric_signgd"),
-        "signgd": ("signgd", "asymmetric_signgd"),
-    }
-    if rule.partition(":")[0] in kin[optimizer]:
-        return ""
-    return (
-        f"The kernels are of the rule {rule}, training used {optimizer}: theory ties a kernel to"
-        " its own optimizer, advice is wanted for the one in use."
     )
 
 
