@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from subkern.adapters import copy_module
@@ -33,8 +32,8 @@ __all__ = ["GRID", "Probe", "hidden_states", "initialize_from_probe", "linear_pr
 
 Array = NDArray[np.float64]
 
-GRID = tuple(10.0 ** np.arange(-4, 3))
-"""Candidates for C, the inverse of the penalty, on standardised features."""
+GRID = tuple(10.0 ** np.arange(-4, 5))
+"""Candidates for C, the inverse of the penalty."""
 
 _BATCH = 16
 
@@ -111,9 +110,10 @@ def linear_probe(
 ) -> Probe:
     """Fit logistic regression on the hidden states of ``splits["train"]``; score every split.
 
-    Features are standardised, and the standardisation is folded into the weights. C has the lowest
-    cross entropy in stratified cross-validation on the training examples, ties going to the
-    smaller; dev is not looked at.
+    On the features as they are, as in the code of Malladi et al. (2023): standardised, those that
+    hardly vary would get large weights, and where a head starts, kernels would be those features'.
+    C has the lowest cross entropy in stratified cross-validation on the training examples, ties
+    going to the smaller; dev is not looked at.
 
     Args:
         model: frozen.
@@ -189,11 +189,9 @@ def _choose(states: Array, labels: NDArray[Any], folds: int, seed: int, grid: li
 
 
 def _fit(states: Array, labels: NDArray[Any], c: float) -> tuple[Array, Array]:
-    """Weights ``[classes, d]`` and biases on the states as they are."""
-    scaler = StandardScaler().fit(states)
-    fitted = LogisticRegression(C=c, max_iter=2000, tol=1e-6).fit(scaler.transform(states), labels)
+    """Weights ``[classes, d]`` and biases of the classes."""
+    fitted = LogisticRegression(C=c, max_iter=5000, tol=1e-6).fit(states, labels)
     weight, bias = fitted.coef_, fitted.intercept_
     if len(weight) == 1:  # of two classes: σ(w·x) is the softmax of ∓w·x / 2
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / scaler.scale_
-    return weight, bias - weight @ scaler.mean_
+    return weight, bias
