@@ -95,7 +95,8 @@ def percent_tick(value: float, _: object = None) -> str:
     return f"{100 * value:.0f}".replace("-", "\N{MINUS SIGN}")
 
 
-def percent_axis(axes: Axes) -> None:
-    """Give the horizontal axis few ticks, in per cent."""
+def percent_axis(axes: Axes, panels: int = 2) -> None:
+    """Give the horizontal axis few ticks, in per cent; the fewer, the more panels share a width."""
     axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ticks = 5 if panels <= 2 else 2
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))

@@ -80,7 +80,7 @@ def prompting(study: Study) -> Figure:
             panels.dots(axes, rows, x="x", sd="x_sd", **_LINEAR)
             panels.dots(axes, rows, x="y", sd="y_sd", **_PROMPT)
             axes.set_title(method(key).label)
-            percent_axis(axes)
+            percent_axis(axes, len(shown))
         handles = [handle("prompt", **_PROMPT), handle("linear head", **_LINEAR)]
         panels.finish(handles, f"Test score (%), {_shots(shown.values())} shots")
     return panels.figure
@@ -113,7 +113,7 @@ def linearization_bars(study: Study) -> Figure:
                 )  # fmt: skip
             _shares(axes, rows, y)
             axes.set_title(method(f"finetune-{optimizer}").label)
-            percent_axis(axes)
+            percent_axis(axes, len(shown))
             axes.set_xlim(0, 1)
         handles = [
             Patch(facecolor=color, hatch=hatch, edgecolor=style.INK, lw=0.5, label=label)
