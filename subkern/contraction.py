@@ -25,6 +25,7 @@ from subkern.factors import Factor, Outer, Rows, work_dtype
 
 BLOCK = 1024  # terms of one float32 dot product
 TILE_BYTES = 24 * 2**20  # explicit gradients formed at a time, both sides together
+_LARGE = 1 << 16  # entries of a block from which on passes over it count
 _POINTWISE = 64  # cost of a token pair's elementwise product and sum, in FLOPs of a full product
 # FLOPs of the explicit form against full-speed ones: it multiplies few positions into many
 # entries, which memory bounds, and then takes its products in short blocks.
@@ -157,6 +158,19 @@ def _block_products(left: Tensor, right: Tensor, block: int) -> Tensor:
     lefts = left.unflatten(1, (-1, block)).transpose(0, 1)
     rights = right.unflatten(1, (-1, block)).transpose(0, 1)
     return torch.bmm(lefts, rights.mT).sum(0, dtype=torch.float64)
+
+
+def add_gram(out: Tensor, left: Tensor, right: Tensor, block: int = BLOCK) -> None:
+    """Add left @ right.T to `out` ``[M, M']`` float64, as `blocked_gram` sums it.
+
+    Large results are added block by block: their passes through memory would cost as much as the
+    products.
+    """
+    if left.dtype == torch.float64 or out.numel() < _LARGE:
+        out += blocked_gram(left, right, block)
+        return
+    for mine, theirs in zip(left.split(block, 1), right.split(block, 1), strict=True):
+        out += mine @ theirs.T
 
 
 def explicit(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:

@@ -16,14 +16,13 @@ pairs. What each takes is timed once per process on a small block; both are exac
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from subkern.sign_gram import fastest, sign_gram
 from subkern.sign_rows import WORD, Layout, Planes, SignRows, Words
 from subkern.threads import side_by_side
 
@@ -130,18 +129,9 @@ def _zeros(planes: Planes, words: npt.NDArray[np.int32]) -> Words:
 def _dot(
     left: npt.NDArray[np.int8], right: npt.NDArray[np.int8], device: torch.device | None
 ) -> Matrix:
-    """Left @ right.T of entries −1, 0, 1: float32 on a CPU, int8 with int32 sums on a GPU."""
-    if device is None:
-        return (left.astype(np.float32) @ right.astype(np.float32).T).astype(np.float64)
-    a, b = (torch.from_numpy(_padded(x)).to(device) for x in (left, right))
-    found = torch._int_mm(a, b.T).double().cpu().numpy()
-    return np.asarray(found[: len(left), : len(right)])
-
-
-def _padded(entries: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """`entries` with zeros up to the sizes that int8 products on a GPU take."""
-    rows, columns = entries.shape
-    return np.pad(entries, ((0, max(32, -(-rows // 8) * 8) - rows), (0, -columns % 16)))
+    """Left @ right.T of entries −1, 0, 1, on a device or, if None, on the CPU."""
+    a, b = (torch.from_numpy(x).to(device or "cpu") for x in (left, right))
+    return np.asarray(sign_gram(a, b).cpu().numpy())
 
 
 def _faster_to_count(rows: int, columns: int) -> bool:
@@ -158,17 +148,8 @@ def _costs() -> tuple[float, float, float]:
     none = np.zeros((0, 2), np.int32), np.zeros(0, np.uint64)
     planes = Planes(Layout(1, 64 * words, words), np.zeros(1, np.int64), signs, *none)
     entries = rows * 64 * words
-    floats = planes.unpack(0, words).astype(np.float32)
-    unpack = _time(lambda: planes.unpack(0, words).astype(np.float32))
-    multiply = _time(lambda: floats @ floats.T)
-    count = _time(lambda: _pairs(np.bitwise_xor, signs, signs))
+    found = planes.unpack(0, words)
+    unpack = fastest(lambda: planes.unpack(0, words))
+    multiply = fastest(lambda: _dot(found, found, None))
+    count = fastest(lambda: _pairs(np.bitwise_xor, signs, signs))
     return unpack / entries, multiply / entries / rows, count / entries / rows
-
-
-def _time(task: Callable[[], object], repeats: int = 3) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        task()
-        best = min(best, time.perf_counter() - started)
-    return best

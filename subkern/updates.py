@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from subkern.capture import Captured
-from subkern.contraction import blocked_gram
+from subkern.contraction import add_gram
 from subkern.factors import Factor, Outer, Rows, bound_of, work_dtype
 from subkern.gradients import WIDTH, chunks
 from subkern.rules import UpdateRule
+from subkern.sign_gram import sign_gram
 from subkern.threads import side_by_side
 
-TILE_BYTES = 4 * 2**20  # gradient entries formed at a time, of all examples together, on a core
+TILE_BYTES = 16 * 2**20  # gradient entries formed at a time, of all examples together, on a core
 _SCANNED = 8  # flags that are looked at as one number
 
 
@@ -134,13 +135,16 @@ def parameter_updates(
     for rows, bound in _with_bounds(factors, shape, c, tolerance > 0):
         for out, rule in zip(outs, rules, strict=True):
             if rule.is_sgd:  # takes every entry as it is
-                out += _products(rows, rows, mine, theirs, rule)
+                _add_products(out, rows, rows, mine, theirs, rule)
         if bound is not None:
             drop_noise(rows, bound, tolerance, zeroed, scratch)
         for same in updates:
             updated = rules[same[0]].update(rows, out=scratch.like(rows))
             for i in same:
-                outs[i] += _products(updated, rows, mine, theirs, rules[i])
+                _add_products(outs[i], updated, rows, mine, theirs, rules[i])
+    for out in outs:
+        if len(out) == 2 and theirs.start == mine.start:  # the rows with themselves
+            out[1, :, mine] = out[0, :, mine].T
     return [out.view(-1, counts[0], c, counts[1], c) for out in outs]
 
 
@@ -214,15 +218,20 @@ def drop_noise(
     return rows
 
 
-def _products(
-    updated: Tensor, rows: Tensor, mine: slice, theirs: slice, rule: UpdateRule
-) -> Tensor:
-    """Products of one chunk, ``[d, n·c, m·c]``, float64; the columns may begin with the rows."""
-    if not rule.is_asymmetric:
-        return blocked_gram(updated[mine], updated[theirs])[None]
-    forward = blocked_gram(updated[mine], rows[theirs])
-    if theirs.start != mine.start:
-        return torch.stack([forward, blocked_gram(rows[mine], updated[theirs])])
-    met = forward[:, : mine.stop].T  # the rows with themselves: the other direction is known
-    rest = blocked_gram(rows[mine], updated[mine.stop : theirs.stop])
-    return torch.stack([forward, torch.cat([met, rest], dim=1)])
+def _add_products(
+    out: Tensor, updated: Tensor, rows: Tensor, mine: slice, theirs: slice, rule: UpdateRule
+) -> None:
+    """Add the products of one chunk to `out` ``[d, n·c, m·c]``, float64.
+
+    Where the columns begin with the rows, the second direction of the rows with themselves is left
+    out: it is the transpose of the first.
+    """
+    if rule.is_asymmetric:
+        add_gram(out[0], updated[mine], rows[theirs])
+        known = mine.stop if theirs.start == mine.start else 0
+        rest = slice(theirs.start + known, theirs.stop)
+        add_gram(out[1, :, known:], rows[mine], updated[rest])
+    elif rule.is_sgd or rule.is_adam:
+        add_gram(out[0], updated[mine], updated[theirs])
+    else:
+        out[0] += sign_gram(updated[mine], updated[theirs])
