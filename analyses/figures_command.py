@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from analyses.options import PATH
+from subkern.errors import UserError
 
 
 @click.command()
-@click.argument("results", metavar="RESULTS_DIR", type=PATH)
-@click.option("--out", type=PATH, help="Where to write.  [default: RESULTS_DIR]")
+@click.argument("results", metavar="RESULTS_DIR...", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Where to write.  [default: RESULTS_DIR, if one]")
 @click.option("--tables-only", is_flag=True, help="Write the tables, no figures and no report.")
 @click.option(
     "--formats",
@@ -19,20 +20,29 @@ from analyses.options import PATH
     show_default=True,
     help="Formats of the tables, with commas.",
 )
-def figures(results: Path, out: Path | None, tables_only: bool, formats: str) -> None:
+def figures(results: tuple[Path, ...], out: Path | None, tables_only: bool, formats: str) -> None:
     """Draw the tables and figures of a study from its saved results.
 
     RESULTS_DIR is the --out folder of 'analyze fourteen-tasks'. Nothing is computed again; what the
     study has no numbers for is left out, and the report says what is missing.
+
+    Several are parts of one study, run apart (other tasks, another day or machine): --out becomes
+    the folder of the whole. They must have the same model and settings, and the same numbers where
+    they have the same cells.
     """
-    from analyses.paper import draw, write_tables
+    from analyses.paper import combine, draw, write_tables
     from analyses.paper_render import TABLE_FOLDER
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
-    place = results if out is None else out
+    study = results[0]
+    if len(results) > 1:
+        if out is None:
+            raise UserError(f"{len(results)} studies are drawn as one: say where with --out FOLDER")
+        study = combine(results, out)
+    place = study if out is None else out
     if tables_only:
-        written = write_tables(results, out=out, formats=wanted)
+        written = write_tables(study, out=out, formats=wanted)
         click.echo(f"wrote {len(written)} tables below {place / TABLE_FOLDER}")
         return
-    report = draw(results, out=out, formats=wanted)
+    report = draw(study, out=out, formats=wanted)
     click.echo(f"wrote {report}")

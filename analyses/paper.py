@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from analyses import study as studies
 from analyses.paper_figures import Drawable, drawables
 from analyses.paper_grid import Grid
+from analyses.paper_parts import combine
 from analyses.paper_render import FORMATS, TABLE_FOLDER, write
 from analyses.paper_report import page
 from analyses.paper_study import Study, load
@@ -19,7 +20,7 @@ from analyses.paper_verdict import Thresholds, behaviour_table
 from analyses.report import Page
 from analyses.results import FIGURE_FOLDER, Results
 
-__all__ = ["draw", "tables", "write_tables"]
+__all__ = ["combine", "draw", "tables", "write_tables"]
 
 
 def draw(

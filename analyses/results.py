@@ -169,6 +169,11 @@ class RunDirectory:
         return differences(mine, theirs)
 
     @property
+    def record(self) -> dict[str, Any] | None:
+        """What `claim` wrote down, of whatever run lies there; None where there is none."""
+        return _read_record(self.path)
+
+    @property
     def kernels(self) -> KernelFolder:
         """The kernels saved so far."""
         return KernelFolder(self.path / KERNELS)
@@ -198,7 +203,7 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"'{self.path}' is a file: give --out a folder")
-        record = _read_record(self.path)
+        record = self.record
         if record is None:
             if self.path.exists() and any(self.path.iterdir()):
                 raise UserError(
@@ -218,7 +223,7 @@ class RunDirectory:
     @property
     def is_current(self) -> bool:
         """Whether the directory holds this very run, the answer drawn from it included."""
-        record = _read_record(self.path)
+        record = self.record
         return record is not None and not self._changes(record, numbers=False)
 
     def claim(self, config: Mapping[str, Any], inputs: Mapping[str, Any], command: str) -> None:
@@ -239,7 +244,7 @@ class RunDirectory:
 
     def rewrite(self, config: Mapping[str, Any], command: str) -> None:
         """Record new settings of the same numbers: another answer, command, device."""
-        record = _read_record(self.path)
+        record = self.record
         if record is None:
             raise ValueError(f"'{self.path}' holds no run")
         self.claim(config, record["inputs"], command)
