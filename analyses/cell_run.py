@@ -61,6 +61,8 @@ def prepare(
     if retry_failed:
         keys = plan.cells if chosen is None else chosen
         store.discard(plan.dependents(key for key in keys if store.failure(key)))
+    states = store.states(plan)
+    store.forget_failures(key for key, state in states.items() if state == "missing")
 
 
 def run_cells(
@@ -96,7 +98,7 @@ def run_cells(
             for key in _ready(plan, ran.states, wanted)[: _room(executor, running)]:
                 ran.states[key] = "running"
                 running.add(key)
-                executor.submit(Job(store.root, plan[key], work))
+                executor.submit(Job(store.root.resolve(), plan[key], work))
             if not running:
                 break
             for end in executor.ended():

@@ -102,20 +102,21 @@ class CellStore:
     def states(self, plan: Plan) -> dict[str, State]:
         """Return the state of every cell of a plan; writes nothing.
 
-        A finished cell of other settings or another version, or one that uses such a cell, does
-        not count: it is missing.
+        A finished cell of other settings or another version, or one that uses such a cell or chose
+        from such cells, does not count: it is missing. So does a failure.
         """
         running = {lease["key"] for _, lease in self._leases() if lease and _alive(lease)}
         found: dict[str, State] = {}
         for key in plan.order:
             cell = plan[key]
             stored, failure = self.stored(key), self.failure(key)
-            fresh = all(found[name] == "done" for name in cell.needs)
+            settled = all(found[name] not in ("missing", "running") for name in cell.after)
+            fresh = settled and all(found[name] == "done" for name in cell.needs)
             if fresh and stored is not None and _is_of(cell, stored.identity):
                 found[key] = "done"
             elif key in running:
                 found[key] = "running"
-            elif failure is not None and _is_of(cell, failure.identity):
+            elif settled and failure is not None and _is_of(cell, failure.identity):
                 found[key] = "failed"
             elif any(found[name] in ("failed", "blocked") for name in cell.needs):
                 found[key] = "blocked"
@@ -171,6 +172,11 @@ class CellStore:
             and _after(stored.identity) != sorted(cell.after)
         ]
         self.discard(plan.dependents(stale))
+
+    def forget_failures(self, keys: Iterable[str]) -> None:
+        """Forget how cells failed."""
+        for key in keys:
+            self._remove(self.root / "failed" / key)
 
     def _remove(self, folder: Path) -> None:
         """Remove a folder; it is out of the way at once, whatever happens meanwhile."""
@@ -297,7 +303,7 @@ class Attempt:
         except OSError:
             if not (target / "cell.json").exists():
                 raise
-        self.store._remove(self.store.root / "failed" / self.cell.key)
+        self.store.forget_failures([self.cell.key])
 
     def fail(self, reason: str, traceback: str) -> None:
         """Keep why the cell failed."""

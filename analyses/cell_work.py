@@ -102,6 +102,10 @@ def run_job(job: Job) -> Ended:
             if unfinished is not None and end.state != "full":
                 shutil.rmtree(unfinished, ignore_errors=True)
             return end
+    except OSError as error:  # of the folder that outlives the attempt; others are kept
+        if not is_full(error):
+            raise
+        return Ended(cell.key, "full", _line(error))
     finally:
         attempt.end()
 

@@ -71,6 +71,12 @@ class Ray:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise _silent(self._address, str(error)) from error
             self._started = True
+        there = int(ray.cluster_resources().get("GPU", 0))
+        if there < self._gpus:  # Ray would wait for one without a word
+            raise UserError(
+                f"a cell needs {self._gpus} GPU and the Ray cluster has {there}: give --device cpu,"
+                " or an --address with GPUs"
+            )
         needed = {"num_cpus": 1, "num_gpus": self._gpus}
         self._task = ray.remote(max_retries=ATTEMPTS - 1, **needed)(run_job)
         return self

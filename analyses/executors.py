@@ -123,7 +123,13 @@ class Processes:
     def submit(self, job: Job) -> None:
         """Take a job."""
         pool = self._idle.pop()
-        self._busy[pool.submit(run_job, job)] = (pool, job)
+        try:
+            future = pool.submit(run_job, job)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            pool.shutdown(wait=False)
+            pool = self._worker()
+            future = pool.submit(run_job, job)
+        self._busy[future] = (pool, job)
 
     def ended(self) -> list[Ended]:
         """Wait for workers; the job of one that died is tried again by a new one."""

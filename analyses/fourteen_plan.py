@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from analyses import fourteen_inputs, study
 from analyses.cells import Cell, Plan
 from analyses.fourteen_config import Config
 from analyses.fourteen_inputs import inputs_of, rule_of, settings_of
@@ -38,8 +39,11 @@ STEPS: Mapping[str, tuple[str, str]] = {
     "linearized": (_BEHAVIOUR, "linearized"),
     "features": (_BEHAVIOUR, "features"),
 }
-"""First word of a cell's step → module and function that compute it; a module's code decides the
-numbers of its cells."""
+"""First word of a cell's step → module and function that compute it."""
+_INPUTS = (fourteen_inputs, study.load, study.encode)
+"""Whose code, beside that of its module, decides the numbers of a cell."""
+_ALSO = {_BEHAVIOUR: (_KERNELS, _TRAINING)}
+"""Module of a step → other modules of steps that it calls."""
 
 
 def make_plan(config: Config) -> Plan:
@@ -66,6 +70,11 @@ def make_plan(config: Config) -> Plan:
             "environment": environment,
         }
         cells += _Builder(config, inputs, spec, k, seed, head, shared).cells()
+    if not cells:
+        raise UserError(
+            f"methods {', '.join(config.methods)} leave nothing to compute: a linear head that"
+            " starts at its probe has no zero-shot: add linear-probe, or --head-init random"
+        )
     return Plan(cells)
 
 
@@ -95,8 +104,9 @@ def _tuned(config: Config) -> list[str]:
 
 @cache
 def _code(module: str) -> str:
-    """Return the digest of a module's source."""
-    return code_digest(import_module(module))
+    """Return the digest of the sources that decide the numbers of a module's cells."""
+    modules = map(import_module, (module, *_ALSO.get(module, ())))
+    return code_digest(*modules, *_INPUTS)
 
 
 class _Builder:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
@@ -50,16 +50,24 @@ Progress = Callable[[Plan, Mapping[str, State], Ended | None], None]
 
 @dataclass(frozen=True)
 class Work:
-    """What computes a cell of the study, here or in another process."""
+    """What computes a cell of the study, here or in another process.
+
+    Attributes:
+        config: the study's settings.
+        where: the folder that relative paths in them start at.
+    """
 
     config: Config
+    where: Path = field(default_factory=Path.cwd)
 
     def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
         """Compute one cell."""
         module, function = STEPS[cell.step.partition(" ")[0]]
-        found: Found = getattr(import_module(module), function)(
-            Context(self.config, cell, needs, place)
-        )
+        there = contextlib.chdir(self.where) if self.where.is_dir() else contextlib.nullcontext()
+        with there:  # a worker of a cluster starts elsewhere
+            found: Found = getattr(import_module(module), function)(
+                Context(self.config, cell, needs, place)
+            )
         return found
 
 
@@ -103,6 +111,10 @@ class Study:
         if record.get("analysis", NAME) != NAME:
             raise UserError(
                 f"'{self.out}' holds a run of analyze {record['analysis']}: give another"
+            )
+        if "parts" in record.get("asked", {}):
+            raise UserError(
+                f"'{self.out}' holds several studies drawn as one by subkern figures: give another"
             )
         started = any((self.out / name).exists() for name in ("cells", "work", ".lock", CONFIG))
         if self.out.exists() and not started and any(self.out.iterdir()):

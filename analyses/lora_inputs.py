@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -109,9 +109,9 @@ def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str
     }
 
 
-def code_digest(*modules: ModuleType) -> str:
-    """Return the SHA-256 of the modules' sources."""
-    return hashlib.sha256("\0".join(map(inspect.getsource, modules)).encode()).hexdigest()
+def code_digest(*parts: ModuleType | Callable[..., Any]) -> str:
+    """Return the SHA-256 of the sources of modules and functions."""
+    return hashlib.sha256("\0".join(map(inspect.getsource, parts)).encode()).hexdigest()
 
 
 def _task(config: Settings) -> Task:

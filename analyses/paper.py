@@ -15,7 +15,7 @@ from analyses.paper_parts import combine
 from analyses.paper_render import FORMATS, TABLE_FOLDER, write
 from analyses.paper_report import page
 from analyses.paper_study import Study, load
-from analyses.paper_tables import score_tables
+from analyses.paper_tables import NAMES, score_tables
 from analyses.paper_verdict import Thresholds, behaviour_table
 from analyses.report import Page
 from analyses.results import FIGURE_FOLDER, Results
@@ -47,7 +47,7 @@ def draw(
     study, limits = load(directory), thresholds or Thresholds()
     place = Path(directory if out is None else out)
     grids = tables(study, limits)
-    write(grids, place / TABLE_FOLDER, formats)
+    _write(grids, place, formats)
     every = drawables(limits)
     shown = [each for each in every if each.has(study)]
     left_out = [each for each in every if each not in shown]
@@ -67,7 +67,16 @@ def write_tables(
 ) -> list[Path]:
     """Write the tables of a study alone; return their paths. See `draw`."""
     place = Path(directory if out is None else out)
-    return write(tables(load(directory)), place / TABLE_FOLDER, formats)
+    return _write(tables(load(directory)), place, formats)
+
+
+def _write(grids: Sequence[Grid], place: Path, formats: Sequence[str]) -> list[Path]:
+    """Write tables, and remove old ones that the study has no numbers for any more."""
+    written = write(grids, place / TABLE_FOLDER, formats)
+    for name in set(NAMES) - {grid.name for grid in grids}:
+        for path in (place / TABLE_FOLDER).glob(f"{name}.*"):
+            path.unlink()
+    return written
 
 
 def tables(study: Study, thresholds: Thresholds | None = None) -> list[Grid]:

@@ -15,11 +15,11 @@ from analyses.paper_study import Study
 
 __all__ = [
     "FEATURE_METRICS",
+    "by_seed",
     "feature_metrics",
     "features",
     "fewest_shots",
     "linearization",
-    "starts",
 ]
 
 FEATURE_METRICS = {
@@ -38,32 +38,43 @@ _KEYS = ["task", "k", "head", "optimizer", "data_seed"]
 def linearization(study: Study) -> pd.DataFrame:
     """Return scores at the start, linearized and fine-tuned, and the share recovered.
 
-    The start is zero-shot; for a linear head, which starts from the linear probe, that probe. One
+    The start is zero-shot; for a linear head that starts from the linear probe, that probe. One
     row for each task, shots, head and optimizer, over the data seeds that have all three: columns
     ``zero``, ``linear``, ``tuned``, each with ``_sd``, ``share`` = (linear − zero) /
     (tuned − zero) of the means (NaN where training improved nothing), and ``seeds``.
     """
+    return _pooled(by_seed(study).dropna(subset=["zero", "linear", "tuned"]))
+
+
+def by_seed(study: Study) -> pd.DataFrame:
+    """Return what every full fine-tuning has: a row a task, shots, head, optimizer and data seed.
+
+    Columns: those keys, ``tuned``, and ``zero``, ``linear`` (see `linearization`) and every metric
+    of fixed features that the study has, NaN where one was not measured.
+    """
+    scores = study.scores
+    tuned = scores[scores["method"].str.startswith("finetune-")]
+    tuned = tuned.assign(optimizer=tuned["method"].str.removeprefix("finetune-"))
+    found = tuned.groupby(_KEYS)["value"].mean().rename("tuned").to_frame()
     rows = study.table[study.table["method"] == "linearized"]
     metric = rows["task"].map(study.metrics)
     named = (rows["metric"] == metric) | (rows["metric"] == "linearized " + metric.astype(str))
     named |= rows["metric"] == "linearized accuracy"
     named &= rows["split"].isin(("test", ""))
-    linear = rows[named].groupby(_KEYS)["value"].mean().rename("linear")
-    scores = study.scores
-    tuned = scores[scores["method"].str.startswith("finetune-")]
-    tuned = tuned.assign(optimizer=tuned["method"].str.removeprefix("finetune-"))
-    tuned_by = tuned.groupby(_KEYS)["value"].mean().rename("tuned")
-    both = pd.concat([linear, tuned_by], axis=1, join="inner").reset_index()
+    found = found.join(rows[named].groupby(_KEYS)["value"].mean().rename("linear"))
+    for name, each in study.measured(list(FEATURE_METRICS), ["features"]).groupby("metric"):
+        found = found.join(each.groupby(_KEYS)["value"].mean().rename(name))
     on = [key for key in _KEYS if key != "optimizer"]
-    zero = starts(scores).groupby(on, as_index=False)["value"].mean()
-    zero = zero.rename(columns={"value": "zero"})
-    found = both.merge(zero, on=on)
-    return _pooled(found)
+    zero = _starts(study).groupby(on)["value"].mean().rename("zero")
+    return found.reset_index().join(zero, on=on)
 
 
-def starts(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the scores from which training starts; see `linearization`."""
+def _starts(study: Study) -> pd.DataFrame:
+    """Return the scores from which training starts; see `linearization`."""
+    scores = study.scores
     zero = scores["method"] == "zero-shot"
+    if study.results.config.get("head_init") == "random":
+        return scores[zero]
     probe = (scores["method"] == "linear-probe") & (scores["head"] == "linear")
     with_zero = set(scores.loc[zero, "head"])
     return scores[zero | (probe & ~scores["head"].isin(with_zero))]

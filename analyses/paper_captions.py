@@ -23,12 +23,16 @@ __all__ = [
     "rank_correlation", "signgd_against_adam", "sizes",
 ]  # fmt: skip
 
+_DECIMALS = 12
+"""Of a mean score: what lies behind them is the order of adding."""
+
 
 def rank_correlation(points: pd.DataFrame) -> float:
     """Return Spearman's ρ of the two scores of `analyses.paper_numbers.pairs`; NaN below 3."""
-    if len(points) < 3 or points["x"].nunique() < 2 or points["y"].nunique() < 2:
+    x, y = (points[name].round(_DECIMALS) for name in ("x", "y"))
+    if len(points) < 3 or x.nunique() < 2 or y.nunique() < 2:
         return math.nan
-    return float(stats.spearmanr(points["x"], points["y"]).statistic)
+    return float(stats.spearmanr(x, y).statistic)
 
 
 def kernel_against_finetuning(study: Study) -> Caption:

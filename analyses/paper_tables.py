@@ -22,6 +22,11 @@ _BASICS = ("kernel", "finetuning")
 Key = tuple[str, str]  # method, subspace
 
 
+_OF_HEADS = "accuracy", "subspaces", "preservation"
+NAMES = (*(f"{name}-{head}" for name in _OF_HEADS for head in HEADS), "prompting", "behaviour")
+"""Of every table that a study may have."""
+
+
 def score_tables(study: Study) -> list[Grid]:
     """Return every table of scores that the study has numbers for."""
     found = [accuracy(study, head) for head in study.heads]

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from analyses import formatting as fmt
-from analyses.paper_behavior import features, linearization, starts
+from analyses.paper_behavior import FEATURE_METRICS, by_seed
 from analyses.paper_grid import DASH, Cell, Grid, Row
 from analyses.paper_methods import PAIRS, method
-from analyses.paper_numbers import mean_scores, pairs
 from analyses.paper_study import Study
 from analyses.paper_tables import HEADS, task_heading
 from subkern.behavior import Evidence, Thresholds, judge
@@ -98,75 +97,65 @@ class Verdict:
 
 
 def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict]:
-    """Return the verdict on every task, shots, head and optimizer that was fine-tuned in full."""
-    asked = thresholds or Thresholds()
-    lines, moved, scores = linearization(study), features(study), mean_scores(study)
-    begun = starts(scores.assign(value=scores["mean"]))
-    found = []
+    """Return the verdict on every task, shots, head and optimizer that was fine-tuned in full.
+
+    From means over the data seeds that have everything that was measured, so that splits cancel.
+    """
+    asked, trained, found = thresholds or Thresholds(), by_seed(study), []
     for head in study.heads:
         for tuned in dict.fromkeys(first for first, _ in PAIRS):
-            solved = _solved(study, tuned, head)
-            optimizer = tuned.removeprefix("finetune-")
             for k, task in ((k, task) for k in study.shots for task in study.tasks):
                 place = {"task": task, "k": k, "head": head}
-                trained = _at(scores, {**place, "method": tuned})["mean"]
-                if trained.empty:
+                about = {**place, "optimizer": tuned.removeprefix("finetune-")}
+                seeds = _at(trained, about).set_index("data_seed").drop(columns=list(about))
+                if seeds.empty:
                     continue
-                place["optimizer"] = optimizer
-                zero = _at(begun, {"task": task, "k": k, "head": head})
-                kernel, *pair = solved.get((task, k), ("", math.nan, float(trained.mean())))
-                evidence = _evidence(zero["mean"], (pair[0], pair[1]), _at(lines, place))
-                found.append(_verdict(place, kernel, evidence, _at(moved, place), asked))
+                kernel, scores = _chosen(_at(study.scores, place), tuned, seeds.index)
+                means = _common(seeds.assign(kernel=scores)).mean()
+                found.append(_verdict(about, kernel, means, asked))
     return found
 
 
-def _solved(study: Study, tuned: str, head: str) -> dict[tuple[str, int], tuple[str, float, float]]:
-    """Return (task, shots) → kernel, its test score and fine-tuning's, over common seeds.
+def _chosen(scores: pd.DataFrame, tuned: str, seeds: pd.Index) -> tuple[str, pd.Series]:
+    """Return the kernel that stands for an optimizer, and its test score of each data seed.
 
-    Of several kernels dev chooses; the first of `PAIRS` where they tie.
+    Of several dev chooses, over the seeds that were fine-tuned; the first of `PAIRS` where they
+    tie. An empty name where there is none.
     """
-    scores = study.scores[study.scores["head"] == head]
-    dev = scores.groupby(["task", "k", "method"])["dev"].mean()
-    best: dict[tuple[str, int], tuple[str, float, float]] = {}
-    for first, kernel in PAIRS:
-        if first != tuned:
-            continue
-        found = pairs(study, first, kernel, head=head)
-        names = (found[name] for name in ("task", "k", "x", "y"))
-        for task, k, tuned_score, score in zip(*names, strict=True):
-            place = (str(task), int(k))
-            if place not in best or dev[(*place, kernel)] > dev[(*place, best[place][0])]:
-                best[place] = (kernel, float(score), float(tuned_score))
-    return best
+    best, value, most = "", pd.Series(dtype=float), -math.inf
+    for kernel in (second for first, second in PAIRS if first == tuned):
+        rows = scores[(scores["method"] == kernel) & scores["data_seed"].isin(seeds)]
+        dev = float(rows["dev"].mean()) if len(rows) else math.nan
+        if dev > most or (len(rows) and not best):
+            best, value, most = kernel, rows.groupby("data_seed")["value"].mean(), dev
+    return best, value
+
+
+def _common(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Return the data seeds that have everything that some seed has.
+
+    Where no seed has it all, what fewest have does not count as measured.
+    """
+    measured = seeds.dropna(axis=1, how="all")
+    while measured.dropna().empty:
+        counts = measured.drop(columns="tuned").count()
+        measured = measured.drop(columns=[counts.idxmin()])
+    return measured.dropna()
 
 
 def _at(frame: pd.DataFrame, place: Mapping[str, object]) -> pd.DataFrame:
-    """Return the rows of one task, shots, head and optimizer."""
+    """Return the rows of one task, shots, head and, if it is given, optimizer."""
     here = np.ones(len(frame), bool)
     for name, value in place.items():
         here &= (frame[name] == value).to_numpy()
     return frame[here]
 
 
-def _evidence(zero: pd.Series, pair: tuple[float, float], line: pd.DataFrame) -> Evidence:
-    """Return the scores; those of a linearized model come with the seeds that have all three."""
-    start = float(zero.mean()) if len(zero) else math.nan
-    if line.empty:
-        return Evidence(start, pair[0], math.nan, pair[1], math.nan, math.nan)
-    row = line.iloc[0]
-    start, linear, tuned = (float(row[name]) for name in ("zero", "linear", "tuned"))
-    return Evidence(start, pair[0], linear, tuned, math.nan, math.nan)
-
-
 def _verdict(
-    place: Mapping[str, Any],
-    kernel: str,
-    evidence: Evidence,
-    moved: pd.DataFrame,
-    thresholds: Thresholds,
+    place: Mapping[str, Any], kernel: str, means: pd.Series, thresholds: Thresholds
 ) -> Verdict:
     """Return the verdict of one place; one of two measures of features is enough."""
-    metrics = dict(zip(moved["metric"].map(str), moved["mean"].map(float), strict=True))
+    metrics = {name: float(means[name]) for name in FEATURE_METRICS if name in means}
     cka, change = (
         next((metrics[name] for name in names if name in metrics), math.nan)
         for names in (CKA, CHANGES)
@@ -175,7 +164,8 @@ def _verdict(
         cka = math.inf  # decides nothing
     if math.isnan(change):
         change = 0.0 if not math.isnan(cka) else math.nan
-    evidence = replace(evidence, cka=cka, relative_change=change)
+    zero, solved, linear = (float(means.get(n, math.nan)) for n in ("zero", "kernel", "linear"))
+    evidence = Evidence(zero, solved, linear, float(means["tuned"]), cka, change)
     judged = judge(evidence, thresholds)
     return Verdict(**place, kernel=kernel, evidence=evidence, features=metrics, judged=judged)
 
@@ -239,7 +229,8 @@ def _note(asked: Thresholds, seen: set[str], missing: int) -> str:
         f" {fmt.percent(asked.recovered, 0)}, and features stay fixed"
         f" ({fmt.joined(fixed) or 'not measured'}). “Yes”: all three; “partly”: some; “no”: none;"
         f" “undecided”: training gained less than {fmt.points(asked.min_gain, 0)} points; “open”:"
-        " a sign was not measured. The start is zero-shot, or the linear probe for a linear head."
+        " a sign was not measured. The start is zero-shot, or the linear probe where a linear"
+        " head begins there."
         " The kernel is, of those that describe the optimizer, the best on dev."
         f" Scores and shares in %.{gaps}"
     )

@@ -215,6 +215,11 @@ class RunDirectory:
             return "done" if (self.path / TABLE).exists() else "unfinished"
         if overwrite:
             return "new"
+        if not self._changes(record, numbers=True):
+            raise UserError(
+                f"'{self.path}' holds this run with another answer drawn from it"
+                f" ({summary(changes)}): --overwrite draws it anew and computes nothing"
+            )
         raise UserError(
             f"'{self.path}' holds a run of other settings ({summary(changes)}):"
             " --overwrite replaces it, another --out keeps it"

@@ -45,6 +45,7 @@ Floats = npt.NDArray[np.float64]
 
 ASKED = "asked"  # attribute of the table
 _RESAMPLES = 2000
+_DECIMALS = 12  # of a mean score; what lies behind them is the order of adding
 _FEWEST = 4  # configurations that an order means something for
 
 
@@ -132,7 +133,7 @@ def ranking(results: Results) -> Ranking:
     """Correlate predicted with trained scores over the configurations."""
     compared = [name for name in names(results) if name != FULL]
     predicted, trained = (
-        np.array([value(results, name, metric).mean for name in compared])
+        np.round([value(results, name, metric).mean for name in compared], _DECIMALS)
         for metric in ("predicted", "trained")
     )
     count = len(compared)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from subkern.models import LogitModel
     from subkern.prompts import EncodedExample
 
+_SLACK = 1e-9  # 0.52 − 0.50 is two points, whatever binary fractions make of it
+
 __all__ = [
     "Evidence",
     "Linearization",
@@ -256,14 +258,14 @@ def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
     asked = thresholds or Thresholds()
     fixed, about_features = _fixed(evidence, asked)
     gain = evidence.trained - evidence.zero_shot
-    if not (gain > 0 and gain >= asked.min_gain):
+    if not (gain > _SLACK and _reaches(gain, asked.min_gain)):
         reasons = (_too_little(evidence, asked), about_features)
         return Verdict("undecided", None, None, fixed, reasons)
     shares = [
         share_of_gain(evidence.zero_shot, value, evidence.trained)
         for value in (evidence.kernel, evidence.linearized)
     ]
-    solves, linear = shares[0] >= asked.kernel_share, shares[1] >= asked.recovered
+    solves, linear = map(_reaches, shares, (asked.kernel_share, asked.recovered))
     found = sum((solves, linear, fixed))
     behaviour: Behaviour = "yes" if found == 3 else "partly" if found else "no"
     gains = (
@@ -294,13 +296,19 @@ def _too_little(evidence: Evidence, asked: Thresholds) -> str:
 
 def _fixed(evidence: Evidence, asked: Thresholds) -> tuple[bool, str]:
     """Whether the features stay, and the sentence about it."""
-    fixed = evidence.cka >= asked.cka and evidence.relative_change <= asked.relative_change
+    fixed = _reaches(evidence.cka, asked.cka) and _reaches(
+        asked.relative_change, evidence.relative_change
+    )
     sentence = (
         f"Features {'stay' if fixed else 'change'}: CKA of the kernel with its start is"
         f" {evidence.cka:.3f} (asked for {asked.cka:g}), its relative change"
         f" {evidence.relative_change:.2f} (at most {asked.relative_change:g})."
     )
     return fixed, sentence
+
+
+def _reaches(value: float, limit: float) -> bool:
+    return value >= limit - _SLACK
 
 
 def _percent(share: float) -> str:

@@ -340,6 +340,15 @@ def test_the_order_is_spearman_s_with_an_interval() -> None:
     assert math.isnan(alike.rho)
 
 
+def test_means_that_differ_in_rounding_alone_have_no_order() -> None:
+    """0.1 and 0.2 have not quite the mean of 0.15 and 0.15."""
+    pairs = ((0.1, 0.2), (0.15, 0.15), (0.2, 0.1), (0.05, 0.25))
+    scores = {FULL: (0.9, 0.9), **{f"rank {r}": pair for r, pair in enumerate(pairs, 1)}}
+    assert len({sum(pair) / 2 for pair in pairs}) > 1
+    guesses = {name: 0.1 * i for i, name in enumerate(scores)}
+    assert math.isnan(ranking(verified(scores, guesses)).rho)
+
+
 def test_an_order_within_the_noise_is_not_claimed() -> None:
     """Of 1,000 test examples two standard errors at 0.8 are 2.5 points."""
     apart = {FULL: (0.9,), **{f"rank {r}": (0.7 + 0.02 * r,) for r in (1, 2, 4, 8)}}

@@ -137,6 +137,16 @@ def test_verdicts(changes: dict[str, float], behaviour: str, signs: tuple[Any, .
     assert len(found.reasons) == (2 if behaviour == "undecided" else 3)
 
 
+def test_what_is_exactly_at_its_threshold_holds() -> None:
+    """Whatever binary fractions make of whole per cents."""
+    for zero in range(90):
+        start, kernel, linear, trained, little = ((zero + more) / 100 for more in (0, 8, 5, 10, 2))
+        found = judge(Evidence(start, kernel, linear, trained, 0.3 * 3, 1 + 1e-15))
+        assert (zero, found.behaviour) == (zero, "yes")
+        found = judge(Evidence(start, little, little, little, 0.95, 0.5))
+        assert (zero, found.behaviour) == (zero, "yes")
+
+
 @pytest.mark.parametrize("trained", [0.6, 0.5])
 def test_no_gain_is_undecided_whatever_gain_is_asked_for(trained: float) -> None:
     found = judge(replace(GOOD, trained=trained), Thresholds(min_gain=0))

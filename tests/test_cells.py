@@ -19,10 +19,10 @@ import pytest
 import fake_cells
 from analyses.cell_run import prepare
 from analyses.cell_status import Timing, counts, duration, status_table, time_left
-from analyses.cell_store import CellStore
+from analyses.cell_store import Attempt, CellStore
 from analyses.cell_work import Found, Job, Place, run_job
 from analyses.cells import Cell, Plan, parse_only
-from analyses.executors import make_executor
+from analyses.executors import Here, Processes, make_executor
 from fake_cells import Work, plan, run, table
 from subkern.errors import UserError
 from subkern.files import is_full
@@ -175,6 +175,48 @@ def test_a_worker_that_dies_once_is_no_failure(tmp_path: Path) -> None:
     assert table(tmp_path / "out", of) == table(tmp_path / "quiet", of)
 
 
+def test_an_idle_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    with make_executor(workers=2) as executor:
+        assert isinstance(executor, Processes)
+        executor.submit(Job(tmp_path, of[KERNEL], Work()))
+        assert [end.state for end in executor.ended()] == ["done"]
+        (process,) = (executor._idle[-1]._processes or {}).values()
+        process.kill()
+        process.join()
+        time.sleep(0.5)  # its pool notices in a thread
+        executor.submit(Job(tmp_path, of[RIDGE], Work()))
+        assert [end.state for end in executor.ended()] == ["done"]
+
+
+def test_a_full_disk_before_the_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Attempt, "unfinished", full)
+    of = plan(["a"], [13])
+    with pytest.raises(UserError, match=r"no space left .* the 0 of 7 cells"):
+        run(tmp_path, of, Work())
+
+
+def test_workers_find_a_folder_that_is_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's workers start elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    given: list[Job] = []
+
+    class Elsewhere(Here):
+        def submit(self, job: Job) -> None:
+            given.append(job)
+            super().submit(job)
+
+    run(Path("out"), plan(["a"], [13]), Work(), Elsewhere())
+    assert {job.root for job in given} == {tmp_path / "out"}
+
+
 def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
     of = plan(["a"], [13])
     with pytest.raises(UserError, match=r"no space left .* the 1 of 7 cells that are done are"):
@@ -259,6 +301,38 @@ def test_only_what_is_chosen_is_computed_anew(tmp_path: Path) -> None:
     assert sorted(ran.computed) == sorted(chosen)
     assert all((files(tmp_path)[name] == when) == ("/a/" in name) for name, when in before.items())
     assert counts(ran.states.values()) == "7 done, 7 missing"
+
+
+def _with_other_points(of: Plan) -> Plan:
+    """Return a plan whose points of a grid, under the same keys, have other settings."""
+    return Plan(
+        replace(cell, identity={**cell.identity, "settings": {"value": 7}})
+        if cell.step.startswith("train")
+        else cell
+        for cell in of
+    )
+
+
+def test_the_best_of_points_of_other_settings_does_not_count(tmp_path: Path) -> None:
+    """Though nothing of it and of the grid's keys has changed."""
+    run(tmp_path, plan(["a"], [13]), Work())
+    other = _with_other_points(plan(["a"], [13]))
+    kernels = other.choose(parse_only(["method=kernel-*"]))
+    assert run(tmp_path, other, Work(), chosen=kernels).states[BEST] == "missing"
+    assert run(tmp_path, plan(["a"], [13]), Work()).computed == []  # its own finds it again
+    run(tmp_path, other, Work(), overwrite=True)
+    assert value(tmp_path, BEST) == 21
+
+
+def test_a_best_that_failed_is_chosen_once_its_points_are_others(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    broken = tuple((key, "error") for key in (*of[BEST].after, BEST))
+    assert run(tmp_path, of, Work(fail=broken)).states[BEST] == "failed"
+    other = _with_other_points(of)
+    points = set(of[BEST].after)
+    assert run(tmp_path, other, Work(), chosen=points).states[BEST] == "missing"
+    assert run(tmp_path, other, Work()).states[BEST] == "done"
+    assert value(tmp_path, BEST) == 21
 
 
 def test_only_chosen_failures_are_tried_again(tmp_path: Path) -> None:

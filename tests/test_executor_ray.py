@@ -65,6 +65,15 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster: str, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_not_waited_for(cluster: str) -> None:
+    with (
+        pytest.raises(UserError, match="needs 1 GPU and the Ray cluster has 0"),
+        make_executor("ray", address=cluster, gpus=1),
+    ):
+        pass
+
+
+@pytest.mark.slow
 def test_a_worker_that_always_dies_fails_its_cell(cluster: str, tmp_path: Path) -> None:
     of = plan(["a"], [13])
     work = Work(fail=((KERNEL, "die"),))

@@ -375,6 +375,10 @@ def test_only(place: Path, tmp_path: Path) -> None:
         ({"loss": "hinge"}, "loss 'hinge' is unknown"),
         ({"methods": ("kernel-*", "linearized")}, "add finetune-sgd"),
         ({"tasks": ("mr", "MR")}, "task mr is given twice"),
+        (
+            {"methods": ("zero-shot",), "heads": ("linear",), "head_init": "probe"},
+            "zero-shot leave nothing to compute: a linear head that starts at its probe has no",
+        ),
     ],
 )
 def test_bad_settings(place: Path, changes: dict[str, Any], message: str) -> None:
@@ -426,6 +430,7 @@ def test_tidy_has_every_column() -> None:
         ("file", "is a file"),
         ("foreign", "is not empty and holds no study"),
         ("other", "holds a run of analyze lora"),
+        ("parts", "holds several studies drawn as one"),
     ],
 )
 def test_folders_of_others_are_left_alone(
@@ -436,7 +441,11 @@ def test_folders_of_others_are_left_alone(
         out.write_text("mine", encoding="utf-8")
     else:
         out.mkdir()
-        name, text = ("notes.txt", "x") if made == "foreign" else ("config.yaml", "analysis: lora")
+        name, text = {
+            "foreign": ("notes.txt", "x"),
+            "other": ("config.yaml", "analysis: lora"),
+            "parts": ("config.yaml", "{analysis: fourteen-tasks, asked: {parts: [a, b]}}"),
+        }[made]
         (out / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         analyze(config(place), out)

@@ -148,7 +148,14 @@ def test_an_old_figure_that_can_no_longer_be_drawn_is_removed(tmp_path: Path) ->
     (folder / "figures").mkdir()
     for name in ("signgd-vs-adam.png", "signgd-vs-adam.pdf", "mine.png"):
         (folder / "figures" / name).write_bytes(b"old")
+    (folder / "tables").mkdir()
+    for name in ("subspaces-linear.md", "accuracy-prompt.tex", "behaviour.parquet", "mine.md"):
+        (folder / "tables" / name).write_bytes(b"old")
     paper.draw(folder, formats=("md",))
+    assert {path.name for path in (folder / "tables").iterdir()} >= {"mine.md"}
+    assert not {"subspaces-linear.md", "behaviour.parquet"} & {
+        path.name for path in (folder / "tables").iterdir()
+    }
     assert [
         path.name for path in (folder / "figures").iterdir() if "prompting" not in path.name
     ] == ["mine.png"]

@@ -271,6 +271,30 @@ def test_a_linear_head_starts_from_the_probe(tmp_path: Path) -> None:
     assert (other.answer, other.reason) == ("open", "not measured: start")
 
 
+def test_a_random_linear_head_does_not_start_from_the_probe(tmp_path: Path) -> None:
+    rows = [row for row in behaving() if row["method"] != "zero-shot"]
+    rows = [{**row, "head": "linear"} for row in [*rows, score("linear-probe", 0.7)]]
+    found = study(tmp_path, rows)
+    results = replace(found.results, config={**found.results.config, "head_init": "random"})
+    (other,) = verdicts(replace(found, results=results))
+    assert (other.answer, other.reason) == ("open", "not measured: start")
+
+
+def test_a_verdict_is_over_the_seeds_that_have_everything(tmp_path: Path) -> None:
+    """Else splits do not cancel: here seed 21 alone has the kernel solve the task."""
+    rows = behaving(kernel=0.7)
+    rows += [score("zero-shot", 0.5, data_seed=21), score("finetune-sgd", 0.9, data_seed=21)]
+    rows.append(score("kernel-sgd", 1.0, data_seed=21))
+    (found,) = verdicts(study(tmp_path, rows))
+    assert (found.answer, found.evidence.kernel) == ("partly", 0.7)
+    moved = score("features", 0.99, metric="cka with start", optimizer="sgd", split="train")
+    few = [row for row in rows if row["method"] != "features"]
+    few += [{**moved, "data_seed": seed, "cell": f"f{seed}"} for seed in (42, 87)]
+    (other,) = verdicts(study(tmp_path / "x", few))  # features of seeds that were not trained
+    assert (other.answer, other.reason) == ("open", "not: kernel; not measured: features")
+    assert (other.evidence.kernel, other.evidence.linearized) == (0.7, 0.84)
+
+
 def test_thresholds_are_parameters(tmp_path: Path) -> None:
     found = study(tmp_path, behaving())
     strict = Thresholds(kernel_share=0.95, recovered=0.99, cka=0.99)

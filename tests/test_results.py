@@ -67,6 +67,13 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     assert other.state(overwrite=True) == "new"
 
 
+def test_another_answer_alone_is_said_to_compute_nothing(tmp_path: Path) -> None:
+    claim(directory(tmp_path))
+    other = directory(tmp_path, answer={"max_drop": 0.1})
+    with pytest.raises(UserError, match=r"max_drop: .*--overwrite draws it anew and computes noth"):
+        other.state()
+
+
 def test_overwriting_removes_the_old_run_and_nothing_else(tmp_path: Path) -> None:
     old = directory(tmp_path)
     claim(old)
