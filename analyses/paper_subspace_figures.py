@@ -31,13 +31,15 @@ _KEYS = ["task", "k", "method", "subspace"]
 def preservation_data(study: Study) -> pd.DataFrame:
     """Return scores and CKA of the largest LoRA and random subspace, and the full kernel's scores.
 
-    One head (the first with any) and one number of shots. Columns: task, k, method, subspace,
-    metric (``score`` or ``cka``), mean, sd, seeds.
+    The latter over the data seeds that have a subspace's, so that splits cancel. One head (the
+    first with any) and one number of shots. Columns: task, k, method, subspace, metric (``score``
+    or ``cka``), mean, sd, seeds.
     """
-    scores = study.scores[study.scores["method"].isin(("kernel-sgd", *FAMILIES))]
-    alike = study.measured(["cka"], FAMILIES)
-    found = pd.concat([scores.assign(metric="score"), alike], ignore_index=True)
-    small = found[found["method"].isin(FAMILIES)]
+    scores = study.scores.assign(metric="score")
+    small = pd.concat([_small(scores), study.measured(["cka"], FAMILIES)], ignore_index=True)
+    on = ["task", "k", "head", "data_seed"]
+    full = scores[scores["method"] == "kernel-sgd"].merge(small[on].drop_duplicates(), on=on)
+    found = pd.concat([full, small], ignore_index=True)
     heads = [head for head in study.heads if (small["head"] == head).any()]
     if not heads:
         return found.iloc[:0]

@@ -18,6 +18,7 @@ from analyses.paper_captions import rank_correlation
 from analyses.paper_figures import Drawable, drawables
 from analyses.paper_numbers import mean_scores, pairs
 from analyses.paper_study import Study, load
+from analyses.paper_subspace_figures import preservation_data
 from analyses.paper_verdict import Thresholds, limits
 from subkern.tasks import TASKS
 
@@ -178,6 +179,17 @@ def test_subspace_kernels_show_the_largest_size(study: Study, figures: dict[str,
     lora = means.query("method == 'kernel-lora' and subspace == 'lora:r=32' and head == 'prompt'")
     drawn = {round(float(x), 9) for x in points(score)[:, 0]}
     assert {round(x, 9) for x in lora.query("k == 16")["mean"]} <= drawn
+
+
+def test_the_full_kernel_stands_beside_subspaces_over_their_seeds(tmp_path: Path) -> None:
+    rows = [fake_study.score("kernel-sgd", v, data_seed=s) for s, v in ((13, 0.7), (21, 0.9))]
+    rows += [
+        fake_study.score("kernel-sgd", 0.5, task="RTE"),
+        fake_study.score("kernel-lora", 0.6, subspace="lora:r=8"),
+    ]
+    found = preservation_data(load(fake_study.write(tmp_path / "s", fake_study.tidy(rows))))
+    assert found.set_index("method")["mean"].to_dict() == {"kernel-sgd": 0.7, "kernel-lora": 0.6}
+    assert found["task"].unique().tolist() == ["SST-2"]
 
 
 def test_subspace_sizes(figures: dict[str, Figure]) -> None:
