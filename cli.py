@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analyses.behavior_command import analyze_behavior
-from analyses.features_command import features
-from analyses.figures_command import figures
-from analyses.finetune_command import finetune
-from analyses.fourteen_tasks_command import analyze_fourteen_tasks
-from analyses.lora_command import analyze_lora
-from analyses.options import (
+from analyses.commands.behavior import analyze_behavior
+from analyses.commands.features import features
+from analyses.commands.figures import figures
+from analyses.commands.finetune import finetune
+from analyses.commands.fourteen_tasks import analyze_fourteen_tasks
+from analyses.commands.lora import analyze_lora
+from analyses.commands.options import (
     AS_JSON,
     DATA,
     HEAD,
@@ -31,8 +31,8 @@ from analyses.options import (
     RUNNING,
     SPLITS,
 )
-from analyses.prompting_command import analyze_prompting
-from analyses.subspace_command import analyze_subspace
+from analyses.commands.prompting import analyze_prompting
+from analyses.commands.subspace import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
 from subkern.files import is_full

@@ -14,16 +14,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from analyses.classifiers import Split
 from analyses.heads import at_start
-from analyses.lora_classifiers import Split
-from analyses.lora_inputs import Inputs
+from analyses.inputs import Inputs
 from analyses.report import Page, png, render
 from analyses.results import FIGURE_FOLDER, REPORT, VERIFICATION, Results, RunDirectory, replacing
 from analyses.settings import Settings
-from analyses.verify_advice import Advice
-from analyses.verify_figure import predicted_against_trained
-from analyses.verify_numbers import is_compared, is_verified
-from analyses.verify_report import with_proof
+from analyses.verify.advice import Advice
+from analyses.verify.figure import predicted_against_trained
+from analyses.verify.numbers import is_compared, is_verified
+from analyses.verify.report import with_proof
 from subkern import provenance
 from subkern.agreement.predictions import Score
 from subkern.data import Example

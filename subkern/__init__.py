@@ -6,8 +6,9 @@ does not import torch, and ``from subkern import compute_kernel`` works as usual
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from subkern.public_names import public_names
 
 __version__ = "0.1.0"
 
@@ -113,18 +114,4 @@ if TYPE_CHECKING:
     from subkern.subspaces import Full, ParameterSubset, Peft, Subspace
     from subkern.tasks import TASKS, Task, get_task
 
-
-def __getattr__(name: str) -> Any:
-    """Import the module that defines the public name ``name`` and keep the object here."""
-    try:
-        home = _HOME[name]
-    except KeyError:
-        raise AttributeError(f"module 'subkern' has no attribute {name!r}") from None
-    value = getattr(import_module(f"subkern.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = public_names(__name__, _HOME)

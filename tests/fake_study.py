@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.fourteen_table import COLUMNS, tidy
+from analyses.fourteen_tasks.table import COLUMNS, tidy
 from analyses.results import RunDirectory
 from subkern.tasks import TASKS
 

@@ -17,9 +17,11 @@ from click.testing import CliRunner
 
 import cli
 import oracles
-from analyses import behavior, behavior_runs, lora_inputs, study
-from analyses.behavior_config import Config
-from analyses.behavior_numbers import (
+from analyses import inputs, study
+from analyses.behavior import analysis as behavior
+from analyses.behavior import runs as behavior_runs
+from analyses.behavior.config import Config
+from analyses.behavior.numbers import (
     at_edge,
     curve,
     diverged,
@@ -29,9 +31,9 @@ from analyses.behavior_numbers import (
     margins,
     verdict,
 )
-from analyses.behavior_report import page, summary
-from analyses.behavior_table import row, tidy
-from analyses.behavior_text import as_json, caveats, rate, sentence
+from analyses.behavior.report import page, summary
+from analyses.behavior.table import row, tidy
+from analyses.behavior.text import as_json, caveats, rate, sentence
 from analyses.long_table import cells
 from analyses.results import Results
 from families import FAMILIES, random_examples
@@ -76,7 +78,7 @@ def load_examples(task: Any, source: str, *, split: str, **_: Any) -> list[Examp
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the tiny model and its examples in place of real ones."""
     monkeypatch.setattr(study, "load_model", load_model)
-    monkeypatch.setattr(lora_inputs, "load_examples", load_examples)
+    monkeypatch.setattr(inputs, "load_examples", load_examples)
 
 
 def config(**changes: Any) -> Config:
@@ -91,7 +93,7 @@ def config(**changes: Any) -> Config:
 def results() -> Results:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "load_model", load_model)
-        patch.setattr(lora_inputs, "load_examples", load_examples)
+        patch.setattr(inputs, "load_examples", load_examples)
         return behavior.run(config(dims=(8,)))
 
 

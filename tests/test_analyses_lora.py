@@ -18,18 +18,19 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import fake_lora
-from analyses import lora, lora_inputs, study, style
+from analyses import inputs, study, style
+from analyses.classifiers import Split, tune
 from analyses.long_table import cells
-from analyses.lora_captions import captions, contrast, effective_directions
-from analyses.lora_classifiers import Split, tune
-from analyses.lora_config import Config
-from analyses.lora_figures import heatmap, spectrum
-from analyses.lora_json import as_json
-from analyses.lora_numbers import full_score, same_predictions, scores, zero_shot
-from analyses.lora_report import page, summary
-from analyses.lora_table import COLUMNS, row, tidy
-from analyses.lora_text import caveats, sentence
-from analyses.lora_verdict import recommend
+from analyses.lora import analysis as lora
+from analyses.lora.captions import captions, contrast, effective_directions
+from analyses.lora.config import Config
+from analyses.lora.figures import heatmap, spectrum
+from analyses.lora.json_answer import as_json
+from analyses.lora.numbers import full_score, same_predictions, scores, zero_shot
+from analyses.lora.report import page, summary
+from analyses.lora.table import COLUMNS, row, tidy
+from analyses.lora.text import caveats, sentence
+from analyses.lora.verdict import recommend
 from analyses.pooling import pool
 from analyses.results import Results
 from analyses.study_report import cost_table
@@ -73,7 +74,7 @@ def _made_up() -> Iterator[None]:
         patch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
         patch.setattr(lora, "resolve_sets", lambda *_: None)
         patch.setattr(lora, "resolve", fake_lora.resolve)
-        patch.setattr(lora_inputs, "load_examples", load_examples)
+        patch.setattr(inputs, "load_examples", load_examples)
         yield
 
 
@@ -257,7 +258,7 @@ def test_changed_examples_are_noticed(tmp_path: Path, monkeypatch: pytest.Monkey
     def edited(*args: Any, **options: Any) -> list[Example]:
         return [*load_examples(*args, **options)[:-1], Example("new", ("other",), 0)]
 
-    monkeypatch.setattr(lora_inputs, "load_examples", edited)
+    monkeypatch.setattr(inputs, "load_examples", edited)
     with pytest.raises(UserError, match=r"examples\.13\.digest"):
         lora.analyze(config(solvers=("ridge",)), tmp_path)
 
@@ -269,7 +270,7 @@ def test_changed_examples_are_noticed(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_settings_survive_yaml(tmp_path: Path) -> None:
     settings = config(targets=["q_proj", "v_proj"], ranks=[4, 1], label_words=("bad", "good"))
     assert settings.ranks == (1, 4)
-    (tmp_path / "config.yaml").write_text(lora_inputs.provenance.canonical_json(settings.as_dict()))
+    (tmp_path / "config.yaml").write_text(inputs.provenance.canonical_json(settings.as_dict()))
     assert Config.from_file(tmp_path / "config.yaml") == settings
     lora.analyze(settings, tmp_path / "run")
     assert Config.from_file(tmp_path / "run" / "config.yaml") == settings

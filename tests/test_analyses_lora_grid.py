@@ -12,17 +12,19 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from analyses import lora, lora_inputs, lora_pareto, study
+from analyses import inputs, study
 from analyses.long_table import cells
-from analyses.lora_budget import parse_budget
-from analyses.lora_config import Config
-from analyses.lora_figures import FIGURES, spectrum
-from analyses.lora_grid import MEASURES, configurations, front, recommend_configuration
-from analyses.lora_json import as_json
-from analyses.lora_numbers import kernel_agreement, trained, zero_shot
-from analyses.lora_table import row, tidy
-from analyses.lora_targets import from_texts, is_grid, names, only
-from analyses.lora_verdict import recommend
+from analyses.lora import analysis as lora
+from analyses.lora import pareto as lora_pareto
+from analyses.lora.budget import parse_budget
+from analyses.lora.config import Config
+from analyses.lora.figures import FIGURES, spectrum
+from analyses.lora.grid import MEASURES, configurations, front, recommend_configuration
+from analyses.lora.json_answer import as_json
+from analyses.lora.numbers import kernel_agreement, trained, zero_shot
+from analyses.lora.table import row, tidy
+from analyses.lora.targets import from_texts, is_grid, names, only
+from analyses.lora.verdict import recommend
 from analyses.results import Results
 from analyses.settings import solvers_for
 from browser import Browser
@@ -39,7 +41,7 @@ REAL = [
     (lora, "sweep_targets", sweep_targets),
     (lora, "resolve_sets", resolve_sets),
     (lora, "resolve", resolve),
-    (lora_inputs, "load_examples", load_examples),
+    (inputs, "load_examples", load_examples),
 ]
 SETS = ("qv", "mlp", r".*\.1\..*")
 

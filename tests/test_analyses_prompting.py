@@ -19,13 +19,17 @@ from click.testing import CliRunner
 import cli
 import fake_finetune
 import tiny_folder
-from analyses import prompting, prompting_measure, prompting_training, prompting_trials, study
+from analyses import study
 from analyses.long_table import cells
-from analyses.prompting_captions import captions
-from analyses.prompting_config import Config
-from analyses.prompting_figures import figures, ranked
-from analyses.prompting_json import as_json
-from analyses.prompting_numbers import (
+from analyses.prompting import analysis as prompting
+from analyses.prompting import measure as prompting_measure
+from analyses.prompting import training as prompting_training
+from analyses.prompting import trials as prompting_trials
+from analyses.prompting.captions import captions
+from analyses.prompting.config import Config
+from analyses.prompting.figures import figures, ranked
+from analyses.prompting.json_answer import as_json
+from analyses.prompting.numbers import (
     chance,
     constant,
     lost,
@@ -35,9 +39,9 @@ from analyses.prompting_numbers import (
     trials,
     value,
 )
-from analyses.prompting_report import page, summary
-from analyses.prompting_table import COLUMNS, row, tidy
-from analyses.prompting_text import caveats, sentence
+from analyses.prompting.report import page, summary
+from analyses.prompting.table import COLUMNS, row, tidy
+from analyses.prompting.text import caveats, sentence
 from analyses.results import Results
 from browser import Browser
 from study_checks import (

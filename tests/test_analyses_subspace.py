@@ -18,18 +18,21 @@ from matplotlib.figure import Figure
 import cli
 import fake_lora
 import fake_subspace
-from analyses import distortion, lora_inputs, study, subspace, subspace_kernels
+from analyses import inputs, study
 from analyses.long_table import cells
 from analyses.results import Results
 from analyses.settings import ASYMMETRIC_CLASSIFIERS
-from analyses.subspace_captions import captions
-from analyses.subspace_caveats import caveats
-from analyses.subspace_config import Config
-from analyses.subspace_dimension import crossing, needed
-from analyses.subspace_figures import short
-from analyses.subspace_json import as_json
-from analyses.subspace_measure import AGREEMENT
-from analyses.subspace_numbers import (
+from analyses.subspace import analysis as subspace
+from analyses.subspace import distortion
+from analyses.subspace import kernels as subspace_kernels
+from analyses.subspace.captions import captions
+from analyses.subspace.cautions import caveats
+from analyses.subspace.config import Config
+from analyses.subspace.dimension import crossing, needed
+from analyses.subspace.figures import short
+from analyses.subspace.json_answer import as_json
+from analyses.subspace.measure import AGREEMENT
+from analyses.subspace.numbers import (
     agreement,
     families,
     full_score,
@@ -38,10 +41,10 @@ from analyses.subspace_numbers import (
     same_predictions,
     scores,
 )
-from analyses.subspace_report import page, summary
-from analyses.subspace_table import COLUMNS, row, tidy
-from analyses.subspace_text import dimensions, preserved, sentence, theory
-from analyses.subspace_verdict import as_dimension, calibrate, fewest, front
+from analyses.subspace.report import page, summary
+from analyses.subspace.table import COLUMNS, row, tidy
+from analyses.subspace.text import dimensions, preserved, sentence, theory
+from analyses.subspace.verdict import as_dimension, calibrate, fewest, front
 from study_checks import (
     check_goes_on,
     check_in_browser,
@@ -79,7 +82,7 @@ def _made_up() -> Iterator[None]:
     """Put made-up examples, model and kernels in place of the real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "load_model", fake_lora.load_model)
-        patch.setattr(lora_inputs, "load_examples", load_examples)
+        patch.setattr(inputs, "load_examples", load_examples)
         patch.setattr(subspace_kernels, "sweep_layers", lambda *_: None)
         for name in ("sweep_dimensions", "sweep_lora", "compute_kernel", "count_parameters"):
             patch.setattr(subspace_kernels, name, getattr(fake_subspace, name))

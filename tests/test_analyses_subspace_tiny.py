@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import oracles
-from analyses import lora_inputs, study, subspace
+from analyses import inputs, study
 from analyses.long_table import cells
 from analyses.results import Results
-from analyses.subspace_config import Config
-from analyses.subspace_numbers import agreement, kinds
+from analyses.subspace import analysis as subspace
+from analyses.subspace.config import Config
+from analyses.subspace.numbers import agreement, kinds
 from families import FAMILIES, random_examples
 from subkern.compute import compute_kernel
 from subkern.data import Example
@@ -54,7 +55,7 @@ def load_examples(task: Any, source: str, *, split: str, **_: Any) -> list[Examp
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the tiny model and its examples in place of real ones."""
     monkeypatch.setattr(study, "load_model", load_model)
-    monkeypatch.setattr(lora_inputs, "load_examples", load_examples)
+    monkeypatch.setattr(inputs, "load_examples", load_examples)
 
 
 def run(**changes: Any) -> Results:

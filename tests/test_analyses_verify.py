@@ -19,12 +19,16 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import cli
-from analyses import lora, study, subspace, verify_report, verify_train
+from analyses import study
 from analyses.long_table import cells
+from analyses.lora import analysis as lora
 from analyses.predictions import Key, Prediction, lookup, to_table
 from analyses.results import PREDICTIONS, VERIFICATION, Results
-from analyses.verify_advice import FULL, Advice
-from analyses.verify_numbers import (
+from analyses.subspace import analysis as subspace
+from analyses.verify import report as verify_report
+from analyses.verify import train as verify_train
+from analyses.verify.advice import FULL, Advice
+from analyses.verify.numbers import (
     ASKED,
     cheapest,
     costs,
@@ -35,10 +39,10 @@ from analyses.verify_numbers import (
     ranking,
     value,
 )
-from analyses.verify_table import COLUMNS, row, tidy
-from analyses.verify_text import caption, caveats, sentence, verdict
-from analyses.verify_train import logit_correlation
-from analyses.verify_trial import RATES, Trial
+from analyses.verify.table import COLUMNS, row, tidy
+from analyses.verify.text import caption, caveats, sentence, verdict
+from analyses.verify.train import logit_correlation
+from analyses.verify.trial import RATES, Trial
 from fake_lora import f0
 from study_checks import check_in_browser, check_summary, with_f1
 from subkern.errors import UserError
@@ -251,8 +255,8 @@ def verified(
     table = tidy(rows)
     trial = Trial(optimizer=optimizer)
     table.attrs[ASKED] = {"trial": trial.as_dict()}
-    from analyses.lora_table import row as long_row
-    from analyses.lora_table import tidy as long_tidy
+    from analyses.lora.table import row as long_row
+    from analyses.lora.table import tidy as long_tidy
 
     spent = [long_row(cost, data_seed=seed, metric="cost.seconds") for seed in seeds]
     settings = config(data_seeds=tuple(seeds), solvers=("ridge",))

@@ -11,14 +11,17 @@ import pandas as pd
 import pytest
 
 import tiny_folder
-from analyses import lora, study, subspace, verify_train
+from analyses import study
+from analyses.inputs import load_inputs
 from analyses.long_table import cells
-from analyses.lora_inputs import load_inputs
+from analyses.lora import analysis as lora
 from analyses.results import VERIFICATION, Results
 from analyses.study_numbers import zero_shot
-from analyses.subspace_json import as_json
-from analyses.verify_numbers import names, proof, value
-from analyses.verify_trial import Trial
+from analyses.subspace import analysis as subspace
+from analyses.subspace.json_answer import as_json
+from analyses.verify import train as verify_train
+from analyses.verify.numbers import names, proof, value
+from analyses.verify.trial import Trial
 from subkern.grid_search import Grid, search
 from subkern.training import Training
 from test_analyses_subspace_tiny import _tiny  # noqa: F401  (fixture)

@@ -114,6 +114,7 @@ def test_unsafe_calls_are_found(code: str, count: int) -> None:
 
 
 def test_importing_the_package_is_light() -> None:
-    code = "import subkern, sys; print({'torch', 'transformers', 'xarray'} & set(sys.modules))"
+    code = "import subkern, analyses.lora, analyses.fourteen_tasks, cli, sys\n"
+    code += "print({'torch', 'transformers', 'xarray', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 import fake_cells
-from analyses.cell_run import prepare
-from analyses.cell_status import Timing, counts, duration, status_table, time_left
-from analyses.cell_store import Attempt, CellStore
-from analyses.cell_work import Found, Job, Place, run_job
-from analyses.cells import Cell, Plan, parse_only
-from analyses.executors import Here, Processes, make_executor
+from analyses.cells.cell import Cell, Plan, parse_only
+from analyses.cells.executors import Here, Processes, make_executor
+from analyses.cells.run import prepare
+from analyses.cells.status import Timing, counts, duration, status_table, time_left
+from analyses.cells.store import Attempt, CellStore
+from analyses.cells.work import Found, Job, Place, run_job
 from fake_cells import Work, plan, run, table
 from subkern.errors import UserError
 from subkern.files import is_full

@@ -17,17 +17,19 @@ import pytest
 import yaml
 
 import tiny_study
-from analyses import fourteen_kernels, fourteen_tasks, fourteen_training
 from analyses import study as studies
-from analyses.cells import parse_only
-from analyses.executors import make_executor
-from analyses.fourteen_config import PRESETS, RATES, Config
-from analyses.fourteen_inputs import settings_of
-from analyses.fourteen_plan import make_plan
-from analyses.fourteen_screen import abreast
-from analyses.fourteen_table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
+from analyses.cells.cell import parse_only
+from analyses.cells.executors import make_executor
 from analyses.fourteen_tasks import Done, Study
-from analyses.lora_inputs import load_inputs
+from analyses.fourteen_tasks import analysis as fourteen_tasks
+from analyses.fourteen_tasks import kernels as fourteen_kernels
+from analyses.fourteen_tasks import training as fourteen_training
+from analyses.fourteen_tasks.config import PRESETS, RATES, Config
+from analyses.fourteen_tasks.inputs import settings_of
+from analyses.fourteen_tasks.plan import make_plan
+from analyses.fourteen_tasks.screen import abreast
+from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
+from analyses.inputs import load_inputs
 from analyses.results import Results
 from analyses.terminal import show
 from cli import main

@@ -12,9 +12,14 @@ from click.testing import CliRunner
 
 import cli
 import tiny_folder
-from analyses import behavior, behavior_runs, heads, lora, prompting, study, subspace
-from analyses.lora_inputs import load_inputs
+from analyses import heads, study
+from analyses.behavior import analysis as behavior
+from analyses.behavior import runs as behavior_runs
+from analyses.inputs import load_inputs
+from analyses.lora import analysis as lora
+from analyses.prompting import analysis as prompting
 from analyses.results import Results
+from analyses.subspace import analysis as subspace
 from subkern.compute import compute_kernel
 from subkern.errors import UserError
 from subkern.finetune import finetune

@@ -12,14 +12,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import fake_study
-from analyses import paper_scatter, paper_task_figures
-from analyses.paper_behavior import fewest_shots, linearization
-from analyses.paper_captions import rank_correlation
-from analyses.paper_figures import Drawable, drawables
-from analyses.paper_numbers import mean_scores, pairs
-from analyses.paper_study import Study, load
-from analyses.paper_subspace_figures import preservation_data
-from analyses.paper_verdict import Thresholds, limits
+from analyses.paper import scatter as paper_scatter
+from analyses.paper import task_figures as paper_task_figures
+from analyses.paper.behavior import fewest_shots, linearization
+from analyses.paper.captions import rank_correlation
+from analyses.paper.figures import Drawable, drawables
+from analyses.paper.numbers import mean_scores, pairs
+from analyses.paper.study import Study, load
+from analyses.paper.subspace_figures import preservation_data
+from analyses.paper.verdict import Thresholds, limits
 from subkern.tasks import TASKS
 
 ALL = (

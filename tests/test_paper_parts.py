@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import cli
 import fake_study
-from analyses import paper
-from analyses.paper_study import load
+from analyses.paper import drawing as paper
+from analyses.paper.study import load
 from analyses.results import RunDirectory
 from subkern.errors import UserError
 

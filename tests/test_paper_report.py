@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 import cli
 import fake_study
-from analyses import paper
-from analyses.fourteen_table import SCHEMA
-from analyses.paper_study import load
+from analyses.fourteen_tasks.table import SCHEMA
+from analyses.paper import drawing as paper
+from analyses.paper.study import load
 from analyses.results import RunDirectory
 from browser import Browser, chromium
 from subkern.errors import UserError

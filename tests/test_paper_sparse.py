@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import fake_study
-from analyses import paper
-from analyses.paper_figures import drawables
-from analyses.paper_render import as_html, as_latex, as_markdown
-from analyses.paper_report import page
-from analyses.paper_study import load
-from analyses.paper_verdict import Thresholds
+from analyses.paper import drawing as paper
+from analyses.paper.figures import drawables
+from analyses.paper.render import as_html, as_latex, as_markdown
+from analyses.paper.report import page
+from analyses.paper.study import load
+from analyses.paper.verdict import Thresholds
 
 TABLE = fake_study.table(tasks=("SST-2", "RTE", "MRPC"), seeds=(13, 21))
 

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 
 import fake_study
-from analyses import paper_render, paper_tables
-from analyses.paper_grid import DASH, Cell, Grid, Row
-from analyses.paper_numbers import pairs
-from analyses.paper_study import Study, load
-from analyses.paper_verdict import Thresholds, behaviour_table, verdicts
+from analyses.grid import DASH, Cell, Grid, Row
+from analyses.paper import render as paper_render
+from analyses.paper import score_tables as paper_tables
+from analyses.paper.numbers import pairs
+from analyses.paper.study import Study, load
+from analyses.paper.verdict import Thresholds, behaviour_table, verdicts
 from fake_study import score
 from subkern.errors import UserError
 

@@ -166,8 +166,8 @@ def test_analyze_prompting_on_a_real_model(
 @pytest.mark.slow
 def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> None:
     import tiny_folder
-    from analyses import prompting
-    from analyses.prompting_json import as_json
+    from analyses.prompting import analysis as prompting
+    from analyses.prompting.json_answer import as_json
 
     model = tiny_folder.masked_model(tmp_path / "model")
     data, killed = tiny_folder.reviews(tmp_path / "data"), tmp_path / "killed"

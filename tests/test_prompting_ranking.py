@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analyses.prompting_ranking import FEWEST, rank_correlation, regret
+from analyses.prompting.ranking import FEWEST, rank_correlation, regret
 
 SCORES = st.integers(0, 6).map(lambda n: n / 6)  # ties are common, as on small dev sets
 

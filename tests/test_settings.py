@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from analyses import behavior_config, lora_config, prompting_config
+from analyses.behavior import config as behavior_config
+from analyses.lora import config as lora_config
+from analyses.prompting import config as prompting_config
 from analyses.settings import Settings, number, numbers, rates
 from subkern.errors import UserError
 

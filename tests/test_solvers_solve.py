@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from analyses.lora_classifiers import Split, predict, tune
+from analyses.classifiers import Split, predict, tune
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.solvers import (

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.lora_measure import SCORES
-from analyses.lora_table import row, tidy
+from analyses.lora.table import row, tidy
 from analyses.results import Results
+from analyses.scores import SCORES
 from analyses.study_numbers import score_error
 from subkern.agreement import prediction_interval
 

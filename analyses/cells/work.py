@@ -1,0 +1,194 @@
+"""One cell computed by whoever does it: this process, another, or a worker of a cluster."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from analyses.cells.cell import Cell
+from analyses.cells.store import BEAT, Attempt, CellStore
+from subkern.errors import UserError
+from subkern.files import is_full
+
+__all__ = ["Ended", "Found", "Job", "Place", "Work", "lost", "run_job"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What computing a cell gives.
+
+    Attributes:
+        rows: its numbers; NaN where one is undefined.
+        drop: files of other cells that nobody needs any more once this one is kept.
+    """
+
+    rows: list[dict[str, Any]]
+    drop: tuple[Path, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell leaves files while it is computed.
+
+    Attributes:
+        folder: for what it leaves to others; empty, and kept only once the cell is finished.
+        unfinished: for what a killed attempt goes on from: it outlives this one, until the cell is
+            finished or has failed. None where there is no going on.
+    """
+
+    folder: Path
+    unfinished: Path | None = None
+
+
+Work = Callable[[Cell, Mapping[str, Path], Place], Found]
+"""(cell, folders of the finished cells it waited for, place for its own files) → `Found`.
+
+A function of a module, or an object whose class is: other processes get it by name.
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to compute: where it is kept, and what computes it."""
+
+    root: Path
+    cell: Cell
+    work: Work
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        key: of the cell.
+        state: ``done``, ``failed`` (kept as such), ``full`` (no space left: nothing is kept) or
+            ``lost`` (its process died).
+        reason: one line, unless it is done.
+    """
+
+    key: str
+    state: Literal["done", "failed", "full", "lost"]
+    reason: str = ""
+
+
+def run_job(job: Job) -> Ended:
+    """Compute one cell and keep what comes of it; an error is kept, not raised.
+
+    A cell that is finished already is left as it is: who died after the last step may be repeated.
+    """
+    store, cell = CellStore(job.root), job.cell
+    if not job.root.is_dir():
+        return Ended(cell.key, "lost", f"'{job.root}' is not there: every machine has to see it")
+    if store.stored(cell.key) is not None:
+        return Ended(cell.key, "done")
+    try:
+        attempt = store.begin(cell)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        return Ended(cell.key, "full", _line(error))
+    try:
+        with _beating(attempt), attempt.unfinished() as unfinished:
+            end = _attempt(attempt, job, Place(attempt.folder, unfinished))
+            if unfinished is not None and end.state != "full":
+                shutil.rmtree(unfinished, ignore_errors=True)
+            return end
+    except OSError as error:  # of the folder that outlives the attempt; others are kept
+        if not is_full(error):
+            raise
+        return Ended(cell.key, "full", _line(error))
+    finally:
+        attempt.end()
+
+
+def _attempt(attempt: Attempt, job: Job, place: Place) -> Ended:
+    """Compute, then keep the cell or its failure."""
+    started = time.perf_counter()
+    key = job.cell.key
+    try:
+        needs = {
+            name: attempt.store.folder(name)
+            for name in (*job.cell.needs, *job.cell.after)
+            if attempt.store.stored(name) is not None
+        }
+        found = job.work(job.cell, needs, place)
+        attempt.finish([_plain(row) for row in found.rows], time.perf_counter() - started)
+        for path in found.drop:
+            _unlink(path)
+        return Ended(key, "done")
+    except Exception as error:
+        if is_full(error):
+            return Ended(key, "full", _line(error))
+        return _failed(attempt, error)
+
+
+def _failed(attempt: Attempt, error: Exception) -> Ended:
+    """Keep a failure, if there is room for it."""
+    reason = _line(error)
+    try:
+        attempt.fail(reason, traceback.format_exc())
+    except OSError as other:
+        if not is_full(other):
+            raise
+        return Ended(attempt.cell.key, "full", _line(other))
+    return Ended(attempt.cell.key, "failed", reason)
+
+
+def lost(job: Job, reason: str) -> Ended:
+    """Keep as failed a cell whose process died each time it was tried."""
+    attempt = CellStore(job.root).begin(job.cell)
+    try:
+        attempt.fail(reason, f"{reason}\n")
+    finally:
+        attempt.end()
+    return Ended(job.cell.key, "failed", reason)
+
+
+def _line(error: BaseException) -> str:
+    """Return an error in one line; the user's mistakes need no name of a class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as JSON values; NumPy's numbers become Python's, NaN and infinities None."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        plain = value.item() if hasattr(value, "item") else value
+        found[name] = None if isinstance(plain, float) and not isfinite(plain) else plain
+    return found
+
+
+def _unlink(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _beating(attempt: Attempt) -> Iterator[None]:
+    """Renew a lease from a thread for as long as this lasts."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            attempt.renew()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,1 @@
+"""The commands of ``subkern`` that have options of their own, and the options they share."""

@@ -1,0 +1,97 @@
+"""``subkern features``: sketched gradients of many examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from analyses.commands.options import (
+    AS_JSON,
+    DATA,
+    HEAD,
+    MODEL,
+    OVERWRITE,
+    PATH,
+    READING,
+    RUNNING,
+    SPLITS,
+)
+
+
+@click.command()
+@MODEL
+@click.option("--task", required=True, help="Task name, or path of a task file.")
+@DATA
+@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@click.option("--split", default="train", type=SPLITS, show_default=True)
+@click.option("--limit", type=int, help="At most so many examples.")
+@click.option("--dim", default=2048, show_default=True, help="Numbers kept of each gradient.")
+@click.option(
+    "--kind",
+    default="srht",
+    show_default=True,
+    help="srht, count_sketch, very_sparse (fast) | rademacher, sparse, gaussian.",
+)
+@click.option("--projection-seed", default=0, show_default=True, help="Seed of the projection.")
+@click.option("--allocation", default="global", show_default=True, help="global | per-parameter.")
+@click.option("--subspace", default="full", show_default=True, help="What is projected.")
+@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@HEAD
+@click.option("--head-seed", default=0, show_default=True, help="Seed of a linear head.")
+@READING
+@RUNNING
+@click.option("--check", type=int, help="Report the error on so many examples' exact kernel.")
+@click.option("--out", required=True, type=PATH, help="Features to write (Zarr).")
+@AS_JSON
+@OVERWRITE
+def features(**asked: Any) -> None:
+    """Project the gradients of many examples to a few numbers each.
+
+    Kernels of any two sets of features are then one matrix product (Kernel.from_features). The same
+    command again continues an interrupted run.
+    """
+    import pandas as pd
+
+    from analyses.terminal import ProgressBar, show
+    from subkern.data import load_examples
+    from subkern.errors import UserError
+    from subkern.feature_error import check_allocation, feature_error
+    from subkern.features import compute_features, is_finished
+    from subkern.loading import load_model
+    from subkern.random_subspace import RandomSubspace
+    from subkern.running import Running, as_subspace
+    from subkern.tasks import get_task
+
+    task, inner = get_task(asked["task"]), as_subspace(asked["subspace"])
+    kind, seed, dim = asked["kind"], asked["projection_seed"], asked["dim"]
+    subspace = RandomSubspace(dim, kind, seed, asked["allocation"], inner)
+    if asked["check"] is not None:
+        if asked["check"] < 1:
+            raise UserError(f"--check {asked['check']} is not positive: give a number of examples")
+        check_allocation(subspace)  # before the features are computed
+    wanted = {k: asked[k] for k in ("split", "shots", "seed", "limit")}
+    examples = load_examples(task, asked["data"], **wanted)
+    reading = {k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")}
+    model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
+    assert model.prompt is not None
+    encoded = model.prompt.encode_all(examples)
+    up_to_date = not asked["overwrite"] and is_finished(asked["out"])
+    with ProgressBar("examples") as report:
+        running = Running(asked["batch_size"], asked["memory"], report)
+        found = compute_features(
+            model,
+            encoded,
+            subspace=subspace,
+            out=asked["out"],
+            running=running,
+            overwrite=asked["overwrite"],
+        )
+    said = f"{asked['out']} is up to date" if up_to_date else f"wrote {asked['out']}"
+    click.echo(f"{said}: features {list(found.values.shape)} {kind}", err=asked["as_json"])
+    if asked["check"] is not None:
+        quiet = Running(asked["batch_size"], asked["memory"])
+        error = feature_error(
+            model, encoded, found, subspace=subspace, sample=asked["check"], running=quiet
+        )
+        show(pd.DataFrame([error.as_dict()]), asked["as_json"])

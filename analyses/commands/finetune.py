@@ -1,0 +1,195 @@
+"""``subkern finetune``: real training in any subspace, its settings chosen on dev."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from analyses.commands.options import (
+    AS_JSON,
+    COMPUTING,
+    DATA,
+    HEAD,
+    HEAD_START,
+    MODEL,
+    OVERWRITE,
+    PATH,
+    READING,
+    Numbers,
+    options,
+)
+from subkern.subspace_text import FORMS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from subkern.grid_search import Search
+
+TRAINING = options(
+    click.option("--optimizer", default="adam", show_default=True, help="sgd | adam | signgd."),
+    click.option(
+        "--learning-rates",
+        default="1e-5,3e-5,1e-4,3e-4",
+        type=Numbers(float),
+        show_default=True,
+        help="Grid, with commas.",
+    ),
+    click.option(
+        "--batch-sizes", default="8", type=Numbers(), show_default=True, help="Grid, with commas."
+    ),
+    click.option("--steps", default=200, show_default=True, help="Updates."),
+    click.option("--eval-every", default=20, show_default=True, help="Steps between looks at dev."),
+    click.option(
+        "--loss", default="cross_entropy", show_default=True, help="cross_entropy | squared."
+    ),
+    click.option("--epsilon", default=1e-8, show_default=True, help="Adam's."),
+    click.option(
+        "--schedule", default="constant", show_default=True, help="constant | linear | cosine."
+    ),
+    click.option("--warmup", default=0, show_default=True, help="Steps of rising learning rate."),
+    click.option("--dropout", is_flag=True, help="Train with the model's dropout."),
+    click.option(
+        "--training-seed", default=0, show_default=True, help="Seed of the order of examples."
+    ),
+    click.option(
+        "--log-steps",
+        type=Numbers(),
+        help="Keep the logits of every split at these steps.  [default: train and dev, at looks]",
+    ),
+    click.option(
+        "--keep-steps", type=Numbers(), default=(), help="Keep what moved at these steps too."
+    ),
+)
+
+
+@click.command()
+@MODEL
+@click.option("--task", required=True, help="Task name, or path of a task file.")
+@DATA
+@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@click.option("--test-limit", type=int, help="At most so many test examples.")
+@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@click.option(
+    "--subspace",
+    default="full",
+    show_default=True,
+    help=f"What is trained: {' | '.join(FORMS.values())}.",
+)
+@TRAINING
+@HEAD
+@HEAD_START
+@READING
+@COMPUTING
+@click.option("--out", required=True, type=PATH, help="Folder of the runs.")
+@AS_JSON
+@OVERWRITE
+def finetune(**asked: Any) -> None:
+    """Fine-tune at every learning rate and batch size, keep the best on dev.
+
+    The same command again continues an interrupted run, or says "up to date"; more learning rates
+    or batch sizes train only the new points.
+    """
+    from analyses.heads import load_started
+    from analyses.terminal import ProgressBar
+    from subkern.grid_search import Grid, search
+    from subkern.running import as_subspace
+    from subkern.tasks import get_task
+
+    task, subspace = get_task(asked["task"]), as_subspace(asked["subspace"])
+    grid, training = Grid(asked["learning_rates"], asked["batch_sizes"]), _training(asked)
+    grid.trainings(training)  # refuse bad ones before the model is loaded
+    examples = _examples(task, asked)
+    model = load_started(task, asked)
+    assert model.prompt is not None
+    splits = {name: model.prompt.encode_all(given) for name, given in examples.items()}
+    before = _state(asked["out"])
+    with ProgressBar("steps") as report, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the one of the edge is printed below
+        found = search(
+            model,
+            splits,
+            subspace=subspace,
+            grid=grid,
+            training=training,
+            metric=task.metric,  # type: ignore[arg-type]
+            out=asked["out"],
+            overwrite=asked["overwrite"],
+            progress=report,
+        )
+    said = "is up to date" if _state(asked["out"]) == before else "is written"
+    _show(found, asked["out"], said, task.metric, asked["as_json"])
+
+
+def _training(asked: dict[str, Any]) -> Any:
+    from subkern.training import Training
+
+    same = ("optimizer", "steps", "eval_every", "loss", "epsilon", "schedule", "warmup", "dropout")
+    return Training(
+        seed=asked["training_seed"],
+        log_steps=asked["log_steps"],
+        keep_steps=asked["keep_steps"],
+        **{k: asked[k] for k in same},
+    )
+
+
+def _examples(task: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    from subkern.data import SPLITS, load_examples
+
+    limits = {"test": asked["test_limit"]}
+    where = {k: asked[k] for k in ("shots", "seed")}
+    return {
+        name: load_examples(task, asked["data"], split=name, limit=limits.get(name), **where)
+        for name in SPLITS
+    }
+
+
+def _state(out: Path) -> list[int]:
+    """When each file of a search was written."""
+    files = [*out.glob("grid.json"), *sorted(out.glob("*/**/result.json"))]
+    return [path.stat().st_mtime_ns for path in files]
+
+
+def _narrow(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The table in 80 columns: what diverged and what is best share one."""
+    diverged = table["status"].where(table["status"] != "done", "")
+    names = {"learning rate": "rate", "batch size": "batch", "best step": "step"}
+    names |= {f"dev {metric}": f"dev {metric}", "dev loss": "loss", "seconds": "seconds"}
+    return table[list(names)].rename(columns=names).assign(note=table["note"].fillna("") + diverged)
+
+
+def _show(found: Search, out: Path, said: str, metric: str, as_json: bool) -> None:
+    """Print the grid and the best run."""
+    from analyses.terminal import show, wrapped
+    from subkern.trajectory import score
+
+    best = found.best
+    start = {
+        name: score(logits, best.labels[name], metric)  # type: ignore[arg-type]
+        for name, logits in best.start_logits.items()
+    }
+    if found.warning is not None:
+        click.echo(f"subkern: {found.warning}", err=True)
+    if as_json:
+        summary = {
+            "learning_rate": best.training["learning_rate"],
+            "batch_size": best.training["batch_size"],
+            "step": best.best_step,
+            "metric": metric,
+            "scores": dict(best.scores),
+            "scores_before": start,
+        }
+        points = json.loads(found.table.to_json(orient="records"))
+        click.echo(
+            json.dumps({"points": points, "best": summary, "warning": found.warning}, indent=2)
+        )
+        return
+    show(_narrow(found.table, metric), False)
+    scores = ", ".join(f"{n} {best.scores[n]:.3f} (before {start[n]:.3f})" for n in best.scores)
+    rate, size = best.training["learning_rate"], best.training["batch_size"]
+    where = f"learning rate {rate:g}, batch size {size}, step {best.best_step}"
+    click.echo(wrapped(f"best: {where}; {metric}: {scores}"))
+    click.echo(f"{out} {said}")

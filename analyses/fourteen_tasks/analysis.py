@@ -1,0 +1,265 @@
+"""Does the kernel predict what fine-tuning does? Every method on every task, as cells.
+
+`analyze` computes what is missing in a folder and writes the long table of `fourteen_table`::
+
+    config = Config(model="roberta-base", data="data/k-shot", tasks=("SST-2", "trec"))
+    done = analyze(config, "runs/study")
+    done.table
+
+`Study` says what there is and how far it is, without computing anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analyses.cells.cell import Cell, Plan, State
+from analyses.cells.executors import Executor, Here
+from analyses.cells.run import Ran, prepare, run_cells
+from analyses.cells.store import CellStore
+from analyses.cells.work import Ended, Found, Place
+from analyses.fourteen_tasks.config import Config
+from analyses.fourteen_tasks.inputs import Context
+from analyses.fourteen_tasks.plan import STEPS, make_plan
+from analyses.fourteen_tasks.table import SCHEMA, SCORES, tidy
+from analyses.paper.drawing import draw
+from analyses.results import REPORT
+from subkern import provenance
+from subkern.errors import UserError
+from subkern.files import replacing
+
+__all__ = ["Config", "Done", "Study", "Work", "analyze"]
+
+NAME = "fourteen-tasks"
+CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
+
+Progress = Callable[[Plan, Mapping[str, State], Ended | None], None]
+"""Called with the plan and the state of its cells, and with how one ended."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What computes a cell of the study, here or in another process.
+
+    Attributes:
+        config: the study's settings.
+        where: the folder that relative paths in them start at.
+    """
+
+    config: Config
+    where: Path = field(default_factory=Path.cwd)
+
+    def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
+        """Compute one cell."""
+        module, function = STEPS[cell.step.partition(" ")[0]]
+        there = contextlib.chdir(self.where) if self.where.is_dir() else contextlib.nullcontext()
+        with there:  # a worker of a cluster starts elsewhere
+            found: Found = getattr(import_module(module), function)(
+                Context(self.config, cell, needs, place)
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run of the study leaves.
+
+    Attributes:
+        table: the long table of everything that is finished, as written.
+        ran: what this run did, and the state of every cell.
+        report: path of the report page, or None where nothing could be drawn yet.
+    """
+
+    table: pd.DataFrame
+    ran: Ran
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study and the folder it is kept in."""
+
+    config: Config
+    out: Path
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Its cells."""
+        return make_plan(self.config)
+
+    @cached_property
+    def store(self) -> CellStore:
+        """Where they are kept."""
+        return CellStore(self.out)
+
+    def check(self) -> None:
+        """Raise `UserError` if the folder holds something else, which is never written to."""
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"'{self.out}' is a file: give --out a folder")
+        record = _record(self.out / CONFIG)
+        if record.get("analysis", NAME) != NAME:
+            raise UserError(
+                f"'{self.out}' holds a run of analyze {record['analysis']}: give another"
+            )
+        if "parts" in record.get("asked", {}):
+            raise UserError(
+                f"'{self.out}' holds several studies drawn as one by subkern figures: give another"
+            )
+        started = any((self.out / name).exists() for name in ("cells", "work", ".lock", CONFIG))
+        if self.out.exists() and not started and any(self.out.iterdir()):
+            raise UserError(f"'{self.out}' is not empty and holds no study: give another --out")
+
+    def table(self) -> pd.DataFrame:
+        """Return the long table of all cells that are finished or failed."""
+        rows: list[dict[str, Any]] = []
+        states = self.store.states(self.plan)
+        for cell in self.plan:
+            if states[cell.key] == "done":
+                stored = self.store.stored(cell.key)
+                assert stored is not None
+                end = {"seconds": stored.seconds, "status": "done", "cell": cell.key}
+                rows += [row | end for row in stored.rows or [_about(cell)]]
+            elif states[cell.key] == "failed":
+                rows.append(_about(cell) | {"status": "failed", "cell": cell.key})
+        return tidy(rows)
+
+    def claim(self, command: str) -> None:
+        """Write down what is asked for, and on what."""
+        config = provenance.normalize(self.config.as_dict())
+        cell = next(iter(self.plan))
+        record = {
+            "analysis": NAME,
+            "command": command,
+            "config": config,
+            "inputs": {
+                "schema": SCHEMA,
+                "cells": len(self.plan),
+                "model": dict(cell.identity["model"]),
+            },
+            "asked": {"analysis": NAME, "settings": config},
+        }
+        text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
+        with replacing(self.out / CONFIG) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def written(self) -> pd.DataFrame | None:
+        """Return the table as it was last written, or None."""
+        path = self.out / TABLE
+        return pd.read_parquet(path) if path.is_file() else None
+
+    def refresh(self, started: datetime | None = None) -> pd.DataFrame:
+        """Write the table of what is finished, and the environment; return the table."""
+        table = self.table()
+        times = {"started": started, "finished": datetime.now(UTC)}
+        environment = {
+            **provenance.environment(),
+            **{n: t.isoformat(timespec="seconds") for n, t in times.items() if t is not None},
+        }
+        with replacing(self.out / ENVIRONMENT) as part:
+            part.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+        with replacing(self.out / TABLE) as part:
+            table.to_parquet(part, index=False)
+        return table
+
+
+def analyze(
+    config: Config,
+    out: str | Path,
+    *,
+    executor: Executor | None = None,
+    only: Sequence[Mapping[str, str]] = (),
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+    command: str | None = None,
+    report: bool = True,
+) -> Done:
+    """Compute what is missing of the study in a folder, then write its table and report.
+
+    Whatever happens, finished cells stay; the same call goes on. Cells of other tasks, seeds or
+    methods in the folder stay too, but the table is of those that ``config`` names.
+
+    Args:
+        config: the settings.
+        out: the study's folder.
+        executor: who computes; this process if None.
+        only: filters on cells (`parse_only`); all if there are none. Cells that they do not pick
+            stay as they are; of other settings or versions, they are not in the table.
+        overwrite: compute cells of other settings or versions anew.
+        retry_failed: try failed cells again.
+        progress: told of every cell that ends.
+        command: what the report says makes it again; the call of this function if None.
+        report: draw figures and the report from the table (`analyses.paper.draw`).
+
+    Raises:
+        UserError: anything the user can put right; cells that fail are no such thing.
+    """
+    study, started = Study(config, Path(out)), datetime.now(UTC)
+    study.check()
+    chosen = study.plan.choose(only)
+    if not overwrite:
+        study.store.refuse_others(study.plan, chosen)
+    with study.store.lock():
+        prepare(
+            study.plan, study.store, chosen=chosen, overwrite=overwrite, retry_failed=retry_failed
+        )
+        study.claim(command or f"analyses.fourteen_tasks.analyze({config!r}, {str(out)!r})")
+        try:
+            ran = run_cells(
+                study.plan,
+                study.store,
+                Work(config),
+                executor or Here(),
+                chosen=chosen,
+                seen=None if progress is None else partial(progress, study.plan),
+            )
+        except BaseException:
+            with contextlib.suppress(
+                OSError
+            ):  # what is done may be read, whatever stopped the rest
+                study.refresh(started)
+            raise
+        table = study.table()
+        changed = not table.equals(study.written())
+        if changed:
+            study.refresh(started)
+    return Done(table, ran, _draw(study.out, table, changed=changed) if report else None)
+
+
+def _about(cell: Cell) -> dict[str, Any]:
+    """Return what a cell is about, as a row without a number: its time counts, or its failure."""
+    row = {n: getattr(cell, n) for n in ("task", "k", "data_seed", "head", "method")}
+    named = ("rule", "subspace", "optimizer", "solver")
+    return row | {n: cell.settings[n] for n in named if n in cell.settings}
+
+
+def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:
+    """Draw figures and report of a table that has something to show, unless they are there."""
+    report = out / REPORT
+    if not table["metric"].isin(SCORES).any():
+        return None
+    if not changed and report.is_file():
+        return report
+    return draw(out)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return what a study's ``config.yaml`` says; nothing if there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read ({type(error).__name__}): remove it") from error
+    return found if isinstance(found, dict) else {}

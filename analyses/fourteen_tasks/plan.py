@@ -1,0 +1,264 @@
+"""The cells of the fourteen-task study: which there are, and what each waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from analyses import study
+from analyses.cells.cell import Cell, Plan
+from analyses.fourteen_tasks import inputs as fourteen_inputs
+from analyses.fourteen_tasks.config import Config
+from analyses.fourteen_tasks.inputs import inputs_of, rule_of, settings_of
+from analyses.fourteen_tasks.table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
+from analyses.inputs import Inputs, code_digest, folder_digest, task_fields
+from subkern import provenance
+from subkern.errors import UserError
+from subkern.tasks import get_task
+
+__all__ = ["STEPS", "make_plan"]
+
+REFERENCE = "kernel-sgd"
+_PLAIN = ("zero-shot", "linear-probe")
+
+_KERNELS, _TRAINING = "analyses.fourteen_tasks.kernels", "analyses.fourteen_tasks.training"
+_BEHAVIOUR = "analyses.fourteen_tasks.behavior"
+
+STEPS: Mapping[str, tuple[str, str]] = {
+    "score": (_TRAINING, "zero_shot"),
+    "probe": (_TRAINING, "probe"),
+    "train": (_TRAINING, "point"),
+    "best": (_TRAINING, "best"),
+    "kernels": (_KERNELS, "kernels"),
+    "kernel": (_KERNELS, "kernel"),
+    "solve": (_KERNELS, "solve"),
+    "agreement": (_KERNELS, "agree"),
+    "linearized": (_BEHAVIOUR, "linearized"),
+    "features": (_BEHAVIOUR, "features"),
+}
+"""First word of a cell's step → module and function that compute it."""
+_INPUTS = (fourteen_inputs, study.load, study.encode)
+"""Whose code, beside that of its module, decides the numbers of a cell."""
+_ALSO = {_BEHAVIOUR: (_KERNELS, _TRAINING)}
+"""Module of a step → other modules of steps that it calls."""
+
+
+def make_plan(config: Config) -> Plan:
+    """Return the cells of a study, task by task.
+
+    Raises:
+        UserError: a task or its data cannot be read, or a method needs one that is not asked for.
+    """
+    _check(config)
+    model = {
+        "name": config.model,
+        "files": folder_digest(Path(config.model)),
+        **{n: getattr(config, n) for n in ("revision", "logits", "pooling", "tie", "dtype")},
+        "seed": config.seed,
+    }
+    environment = provenance.environment()
+    cells: list[Cell] = []
+    for spec, k, seed, head in product(config.tasks, config.shots, config.data_seeds, config.heads):
+        inputs = inputs_of(settings_of(config, spec, k, seed, head))
+        shared = {
+            "model": {**model, "head": head, "head_init": _start(config, head)},
+            "task": provenance.normalize(task_fields(inputs.task)),
+            "examples": inputs.examples[str(seed)],
+            "environment": environment,
+        }
+        cells += _Builder(config, inputs, spec, k, seed, head, shared).cells()
+    if not cells:
+        raise UserError(
+            f"methods {', '.join(config.methods)} leave nothing to compute: a linear head that"
+            " starts at its probe has no zero-shot: add linear-probe, or --head-init random"
+        )
+    return Plan(cells)
+
+
+def _start(config: Config, head: str) -> str:
+    """Return where a head begins."""
+    return config.head_init if head == "linear" else "label words"
+
+
+def _check(config: Config) -> None:
+    """Raise `UserError` if two tasks share a name, or features are asked for of no fine-tuning."""
+    names = [get_task(spec).name for spec in config.tasks]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"task {twice} is given twice ({', '.join(config.tasks)}): give it once")
+    asked = [method for method in config.methods if method in BEHAVIOUR]
+    if asked and not _tuned(config):
+        raise UserError(
+            f"method {asked[0]} is of fine-tuned models: add finetune-sgd, finetune-adam or"
+            " finetune-signgd to the methods"
+        )
+
+
+def _tuned(config: Config) -> list[str]:
+    """Return the fine-tuning methods of all parameters that are asked for."""
+    return [m for m in config.methods if m in FINETUNING and FINETUNING[m][1] == "full"]
+
+
+@cache
+def _code(module: str) -> str:
+    """Return the digest of the sources that decide the numbers of a module's cells."""
+    modules = map(import_module, (module, *_ALSO.get(module, ())))
+    return code_digest(*modules, *_INPUTS)
+
+
+class _Builder:
+    """Makes the cells of one task, number of shots, data seed and head."""
+
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        spec: str,
+        k: int,
+        data_seed: int,
+        head: str,
+        shared: Mapping[str, Any],
+    ) -> None:
+        self.config, self.shared, self.spec = config, shared, spec
+        self.place: dict[str, Any] = {
+            "task": inputs.task.name,
+            "k": k,
+            "data_seed": data_seed,
+            "head": head,
+        }
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the cells in the order in which to prefer them: cheap and telling ones first."""
+        methods = self.config.methods
+        seen: set[str] = set()
+        for method in methods:
+            for cell in self._of(method):
+                if cell.key not in seen:
+                    seen.add(cell.key)
+                    yield cell
+
+    def _of(self, method: str) -> Iterator[Cell]:
+        """Yield the cells of one method, and those of others that they need."""
+        if method in _PLAIN:
+            start = _start(self.config, self.place["head"])
+            if method == "zero-shot" and start == "probe":
+                return  # the linear probe is where it begins
+            yield self._cell(method, "score" if method == "zero-shot" else "probe")
+        elif method in KERNELS:
+            yield from self._kernels(method)
+        elif method in FINETUNING:
+            yield from self._training(method)
+        else:
+            yield from self._behaviour(method)
+
+    def _cell(
+        self,
+        method: str,
+        step: str,
+        *,
+        needs: tuple[Cell, ...] = (),
+        after: tuple[Cell, ...] = (),
+        **settings: Any,
+    ) -> Cell:
+        """Return a cell; ``settings`` are what its function reads."""
+        identity = {
+            **self.shared,
+            "settings": {"task": self.spec, **provenance.normalize(settings)},
+            "study": _code(STEPS[step.partition(" ")[0]][0]),
+        }
+        return Cell(
+            **self.place,
+            method=method,
+            step=step,
+            identity=identity,
+            needs=tuple(cell.key for cell in needs),
+            after=tuple(cell.key for cell in after),
+        )
+
+    def _kernel(self, method: str, subspace: str) -> Cell:
+        """Return the cell that computes a kernel, or takes it from those of all sign rules."""
+        shared = (self._shared(),) if self._is_shared(method) else ()
+        return self._cell(
+            method,
+            _step("kernel", subspace),
+            needs=shared,
+            rule=rule_of(self.config, method),
+            subspace=subspace,
+        )
+
+    def _is_shared(self, method: str) -> bool:
+        """Say if a method's kernel comes from one pass with others."""
+        return KERNELS[method] != KERNELS[REFERENCE] and KERNELS[method][1] == "full"
+
+    def _shared(self) -> Cell:
+        """Return the cell that computes the kernels of all rules that see gradient entries.
+
+        All of them whatever was asked for: one more costs little, and the cell stays the same.
+        """
+        methods = [method for method in KERNELS if self._is_shared(method)]
+        rules = [rule_of(self.config, method) for method in methods]
+        return self._cell(SIGNS, "kernels", rules=rules, subspace="full")
+
+    def _kernels(self, method: str) -> Iterator[Cell]:
+        """Yield a method's kernels, classifiers on them, and their agreement with the full one."""
+        rule, kind = rule_of(self.config, method), KERNELS[method][1]
+        asymmetric = rule.startswith("asymmetric")
+        solvers = self.config.asymmetric_solvers if asymmetric else self.config.solvers
+        for subspace in self.config.subspaces(kind):
+            kernel = self._kernel(method, subspace)
+            about: dict[str, Any] = {"rule": rule, "subspace": subspace}
+            if self._is_shared(method):
+                yield self._shared()
+            yield kernel
+            for solver in solvers:
+                step = _step(f"solve {solver}", subspace)
+                yield self._cell(method, step, needs=(kernel,), solver=solver, **about)
+            if method != REFERENCE:
+                reference = self._kernel(REFERENCE, "full")
+                yield reference
+                step = _step("agreement", subspace)
+                yield self._cell(method, step, needs=(kernel, reference), **about)
+
+    def _training(self, method: str) -> Iterator[Cell]:
+        """Yield the points of a method's grid, and the best of them."""
+        optimizer, kind = FINETUNING[method]
+        config, about = self.config, dict[str, Any](optimizer=optimizer)
+        subspace = config.subspaces(kind)[0]
+        grid = []
+        for rate, size in product(config.rates(method), config.batch_sizes):
+            training = {
+                "optimizer": optimizer,
+                "learning_rate": rate,
+                "batch_size": size,
+                "epsilon": config.epsilon,
+                **{name: getattr(config, name) for name in ("steps", "eval_every", "loss", "seed")},
+            }
+            step = f"train lr={rate!r} b={size}"
+            grid.append(self._cell(method, step, subspace=subspace, training=training, **about))
+        yield from grid
+        yield self._best(method, grid, subspace)
+
+    def _best(self, method: str, grid: list[Cell], subspace: str) -> Cell:
+        """Return the cell that chooses from a grid."""
+        optimizer = FINETUNING[method][0]
+        return self._cell(method, "best", after=tuple(grid), subspace=subspace, optimizer=optimizer)
+
+    def _behaviour(self, method: str) -> Iterator[Cell]:
+        """Yield the cells about each fully fine-tuned model, and the kernel to compare with."""
+        for of in _tuned(self.config):
+            *_, best = self._training(of)
+            needs = [best]
+            if method == "features":
+                needs.append(self._kernel(REFERENCE, "full"))
+                yield needs[-1]
+            about: dict[str, Any] = {"of": of, "subspace": "full", "optimizer": FINETUNING[of][0]}
+            yield self._cell(method, f"{method} {of}", needs=tuple(needs), **about)
+
+
+def _step(name: str, subspace: str) -> str:
+    """Return the name of a step on a kernel; only where there may be several it says on which."""
+    return name if subspace == "full" else f"{name} {subspace}"

@@ -1,0 +1,199 @@
+"""The rows of the long table: what one data seed's kernels agree on and what they can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analyses.classifiers import (
+    Split,
+    initial_predictions,
+    labels_of,
+    predict,
+    predicted_logits,
+    tune,
+)
+from analyses.lora.config import Config
+from analyses.lora.table import row
+from analyses.lora.targets import configuration_name
+from analyses.predictions import Key, Measured, Prediction
+from analyses.scores import SCORES
+from subkern.agreement import (
+    agreement_table,
+    prediction_agreement,
+    prediction_interval,
+)
+from subkern.agreement.predictions import Score
+from subkern.kernel import Kernel
+from subkern.lora_sweep import LoraSweep
+from subkern.solvers import labels_from_scores
+
+__all__ = ["measure"]
+
+Row = dict[str, Any]
+Cell = Mapping[str, Any]
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+# Larger kernels [n·c, n·c] get intervals over seeds only: a bootstrap of their spectra takes hours.
+_MOST_RESAMPLED = 192
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One kernel of a sweep, train × (train, dev, test), and the columns that name it."""
+
+    kernel: Kernel
+    cell: Cell
+
+    def key(self, config: Config, data_seed: int) -> Key | None:
+        """Under which its predictions are kept: full fine-tuning and LoRA can be tried."""
+        if self.cell["kernel"] == "full":
+            return Key(data_seed, "full")
+        if self.cell["kernel"] != "lora":
+            return None
+        name = configuration_name(config.as_dict(), self.cell["targets"], self.cell["rank"])
+        return Key(data_seed, name, self.cell["adapter_seed"])
+
+
+def measure(
+    sweeps: Mapping[str, LoraSweep], split: Split, metric: Score, config: Config, data_seed: int
+) -> Measured:
+    """Return all rows of one data seed: agreement, scores, predictions, sizes and costs.
+
+    Args:
+        sweeps: its kernels, train × (train, dev, test), by target set; they share the full one.
+        split: which ids are which.
+        metric: the task's, ``accuracy`` or ``f1``.
+        config: solvers, tuning and intervals.
+        data_seed: for the column.
+    """
+    full = _Member(next(iter(sweeps.values())).full, {"kernel": "full"})
+    sets = [_set_members(name, sweep) for name, sweep in sweeps.items()]
+    members = [full, *(member for each in sets for member in each)]
+    predicted: dict[int, Floats] = {}
+    rows = [
+        *_agreement([full], [full], split, config),
+        *(row for each in sets for row in _agreement([full, each[0]], each, split, config)),
+        *_scores(members, split, metric, config, predicted),
+        *_sizes(sweeps),
+    ]
+    keys = [member.key(config, data_seed) for member in members]
+    return Measured(
+        [{**each, "data_seed": data_seed} for each in rows],
+        [Prediction(key, split.test, predicted[i]) for i, key in enumerate(keys) if key],
+    )
+
+
+def _set_members(name: str, sweep: LoraSweep) -> list[_Member]:
+    """Return the kernels of one target set: full of the adapted weights, then LoRA's."""
+    members = [_Member(sweep.targets_full, {"kernel": "targets", "targets": name})]
+    for (seed, rank), kernel in sweep.kernels.items():
+        cell = {"kernel": "lora", "targets": name, "rank": rank, "adapter_seed": seed}
+        members.append(_Member(kernel, cell))
+    return members
+
+
+def _agreement(
+    references: Sequence[_Member], members: Sequence[_Member], split: Split, config: Config
+) -> Iterator[Row]:
+    """Yield every agreement metric of the members' train kernels with each of the references'."""
+    train = [member.kernel.select(right=list(split.train)) for member in members]
+    n, c, _, _ = train[0].shape
+    for reference in references:
+        yardstick, name = reference.kernel.select(right=list(split.train)), reference.cell["kernel"]
+        for member, kernel in zip(members, train, strict=True):
+            # Against the adapted weights, and of a kernel with itself, the value is what is read.
+            compared = name == "full" and member is not reference
+            resampled = compared and n * c <= _MOST_RESAMPLED
+            table = agreement_table(
+                yardstick,
+                kernel,
+                confidence=config.confidence,
+                n_resamples=config.kernel_resamples if resampled else 0,
+            )
+            about = {**member.cell, "reference": name}
+            for found in table.itertuples():
+                reach = (found.low, found.high)
+                yield row(found.value, reach, **about, split="train", metric=found.metric)
+
+
+def _scores(
+    members: Sequence[_Member],
+    split: Split,
+    metric: Score,
+    config: Config,
+    predicted: dict[int, Floats],
+) -> Iterator[Row]:
+    """Yield the test scores of every solver on every kernel, and how they compare with full's.
+
+    ``predicted`` takes the logits ``[m, c]`` of the first solver by the member's position.
+    """
+    full = members[0].kernel
+    zero_shot = initial_predictions(full, split.test)
+    labels = labels_of(full, split.test)
+    judge = _Judge(labels, metric, config)
+    yield judge.score(zero_shot, {"kernel": "zero-shot"})
+    for solver in config.classifiers:
+        shared = tune(full, split, solver, metric)
+        reference = predict(full, split, solver, shared)
+        for i, member in enumerate(members):
+            settings = shared
+            if config.tuning == "each" and member.kernel is not full:
+                settings = tune(member.kernel, split, solver, metric)
+            logits = predicted_logits(member.kernel, split, solver, settings)
+            predicted.setdefault(i, logits)
+            found = labels_from_scores(logits)
+            about = {**member.cell, "solver": solver}
+            yield judge.score(found, about)
+            if member.kernel is not full:
+                yield from judge.against(reference, found, {**about, "reference": "full"})
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Scores predictions on the test split, each with its bootstrap interval over examples."""
+
+    labels: Integers
+    metric: Score
+    config: Config
+
+    def score(self, predictions: Integers, cell: Cell) -> Row:
+        """Return the row of the task's metric."""
+        return self._row(self.metric, cell, SCORES[self.metric], self.labels, predictions)
+
+    def against(self, reference: Integers, predictions: Integers, cell: Cell) -> Iterator[Row]:
+        """Yield how much lower than the reference it scores, and how often it says the same."""
+        score = SCORES[self.metric]
+
+        def drop(labels: Integers, one: Integers, other: Integers) -> float:
+            return score(labels, one) - score(labels, other)
+
+        yield self._row("drop", cell, drop, self.labels, reference, predictions)
+        yield self._row("prediction_agreement", cell, prediction_agreement, reference, predictions)
+
+    def _row(
+        self, metric: str, cell: Cell, function: Callable[..., float], *arrays: Integers
+    ) -> Row:
+        found = prediction_interval(
+            function,
+            *arrays,
+            confidence=self.config.confidence,
+            n_resamples=self.config.resamples,
+        )
+        return row(found.value, (found.low, found.high), **cell, split="test", metric=metric)
+
+
+def _sizes(sweeps: Mapping[str, LoraSweep]) -> Iterator[Row]:
+    """Yield numbers of trained parameters, and what the sweep cost."""
+    name, first = "trainable_parameters", next(iter(sweeps.values()))
+    yield row(first.trainable_full, kernel="full", metric=name)
+    for targets, sweep in sweeps.items():
+        for rank, count in sweep.trainable.items():
+            yield row(count, kernel="lora", targets=targets, rank=rank, metric=name)
+    for what, value in first.cost.items():
+        yield row(value, metric=f"cost.{what}")

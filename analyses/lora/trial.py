@@ -1,0 +1,55 @@
+"""A LoRA study's configurations as they are fine-tuned, and its advice as training judges it."""
+
+from __future__ import annotations
+
+from analyses.long_table import cells
+from analyses.lora.config import Config
+from analyses.lora.grid import recommend_configuration
+from analyses.lora.numbers import trained
+from analyses.lora.targets import configuration_name, is_grid
+from analyses.lora.verdict import recommend
+from analyses.results import Results
+from analyses.verify.advice import FULL, Advice
+from analyses.verify.trial import Candidate, Trial
+from subkern.lora_grid import LoraGrid
+from subkern.subspaces import Full
+
+__all__ = ["advice", "candidates"]
+
+
+def candidates(config: Config, results: Results, trial: Trial) -> list[Candidate]:
+    """Return full fine-tuning, and every rank of every target set with the first adapter seeds."""
+    several, seeds = bool(config.target_sets), config.adapter_seeds[: trial.draws]
+    found = [Candidate(FULL, "full fine-tuning", FULL, Full(), round(trained(results)))]
+    sizes = cells(results.table, kernel="lora", metric="trainable_parameters")
+    for name, targets in config.sets.items():
+        grid = LoraGrid(config.ranks, seeds, targets, config.alpha, config.rslora)
+        for rank in config.ranks:
+            size = cells(sizes, targets=name, rank=rank)["value"].iloc[0]
+            found += [
+                Candidate(
+                    configuration_name(config.as_dict(), name, rank),
+                    name if several else "LoRA",
+                    str(rank),
+                    grid.at(seed, rank),
+                    int(size),
+                    seed,
+                )
+                for seed in seeds
+            ]
+    return found
+
+
+def advice(results: Results) -> Advice:
+    """Return which configuration the study advises, and its tolerance."""
+    drop = float(results.config["max_drop"])
+    if not is_grid(results):
+        found = recommend(results)
+        name = f"rank {found.closest}"
+        return Advice(name, qualifies=found.rank is not None, drop=drop)
+    grid = recommend_configuration(results)
+    called = {
+        each: configuration_name(results.config, each.targets, each.rank) for each in grid.every
+    }
+    rivals = [called[each] for each in grid.candidates]
+    return Advice(called[grid.best], qualifies=grid.qualifies, drop=drop, rivals=rivals)

@@ -1,0 +1,178 @@
+"""Several studies as one: parts that were run apart, on other days, machines or commits.
+
+A part keeps what it was run with. Together they are a study folder of their own, whose record names
+every part with its command and environment; its table is theirs, one after the other.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.fourteen_tasks.table import FINETUNING, SCHEMA
+from analyses.paper.study import Study, load
+from analyses.results import RunDirectory
+from subkern.errors import UserError
+
+__all__ = ["combine"]
+
+_NUMBERS = (
+    "revision", "logits", "pooling", "tie", "dtype", "seed", "epsilon", "test_limit",
+)  # fmt: skip
+"""Settings that must not differ."""
+_TRAINING = ("steps", "eval_every", "loss", "batch_sizes", "learning_rates")
+"""Those that must not where both parts trained."""
+_LINEAR = ("head_init",)
+"""Those that must not where both parts have a linear head."""
+_ROW = ["split", "metric", "solver", "rule", "subspace", "optimizer"]  # what names a row of a cell
+_EQUAL = 1e-5  # relative difference of a number that two machines found
+
+
+def combine(directories: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the study of all results in several studies' folders; return its folder.
+
+    Cells that stand in several parts have to have the same numbers there; the first one's stay.
+    Failed cells that another part finished are left out.
+
+    Args:
+        directories: folders of studies of one model, with the same settings but for what is run.
+        out: the folder to write; one of an earlier combination is replaced.
+
+    Raises:
+        UserError: as `analyses.paper.study.load`, of each part; two parts differ in a setting or
+            in a cell, which is named with both values; ``out`` holds something else.
+    """
+    place = Path(out)
+    parts = [load(directory) for directory in directories]
+    names = _names(parts)
+    run = RunDirectory(place, "fourteen-tasks", {"parts": names})
+    _check_place(run, parts)
+    for one, other in combinations(parts, 2):
+        _check_settings(one, other)
+    table = _together(parts)
+    command = " ".join(["subkern figures", *map(shlex.quote, names), "--out", str(place)])
+    commands = [*(part.results.command for part in parts), command]
+    inputs = {"schema": SCHEMA, "cells": table["cell"].nunique()}
+    run.claim(_config(parts), {**parts[0].results.inputs, **inputs}, "\n".join(commands))
+    run.finish(table, {"parts": _environments(parts)})
+    return place
+
+
+def _names(parts: Sequence[Study]) -> list[str]:
+    """Return the parts as they were given.
+
+    Raises:
+        UserError: one stands there twice.
+    """
+    names = [str(part.where) for part in parts]
+    places = [part.where.resolve() for part in parts]
+    for i, each in enumerate(places):
+        if each in places[:i]:
+            raise UserError(f"'{names[i]}' is given twice: name each study once")
+    return names
+
+
+def _environments(parts: Sequence[Study]) -> dict[str, Any]:
+    """Return every part's environment; those of its own parts, where it is a whole itself."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        environment = part.results.environment
+        found |= environment.get("parts", {str(part.where): environment})
+    return found
+
+
+def _check_place(run: RunDirectory, parts: Sequence[Study]) -> None:
+    """Raise `UserError` if the folder is a part, or holds what is no combination."""
+    if run.path.resolve() in [part.where.resolve() for part in parts]:
+        raise UserError(f"'{run.path}' is one of the studies: give another --out for all of them")
+    run.state(overwrite=True)  # refuses a folder of something else
+    if run.record is not None and "parts" not in run.record["asked"]:
+        raise UserError(f"'{run.path}' holds a run of its own: give another --out")
+
+
+def _check_settings(one: Study, other: Study) -> None:
+    """Raise `UserError` if a setting that decides numbers of both differs."""
+    mine, theirs = (dict(_deciding(part)) for part in (one, other))
+    for name in mine.keys() & theirs.keys():
+        if mine[name] != theirs[name]:
+            raise UserError(
+                f"'{one.where}' and '{other.where}' are not of one study: {name} is"
+                f" {mine[name]!r} in the first and {theirs[name]!r} in the second"
+            )
+
+
+def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
+    """Yield the settings that decide a part's numbers."""
+    config, model = part.results.config, part.results.inputs.get("model", {})
+    yield "model", str(config.get("model")).rstrip("/").rpartition("/")[2]
+    yield "the model's files", model.get("files")
+    for names, counts in (
+        (_NUMBERS, True),
+        (_TRAINING, _trained(part)),
+        (_LINEAR, "linear" in part.heads),
+    ):
+        for name in names if counts else ():
+            yield name, config.get(name)
+
+
+def _trained(part: Study) -> bool:
+    return bool(FINETUNING.keys() & set(part.table["method"]))
+
+
+def _together(parts: Sequence[Study]) -> pd.DataFrame:
+    """Return the rows of all parts, each cell's once."""
+    owner: dict[str, Study] = {}
+    for part in parts:
+        done = set(part.table["cell"])
+        for cell in sorted(done & owner.keys()):
+            _check_cell(cell, owner[cell], part)
+        owner |= dict.fromkeys(done - owner.keys(), part)
+    for part in parts:
+        owner |= dict.fromkeys(set(part.failed["cell"]) - owner.keys(), part)
+    rows = [part.results.table for part in parts]
+    kept = [
+        each[each["cell"].map(owner.get) == part] for part, each in zip(parts, rows, strict=True)
+    ]
+    return pd.concat(kept, ignore_index=True)
+
+
+def _check_cell(cell: str, one: Study, other: Study) -> None:
+    """Raise `UserError` if two parts have other numbers of a cell."""
+    mine, theirs = (
+        part.table[part.table["cell"] == cell].set_index(_ROW)["value"].sort_index()
+        for part in (one, other)
+    )
+    same = mine.index.equals(theirs.index)
+    if same and np.allclose(mine, theirs, rtol=_EQUAL, atol=0, equal_nan=True):
+        return
+    shown = [f"{side.iloc[0]:g}" if same else f"{len(side)} numbers" for side in (mine, theirs)]
+    if same:
+        at = int(np.argmax(~np.isclose(mine, theirs, rtol=_EQUAL, atol=0, equal_nan=True)))
+        shown = [f"{mine.index[at][1]} {side.iloc[at]:g}" for side in (mine, theirs)]
+    raise UserError(
+        f"cell '{cell}' stands in '{one.where}' with {shown[0]} and in '{other.where}' with"
+        f" {shown[1]}: leave one of them out"
+    )
+
+
+def _config(parts: Sequence[Study]) -> dict[str, Any]:
+    """Return the settings of the whole: lists hold what any part has."""
+    found: dict[str, Any] = {}
+    for part in sorted(parts, key=lambda part: not _trained(part)):  # whose number of steps counts
+        for name, value in part.results.config.items():
+            found[name] = _union(found[name], value) if name in found else value
+    return found
+
+
+def _union(one: Any, other: Any) -> Any:
+    if isinstance(one, list) and isinstance(other, list):
+        return list(dict.fromkeys([*one, *other]))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {**other, **one}
+    return one

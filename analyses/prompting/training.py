@@ -1,0 +1,92 @@
+"""Fine-tuning with one prompt, to check what its kernel said."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyses.prompting.config import Config
+from analyses.prompting.table import row
+from analyses.scores import SCORES
+from subkern.agreement import prediction_interval
+from subkern.agreement.predictions import Score
+from subkern.finetune import Training
+from subkern.grid_search import AllDiverged, Grid, GridEdgeWarning, search
+from subkern.models import LogitModel
+from subkern.prompts import EncodedExample
+from subkern.rules import parse_rule
+from subkern.running import as_subspace
+from subkern.solvers.base import labels_from_scores
+
+__all__ = ["training_rows"]
+
+Row = dict[str, Any]
+
+
+def training_rows(
+    model: LogitModel,
+    encoded: Mapping[str, Sequence[EncodedExample]],
+    metric: Score,
+    config: Config,
+    folder: Path | None,
+) -> Iterator[Row]:
+    """Yield the scores of the training that is best on dev, its settings, and what all took.
+
+    Training that diverges at every point of the grid gives one row with the reason and no number:
+    other prompts go on. Seconds are those of every point that finished, whatever sessions it took.
+    Adam's ε is the rule's, so that kernel and training are of one optimizer.
+
+    Args:
+        model: as it is before training.
+        encoded: the splits train, dev and test.
+        metric: the task's.
+        config: optimizer, grid, steps.
+        folder: where an interrupted search goes on.
+    """
+    training = Training(
+        optimizer=config.optimizer,
+        steps=config.steps,
+        loss=config.loss,
+        seed=config.seed,
+        epsilon=parse_rule(config.rule).epsilon,
+        eval_every=config.eval_every,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GridEdgeWarning)  # it is a note of the table
+            found = search(
+                model,
+                encoded,
+                subspace=as_subspace(config.subspace),
+                grid=Grid(config.learning_rates, config.batch_sizes),
+                training=training,
+                out=folder,
+                metric=metric,
+            )
+    except AllDiverged as error:
+        yield row(float("nan"), method="finetune", split="test", metric=metric, note=str(error))
+        return
+    best = found.best
+    for split in ("dev", "test"):
+        labels = np.array([example.label for example in encoded[split]])
+        guess = labels_from_scores(best.best_logits[split])
+        reach = prediction_interval(
+            SCORES[metric],
+            labels,
+            guess,
+            confidence=config.confidence,
+            n_resamples=config.resamples,
+        )
+        yield row(
+            reach.value, (reach.low, reach.high), method="finetune", split=split, metric=metric
+        )
+    chosen = best.settings["training"]
+    for name in ("learning_rate", "batch_size"):
+        yield row(float(chosen[name]), method="finetune", metric=name, note=found.warning)
+    yield row(float(best.best_step), method="finetune", metric="best_step")
+    spent = float(found.table["seconds"].sum())
+    yield row(spent, method="finetune", metric="seconds")

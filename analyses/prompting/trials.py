@@ -1,0 +1,142 @@
+"""The trials of ``analyze prompting``: one prompt on one data seed each, kept when it is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from analyses import study
+from analyses.classifiers import Split
+from analyses.heads import at_start
+from analyses.inputs import Inputs
+from analyses.prompting.arms import Arm, Arms, order
+from analyses.prompting.config import Config
+from analyses.prompting.measure import constant_rows, kernel_of, kernel_rows
+from analyses.prompting.table import row
+from analyses.prompting.training import training_rows
+from analyses.study import Workplace
+from subkern.files import replacing
+from subkern.loading import with_prompt
+from subkern.models import LogitModel
+from subkern.tiles import Progress
+
+__all__ = ["trials"]
+
+Row = dict[str, Any]
+
+
+def trials(
+    config: Config,
+    inputs: Inputs,
+    model: LogitModel,
+    arms: Arms,
+    place: Workplace,
+    progress: Progress | None,
+) -> list[Row]:
+    """Return all rows of the study: every arm on every data seed, one model at a time.
+
+    Args:
+        config: the settings.
+        inputs: task and examples.
+        model: the pretrained one that reads words; others are loaded when it is their turn.
+        arms: what is tried, and what does not fit.
+        place: where kernels, finished trials and unfinished training are kept.
+        progress: called with trials done and in all.
+    """
+    rows = [*_constants(config, inputs), *_skipped(arms)]
+    total, done = len(arms.tried) * len(inputs.splits), 0
+    for head, weights in order(arms.tried):
+        loaded: LogitModel | None = model if (head, weights) == ("prompt", "pretrained") else None
+        for arm in (a for a in arms.tried if (a.head, a.weights) == (head, weights)):
+            for seed in inputs.splits:
+                found = _kept(place, arm, seed)
+                if found is None:
+                    loaded = loaded or study.load(
+                        config, arm.of(inputs), head=head, weights=weights
+                    )
+                    found = _trial(config, inputs, loaded, arm, seed, place)
+                    _keep(place, arm, seed, found)
+                rows += found
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    return rows
+
+
+def _trial(
+    config: Config, inputs: Inputs, loaded: LogitModel, arm: Arm, seed: int, place: Workplace
+) -> list[Row]:
+    """Return the rows of one arm on one data seed; its kernel is saved."""
+    model = loaded if arm.head == "linear" else with_prompt(loaded, arm.task)
+    encoded = study.encode(model, inputs.splits[seed])
+    model = at_start(model, encoded["train"], config.head_init)
+    metric = study.metric_of(inputs)
+    kernel = kernel_of(model, encoded, config, place, f"{seed}/{arm.key}")
+    split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
+    started = perf_counter()
+    rows = list(kernel_rows(kernel, split, metric, config, start=_start(config, arm)))
+    # the kernel may be one that an interrupted session saved: it knows what it took
+    spent = kernel.provenance["recorded"]["seconds"] + perf_counter() - started
+    rows.append(row(spent, method="kernel", metric="seconds"))
+    if config.finetune:
+        rows += training_rows(model, encoded, metric, config, _folder(place, arm, seed))
+    return [{**each, **arm.cell, "data_seed": seed} for each in rows]
+
+
+def _start(config: Config, arm: Arm) -> str:
+    """Return which method the initial logits are."""
+    return "probe" if arm.head == "linear" and config.head_init == "probe" else "zero-shot"
+
+
+def _path(place: Workplace, arm: Arm, seed: int) -> Path | None:
+    """Return where the rows of a finished trial are kept."""
+    if place.checkpoint is None:
+        return None
+    return place.checkpoint / "trials" / str(seed) / f"{arm.key}.json"
+
+
+def _folder(place: Workplace, arm: Arm, seed: int) -> Path | None:
+    """Return where unfinished training goes on."""
+    if place.checkpoint is None:
+        return None
+    return place.checkpoint / "training" / str(seed) / arm.key
+
+
+def _kept(place: Workplace, arm: Arm, seed: int) -> list[Row] | None:
+    """Return the rows of a trial that was finished before."""
+    path = _path(place, arm, seed)
+    if path is None or not path.is_file():
+        return None
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
+def _keep(place: Workplace, arm: Arm, seed: int, rows: list[Row]) -> None:
+    """Write the rows of a finished trial; what it trained is as large as the model, and goes."""
+    if (path := _path(place, arm, seed)) is not None:
+        with replacing(path) as part:
+            part.write_text(json.dumps(rows), encoding="utf-8")
+    if (folder := _folder(place, arm, seed)) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _constants(config: Config, inputs: Inputs) -> Iterator[Row]:
+    """Yield the best constant answer's score on every data seed."""
+    for seed, splits in inputs.splits.items():
+        labels = np.array([example.label for example in splits["test"]])
+        classes = len(inputs.task.labels)
+        for each in constant_rows(labels, classes, study.metric_of(inputs), config):
+            yield {**each, "data_seed": seed}
+
+
+def _skipped(arms: Arms) -> Iterator[Row]:
+    """Yield a row without a number for every prompt that does not fit."""
+    for name, reason in arms.skipped.items():
+        cell: Row = {"prompt": name, "head": "prompt", "weights": "pretrained"}
+        yield row(float("nan"), **cell, method="skipped", note=reason)

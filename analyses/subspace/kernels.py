@@ -1,0 +1,165 @@
+"""The kernels of ``analyze subspace``: full, random subspaces, LoRA and other methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from analyses.subspace.config import DEFAULT_METHODS, Config
+from analyses.subspace.measure import Member, Sweep
+from subkern.compute import compute_kernel
+from subkern.dimension_sweep import sweep_dimensions
+from subkern.errors import UserError
+from subkern.lora import sweep_layers
+from subkern.lora_grid import LoraGrid
+from subkern.lora_sweep import sweep_lora
+from subkern.models import LogitModel
+from subkern.prompts import EncodedExample
+from subkern.running import Running, as_subspace
+
+__all__ = ["Methods", "choose_methods", "compute_sweep", "count_parameters"]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods beside random subspaces and LoRA.
+
+    Attributes:
+        full: how many parameters full fine-tuning trains.
+        parameters: one-line form -> how many parameters it trains.
+        left_out: default methods that the model cannot take -> why.
+    """
+
+    full: int
+    parameters: dict[str, int]
+    left_out: dict[str, str]
+
+    def describe(self) -> dict[str, Any]:
+        """What is recorded beside the inputs."""
+        return {"methods": dict(self.parameters), "left_out": dict(self.left_out)}
+
+
+def choose_methods(config: Config, model: LogitModel) -> Methods:
+    """Return the methods asked for, or those defaults that the model can take.
+
+    Raises:
+        UserError: the model cannot take a method that was asked for, LoRA as asked for, or so many
+            dimensions.
+    """
+    whole = count_parameters(model, "full")
+    if config.dims[-1] > whole:
+        raise UserError(
+            f"dims holds {config.dims[-1]}, the model has {whole} parameters: give at most that"
+        )
+    if config.ranks:
+        sweep_layers(model, config.targets, max(config.ranks), config.adapter_seeds[:1])
+    parameters, left_out = {}, {}
+    for method in DEFAULT_METHODS if config.methods is None else config.methods:
+        try:
+            parameters[method] = count_parameters(model, method)
+        except UserError as error:
+            if config.methods is not None:
+                raise
+            left_out[method] = str(error)
+    return Methods(whole, parameters, left_out)
+
+
+def count_parameters(model: LogitModel, method: str) -> int:
+    """Return how many parameters a method trains."""
+    return as_subspace(method).attach(model).size
+
+
+def compute_sweep(
+    config: Config,
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    methods: Methods,
+    running: Running,
+) -> Sweep:
+    """Return every kernel of a data seed, left × right; each part resumes from its own tiles."""
+    started = perf_counter()
+    cost: dict[str, float] = {}
+    others: list[Member] = []
+    for dims, kinds in _by_dims(config).items():
+        swept = sweep_dimensions(
+            model,
+            left,
+            right,
+            dims=dims,
+            kinds=kinds,
+            seeds=config.projection_seeds,
+            rule=config.rule,
+            allocation=config.allocation,
+            running=_part(running, f"dimensions-{dims[-1]}"),
+        )
+        full = Member(swept.full, "full", "full", methods.full)
+        others += [
+            Member(swept.kernels[kind, seed, dim], "random", kind, dim, seed)
+            for kind in kinds
+            for dim in dims
+            for seed in config.projection_seeds
+        ]
+        cost |= {f"{'+'.join(kinds)}.{name}": value for name, value in swept.cost.items()}
+    others += _lora(config, model, left, right, running, cost)
+    others += _methods(config, model, left, right, methods, running, cost)
+    cost["seconds"] = perf_counter() - started
+    return Sweep(full, others, cost)
+
+
+def _by_dims(config: Config) -> dict[tuple[int, ...], list[str]]:
+    """Return the kinds that are tried in the same dimensions, by these."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for kind in config.kinds:
+        found.setdefault(config.dims_of(kind), []).append(kind)
+    return found
+
+
+def _lora(
+    config: Config,
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    running: Running,
+    cost: dict[str, float],
+) -> Iterator[Member]:
+    """Yield LoRA's kernels, ranks ascending; ``cost`` takes what they took."""
+    if not config.ranks:
+        return
+    grid = LoraGrid(config.ranks, config.adapter_seeds, config.targets)
+    found = sweep_lora(
+        model, left, right, grid=grid, rule=config.rule, running=_part(running, "lora")
+    )
+    cost |= {f"lora.{name}": value for name, value in found.cost.items()}
+    for rank in config.ranks:
+        for seed in config.adapter_seeds:
+            kernel = found.kernels[seed, rank]
+            yield Member(kernel, "lora", f"rank {rank}", found.trainable[rank], seed)
+
+
+def _methods(
+    config: Config,
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample],
+    methods: Methods,
+    running: Running,
+    cost: dict[str, float],
+) -> Iterator[Member]:
+    """Yield the kernels of the other methods; ``cost`` takes what they took."""
+    for i, (method, parameters) in enumerate(methods.parameters.items()):
+        started = perf_counter()
+        part = _part(running, f"method-{i}")
+        kernel = compute_kernel(model, left, right, rule=config.rule, subspace=method, running=part)
+        cost[f"{method}.seconds"] = perf_counter() - started
+        yield Member(kernel, "method", method, parameters)
+
+
+def _part(running: Running, name: str) -> Running:
+    """Return the same way to run with a checkpoint folder of its own."""
+    if running.checkpoint is None:
+        return running
+    return replace(running, checkpoint=Path(running.checkpoint) / name)

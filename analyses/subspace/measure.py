@@ -1,0 +1,236 @@
+"""The rows of the long table: what the kernels of one data seed agree on and can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from analyses.classifiers import Split, initial_predictions, labels_of, predicted_logits, tune
+from analyses.predictions import Key, Measured, Prediction
+from analyses.scores import SCORES
+from analyses.subspace import distortion
+from analyses.subspace.config import Config
+from analyses.subspace.table import row
+from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
+from subkern.agreement.predictions import Score
+from subkern.kernel import Kernel
+from subkern.solvers import labels_from_scores
+
+__all__ = ["AGREEMENT", "Member", "Sweep", "measure", "random_name"]
+
+Row = dict[str, Any]
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+AGREEMENT = (
+    "cka",
+    "relative_frobenius_centred_scaled",
+    "eigenspace_overlap_centred",
+    "pearson",
+    "alignment",
+    "relative_frobenius",
+)
+_SYMMETRIC_ONLY = ("eigenspace_overlap_centred",)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One kernel, train × (train, dev, test), and what it is of.
+
+    Attributes:
+        kernel: the kernel.
+        family: ``full``, ``random``, ``lora`` or ``method``.
+        method: kind of projection, ``rank <r>``, or a method's one-line form.
+        parameters: how many are trained.
+        seed: of the draw, if there is one.
+    """
+
+    kernel: Kernel
+    family: str
+    method: str
+    parameters: int
+    seed: int | None = None
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """The columns that name it."""
+        return {
+            "kernel": self.family,
+            "method": self.method,
+            "parameters": self.parameters,
+            "seed": self.seed,
+        }
+
+    @property
+    def configuration(self) -> str:
+        """What readers call it: ``full``, ``very sparse 64``, ``LoRA rank 4``, ``bias``."""
+        if self.family == "random":
+            return random_name(self.method, self.parameters)
+        return f"LoRA {self.method}" if self.family == "lora" else self.method
+
+    @property
+    def name(self) -> str:
+        """A file name: ``full``, ``lora-rank%204-s0``, ``method-bias``."""
+        words = [self.family, *([self.method] if self.family != "full" else [])]
+        words += [] if self.seed is None else [f"s{self.seed}"]
+        return quote("-".join(words), safe=":=,+")
+
+
+def random_name(kind: str, dim: int) -> str:
+    """Return what a random subspace is called: ``very sparse 64``."""
+    return f"{kind.replace('_', ' ')} {dim}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All kernels of one data seed.
+
+    Attributes:
+        full: that of full fine-tuning.
+        others: all others; random subspaces of one kind and dimension stand together.
+        cost: what computing them took, by name.
+    """
+
+    full: Member
+    others: Sequence[Member]
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed: int) -> Measured:
+    """Return all rows of one data seed: agreement, scores, distortions, costs.
+
+    Args:
+        sweep: its kernels.
+        split: which ids are which.
+        metric: the task's, ``accuracy`` or ``f1``.
+        config: solvers, tuning and intervals.
+        data_seed: for the column.
+    """
+    predicted: dict[int, Floats] = {}
+    rows = [
+        *_agreement(sweep, split),
+        *_scores(sweep, split, metric, config, predicted),
+        *_distortions(sweep, split, config),
+        row(sweep.full.parameters, **sweep.full.cell, metric="trainable_parameters"),
+        *(row(value, metric=f"cost.{what}") for what, value in sweep.cost.items()),
+    ]
+    members = [sweep.full, *sweep.others]
+    kept = [i for i, member in enumerate(members) if _can_be_tried(member, config)]
+    keys = {i: Key(data_seed, members[i].configuration, members[i].seed) for i in kept}
+    return Measured(
+        [{**each, "data_seed": data_seed} for each in rows],
+        [Prediction(key, split.test, predicted[i]) for i, key in keys.items()],
+    )
+
+
+def _can_be_tried(member: Member, config: Config) -> bool:
+    """Say if it may be fine-tuned: of random subspaces, those of the kind that gives the answer."""
+    return member.family != "random" or member.method == config.kinds[0]
+
+
+def _agreement(sweep: Sweep, split: Split) -> Iterator[Row]:
+    """Yield agreement of every train kernel with the full one."""
+    full = sweep.full.kernel.select(right=list(split.train))
+    asked = [each for each in AGREEMENT if full.is_symmetric or each not in _SYMMETRIC_ONLY]
+    for member in sweep.others:
+        kernel = member.kernel.select(right=list(split.train))
+        table = agreement_table(full, kernel, metrics=asked, n_resamples=0)
+        for name, value in zip(table["metric"], table["value"], strict=True):
+            yield row(value, **member.cell, split="train", metric=name)
+
+
+def _scores(
+    sweep: Sweep, split: Split, metric: Score, config: Config, predicted: dict[int, Floats]
+) -> Iterator[Row]:
+    """Yield the test scores of every solver on every kernel, and how equal its predictions are.
+
+    ``predicted`` takes the logits ``[m, c]`` of the first solver: of full, then of the others.
+    """
+    full, labels = sweep.full.kernel, labels_of(sweep.full.kernel, split.test)
+    test: dict[str, Any] = {"split": "test", "metric": metric}
+    for name, guess in (
+        ("zero-shot", initial_predictions(full, split.test)),
+        ("constant", _constant(labels, metric, full.num_logits)),
+    ):
+        reach = _interval(SCORES[metric], config, labels, guess)
+        yield row(SCORES[metric](labels, guess), reach, kernel=name, **test)
+    for solver in config.classifiers:
+        shared = tune(full, split, solver, metric)
+        logits = predicted_logits(full, split, solver, shared)
+        predicted.setdefault(0, logits)
+        reference = labels_from_scores(logits)
+        reach = _interval(SCORES[metric], config, labels, reference)
+        value = SCORES[metric](labels, reference)
+        yield row(value, reach, **sweep.full.cell, solver=solver, **test)
+        for i, member in enumerate(sweep.others, start=1):
+            settings = shared
+            if config.tuning == "each":
+                settings = tune(member.kernel, split, solver, metric)
+            logits = predicted_logits(member.kernel, split, solver, settings)
+            predicted.setdefault(i, logits)
+            found = labels_from_scores(logits)
+            about = {**member.cell, "solver": solver, "split": "test"}
+            yield row(SCORES[metric](labels, found), **about, metric=metric)
+            same = prediction_agreement(reference, found)
+            yield row(same, **about, metric="prediction_agreement")
+
+
+def _constant(labels: Integers, metric: Score, num_logits: int) -> Integers:
+    """Return the one answer for all examples ``[m]`` that scores best."""
+    guesses = [np.full_like(labels, each) for each in range(max(num_logits, 2))]
+    return max(guesses, key=lambda guess: SCORES[metric](labels, guess))
+
+
+def _interval(
+    function: Callable[..., float], config: Config, *arrays: Integers
+) -> tuple[float, float]:
+    """Return the bootstrap interval over test examples."""
+    found = prediction_interval(
+        function, *arrays, confidence=config.confidence, n_resamples=config.resamples
+    )
+    return found.low, found.high
+
+
+def _distortions(sweep: Sweep, split: Split, config: Config) -> Iterator[Row]:
+    """Yield what random subspaces do to inner products, raw and centred, and what theory says.
+
+    Only for gradients themselves: signs are taken in the coordinates that are trained, so under
+    such rules the kernel of a random subspace is no estimate of the full one.
+    """
+    if config.rule != "sgd":
+        return
+    train = list(split.train)
+    full = sweep.full.kernel.select(right=train)
+    draws = [member for member in sweep.others if member.family == "random"]
+    forms = {
+        "distortion": distortion.pairs(full),
+        "centred_distortion": distortion.pairs(full, centred=True),
+    }
+    # One of all these verdicts is wrong by chance as often as a single one would be (Bonferroni).
+    sure = 1.0 - (1.0 - config.confidence) / (len(forms) * len(config.kinds))
+    for form, pairs in forms.items():
+        simulated: dict[tuple[int, ...], tuple[float, float]] = {}
+        for kind in config.kinds:
+            if (dims := config.dims_of(kind)) not in simulated:
+                seeds = len(config.projection_seeds)
+                simulated[dims] = distortion.expected_ratio(pairs, dims, seeds, sure)
+            cell = {"kernel": "random", "method": kind, "split": "train"}
+            yield row(1.0, simulated[dims], **cell, metric=f"{form}.expected_ratio")
+    for (kind, dim), group in groupby(draws, lambda member: (member.method, member.parameters)):
+        members = list(group)
+        kernels = [member.kernel.select(right=train) for member in members]
+        for form, pairs in forms.items():
+            found = distortion.distortions(pairs, kernels, dim)
+            about: dict[str, Any] = {"kernel": "random", "method": kind, "parameters": dim}
+            for name, value in distortion.statistics(found):
+                yield row(value, **about, split="train", metric=f"{form}.{name}")
+            for name, values in distortion.draw_statistics(found):
+                for member, value in zip(members, values, strict=True):
+                    about["seed"] = member.seed
+                    yield row(float(value), **about, split="train", metric=f"{form}.{name}")

@@ -1,0 +1,281 @@
+"""The numbers of a verification by what they mean."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from analyses.long_table import cells
+from analyses.pooling import Pooled, pool
+from analyses.results import VERIFICATION, Results
+from analyses.study_numbers import cost, score_error
+from analyses.verify.advice import FULL, Advice
+
+__all__ = [
+    "ASKED",
+    "Cost",
+    "Proof",
+    "Ranking",
+    "asked_of",
+    "cheapest",
+    "costs",
+    "failed",
+    "is_compared",
+    "is_verified",
+    "names",
+    "on_edge",
+    "parameters",
+    "proof",
+    "ranking",
+    "trained_error",
+    "trial_of",
+    "value",
+    "values",
+]
+
+Floats = npt.NDArray[np.float64]
+
+ASKED = "asked"  # attribute of the table
+_RESAMPLES = 2000
+_DECIMALS = 12  # of a mean score; what lies behind them is the order of adding
+_FEWEST = 4  # configurations that an order means something for
+
+
+def is_verified(results: Results) -> bool:
+    """Say if anything was fine-tuned to set beside the predictions."""
+    return VERIFICATION in results.beside
+
+
+def is_compared(results: Results) -> bool:
+    """Say if any configuration was trained in every run, so that there is something to show."""
+    return is_verified(results) and bool(names(results))
+
+
+def _table(results: Results) -> pd.DataFrame:
+    return results.beside[VERIFICATION]
+
+
+def asked_of(results: Results) -> Mapping[str, Any]:
+    """Return what the verification was told: how to train, and which configurations."""
+    found: Mapping[str, Any] = _table(results).attrs[ASKED]
+    return found
+
+
+def trial_of(results: Results) -> Mapping[str, Any]:
+    """Return how everything was trained: what `analyses.verify.trial.Trial.describe` gave."""
+    found: Mapping[str, Any] = asked_of(results)["trial"]
+    return found
+
+
+def failed(results: Results) -> list[str]:
+    """Return the configurations that diverged at every setting in some run, in order."""
+    return list(cells(_table(results), metric="diverged")["configuration"].unique())
+
+
+def names(results: Results) -> list[str]:
+    """Return the configurations that were trained in every run, in the study's order."""
+    lost = failed(results)
+    return [str(name) for name in _table(results)["configuration"].unique() if name not in lost]
+
+
+def value(results: Results, name: str, metric: str) -> Pooled:
+    """Return a number of a configuration, pooled over its runs."""
+    rows = cells(_table(results), configuration=name, metric=metric)
+    return pool(rows, results.config["confidence"])
+
+
+def values(results: Results, name: str, metric: str) -> list[float]:
+    """Return a number of a configuration in every run."""
+    rows = cells(_table(results), configuration=name, metric=metric)
+    return [float(each) for each in rows["value"]]
+
+
+def on_edge(results: Results, name: str) -> bool:
+    """Say if the best learning rate of a configuration is at an end of the grid in some run."""
+    return any(values(results, name, "edge"))
+
+
+def parameters(results: Results, name: str) -> int:
+    """Return how many parameters a configuration trains."""
+    return int(cells(_table(results), configuration=name)["parameters"].iloc[0])
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Whether the kernels put configurations into the order of training.
+
+    Attributes:
+        rho: Spearman's rank correlation of predicted and trained scores (means over runs), full
+            fine-tuning left out; NaN where there are too few or all are alike.
+        low, high: percentile bootstrap over configurations.
+        count: how many configurations.
+        spread: highest trained score minus the lowest.
+        error: one standard error of a trained score over the test examples.
+    """
+
+    rho: float
+    low: float
+    high: float
+    count: int
+    spread: float = 0.0
+    error: float = math.nan
+
+
+def ranking(results: Results) -> Ranking:
+    """Correlate predicted with trained scores over the configurations."""
+    compared = [name for name in names(results) if name != FULL]
+    predicted, trained = (
+        np.round([value(results, name, metric).mean for name in compared], _DECIMALS)
+        for metric in ("predicted", "trained")
+    )
+    count = len(compared)
+    if count < _FEWEST or np.ptp(predicted) == 0 or np.ptp(trained) == 0:
+        return Ranking(math.nan, math.nan, math.nan, count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # all resamples in one order
+        found = stats.bootstrap(
+            (predicted, trained),
+            _spearman,
+            paired=True,
+            vectorized=False,
+            n_resamples=_RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    tail = (1 - results.config["confidence"]) / 2
+    # Resamples of one configuration alone, or of equal scores, have no order: they say nothing.
+    low, high = np.nanquantile(found.bootstrap_distribution, [tail, 1 - tail])
+    spread, error = float(np.ptp(trained)), trained_error(results, compared)
+    return Ranking(_spearman(predicted, trained), float(low), float(high), count, spread, error)
+
+
+def trained_error(results: Results, compared: Sequence[str]) -> float:
+    """Return one standard error of the trained scores of configurations, over test examples."""
+    rows = cells(_table(results), metric="trained")
+    return score_error(results, rows[rows["configuration"].isin(compared)])
+
+
+def _spearman(one: Floats, other: Floats) -> float:
+    """Return Spearman's rank correlation, NaN where one side is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
+    return float(stats.spearmanr(one, other).statistic)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What became of the advice.
+
+    Attributes:
+        advised, best: the configuration advised, and the one that trained best (means over runs).
+        of_best: in how many runs the advised one was within tolerance of that run's best.
+        of_full: likewise of full fine-tuning.
+        runs: how many runs: data seeds × draws.
+        blind: share of all (run, configuration) pairs within tolerance of the run's best: what
+            choosing blindly comes to.
+    """
+
+    advised: str
+    best: str
+    of_best: int
+    of_full: int
+    runs: int
+    blind: float
+
+
+def proof(results: Results, advice: Advice) -> Proof | None:
+    """Count how often the advice held; None where it or full fine-tuning could not be trained."""
+    trained = names(results)
+    if advice.name not in trained or FULL not in trained:
+        return None
+    rivals = _rivals(trained, advice)
+    runs = _runs(results, trained)
+    of_best = of_full = blind = 0
+    for scores in runs:
+        best = max(scores[name] for name in (*rivals, advice.name))
+        of_best += advice.within(scores[advice.name], best)
+        of_full += advice.within(scores[advice.name], scores[FULL])
+        blind += sum(advice.within(scores[name], best) for name in rivals)
+    means = {name: value(results, name, "trained").mean for name in rivals}
+    best_name = max(means, key=lambda name: means[name])
+    share = blind / (len(runs) * len(rivals))
+    return Proof(advice.name, best_name, of_best, of_full, len(runs), share)
+
+
+def _rivals(trained: Sequence[str], advice: Advice) -> list[str]:
+    """Return what could have been advised, the advice itself included."""
+    allowed = trained if advice.rivals is None else [*advice.rivals, advice.name]
+    return [name for name in trained if name in allowed and name != FULL]
+
+
+def _runs(results: Results, trained: Sequence[str]) -> list[dict[str, float]]:
+    """Return the trained scores of every run: the n-th draw of each configuration on a data seed.
+
+    What has fewer draws, or none of its own, stands with its last one in the runs beyond.
+    """
+    rows = cells(_table(results), metric="trained")
+    found = []
+    for seed in rows["data_seed"].unique():
+        here = cells(rows, data_seed=int(seed))
+        scores = {name: cells(here, configuration=name)["value"].tolist() for name in trained}
+        for n in range(max(map(len, scores.values()))):
+            found.append({name: each[min(n, len(each) - 1)] for name, each in scores.items()})
+    return found
+
+
+def cheapest(results: Results, advice: Advice) -> str | None:
+    """Return what trains fewest parameters of all that trained within tolerance of full."""
+    trained = names(results)
+    if FULL not in trained:
+        return None
+    full = value(results, FULL, "trained").mean
+    good = [
+        name
+        for name in _rivals(trained, advice)
+        if advice.within(value(results, name, "trained").mean, full)
+    ]
+    return min(good, key=lambda name: parameters(results, name), default=None)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds over all data seeds.
+
+    Attributes:
+        predicting: computing all kernels and solving all classifiers on them.
+        trying: fine-tuning every configuration at every setting of the grid, but those of `lost`.
+        runs: how many searches that was, each over a whole grid.
+        lost: how many fine-tunings diverged: what they took was not kept.
+    """
+
+    predicting: float
+    trying: float
+    runs: int
+    lost: int = 0
+
+
+def costs(results: Results) -> Cost:
+    """Return what predicting and what trying took, both measured in this run."""
+    counted = {
+        metric: cells(_table(results), metric=metric)["value"]
+        for metric in ("seconds", "diverged", "diverged_points")
+    }
+    by_seed = [cost(results, int(seed)) for seed in results.config["data_seeds"]]
+    predicting = sum(
+        each.get("seconds", each.get("total_seconds", 0.0)) + each.get("judging_seconds", 0.0)
+        for each in by_seed
+    )
+    return Cost(
+        predicting,
+        float(counted["seconds"].sum()),
+        len(counted["seconds"]) + len(counted["diverged"]),
+        int(counted["diverged_points"].sum()),
+    )
