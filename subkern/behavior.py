@@ -44,6 +44,7 @@ __all__ = [
     "feature_change",
     "judge",
     "kernels_over_training",
+    "share_of_gain",
     "subspace_at",
 ]
 

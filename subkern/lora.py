@@ -13,7 +13,7 @@ two expectations is the weighting of layers of different d_in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -245,10 +245,3 @@ def scales(ranks: Sequence[int], alpha: float, rslora: bool) -> np.ndarray:
     """s² for every rank: (α/r)², or α²/r for rsLoRA."""
     r = np.asarray(ranks, dtype=np.float64)
     return alpha**2 / r if rslora else (alpha / r) ** 2
-
-
-def sweep_description(
-    targets: Targets, rank: int, seed: int, alpha: float, rslora: bool
-) -> Mapping[str, Any]:
-    """Provenance of one kernel of a sweep: that of the equivalent `Lora` subspace."""
-    return Lora(rank, alpha, targets, seed, rslora).describe()

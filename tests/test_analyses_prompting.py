@@ -255,7 +255,7 @@ def test_diverged_training_is_left_out_and_told(
     monkeypatch.setattr(prompting_training, "search", search)
     found = prompting.run(small(tiny, prompts=NAMES[:3]))
     assert [trial.prompt for trial in lost(found)] == ["cat/dog"]
-    assert {each.correlation.prompts for each in predictions(found)} == {2}
+    assert {each.correlation.count for each in predictions(found)} == {2}
     text = " ".join(caveats(found))
     assert "Prompt cat/dog is not compared, its training failed" in text
     assert "With 2 prompts a rank correlation says little" in text

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analyses.prompting.ranking import FEWEST, rank_correlation, regret
+from analyses.prompting.ranking import regret
+from analyses.ranking import FEWEST, rank_correlation
 
 SCORES = st.integers(0, 6).map(lambda n: n / 6)  # ties are common, as on small dev sets
 
@@ -35,7 +36,7 @@ def test_spearman_is_the_correlation_of_ranks(data: st.DataObject, p: int, s: in
         for a, b in zip(x.T, y.T, strict=True)
         if np.ptp(a) > 0 and np.ptp(b) > 0
     ]
-    assert found.prompts == p
+    assert found.count == p
     if not wanted:
         assert math.isnan(found.value)
         return

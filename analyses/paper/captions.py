@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from scipy import stats
 
 from analyses import formatting as fmt
 from analyses.paper.behavior import FEATURE_METRICS, feature_metrics
@@ -16,6 +15,7 @@ from analyses.paper.score_tables import HEADS
 from analyses.paper.study import Study
 from analyses.paper.subspace_figures import FAMILIES, curves_data, preservation_data
 from analyses.paper.task_figures import fixed_features_data, linearization_data, prompting_data
+from analyses.ranking import spearman
 from analyses.report import Caption
 
 __all__ = [
@@ -23,16 +23,10 @@ __all__ = [
     "rank_correlation", "signgd_against_adam", "sizes",
 ]  # fmt: skip
 
-_DECIMALS = 12
-"""Of a mean score: what lies behind them is the order of adding."""
-
 
 def rank_correlation(points: pd.DataFrame) -> float:
     """Return Spearman's ρ of the two scores of `analyses.paper.numbers.pairs`; NaN below 3."""
-    x, y = (points[name].round(_DECIMALS) for name in ("x", "y"))
-    if len(points) < 3 or x.nunique() < 2 or y.nunique() < 2:
-        return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+    return spearman(points["x"], points["y"]) if len(points) > 2 else math.nan
 
 
 def kernel_against_finetuning(study: Study) -> Caption:
@@ -114,7 +108,8 @@ def fixed_features(study: Study) -> Caption:
         ]
         said.append(f"{FEATURE_METRICS[metric]}, median (range) over tasks: {fmt.joined(ends)}")
     text = (
-        f"The kernel of the fine-tuned model against that of the pretrained one{_spread(study)}."
+        "The SGD kernel of the fine-tuned model, whatever the optimizer, against that of the"
+        f" pretrained one{_spread(study)}."
         f" {'. '.join(said)}."
     )
     return Caption("Fixed features", text, f"Dot plot, a line a task. {text}")

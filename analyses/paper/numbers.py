@@ -14,7 +14,7 @@ from analyses import formatting as fmt
 from analyses.paper.methods import PAIRS
 from analyses.paper.study import Study
 
-__all__ = ["Summary", "compared", "mean_scores", "means", "paired", "pairs", "summarize"]
+__all__ = ["Summary", "compared", "mean_scores", "means", "paired", "pairs"]
 
 _CELL = ["task", "k", "head", "method", "subspace", "optimizer"]
 
@@ -38,11 +38,6 @@ class Summary:
         """Per cent with one decimal, the standard deviation in brackets: ``88.1 (1.2)``."""
         mean = fmt.points(self.mean)
         return mean if math.isnan(self.sd) else f"{mean} ({fmt.points(self.sd)})"
-
-
-def summarize(values: pd.Series) -> Summary:
-    """Return mean, standard deviation and count of one number per data seed."""
-    return Summary(float(values.mean()), float(values.std(ddof=1)), len(values))
 
 
 def means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
-from analyses.prompting.ranking import Correlation, firsts, followed, rank_correlation, regret
+from analyses.prompting.ranking import firsts, followed, regret
+from analyses.ranking import Correlation, rank_correlation
 from analyses.results import Results
 from analyses.study_numbers import score_metric
 

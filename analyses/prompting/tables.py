@@ -94,7 +94,7 @@ def ranking_table(results: Results) -> Table:
         [
             each.name,
             correlation(each.correlation),
-            "all" if len(each.choice) == each.correlation.prompts else ", ".join(each.choice),
+            "all" if len(each.choice) == each.correlation.count else ", ".join(each.choice),
             fmt.points(each.regret),
         ]
         for each in predictions(results)

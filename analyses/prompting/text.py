@@ -24,7 +24,7 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
-from analyses.prompting.ranking import FEWEST, Correlation
+from analyses.ranking import FEWEST, Correlation
 from analyses.results import Results
 from analyses.study_numbers import model_name, score_error, score_name, tested
 
@@ -79,7 +79,7 @@ def _order(results: Results, kernel: Prediction) -> str:
     if all(math.isnan(each.correlation.value) for each in predictions(results)):
         return "There is no order to predict: the prompts tie."
     return (
-        f"Its dev {score_name(results)} orders the {kernel.correlation.prompts} prompts with a rank"
+        f"Its dev {score_name(results)} orders the {kernel.correlation.count} prompts with a rank"
         f" correlation of {correlation(kernel.correlation)} with fine-tuning; {_others(results)}."
     )
 
@@ -166,7 +166,7 @@ def _on_ranking(results: Results) -> list[str]:
     """Return what is to be said of the rank correlation."""
     notes = []
     found: Prediction = predictions(results)[0]
-    count = found.correlation.prompts
+    count = found.correlation.count
     if count < FEWEST:
         notes.append(f"With {count} prompts a rank correlation says little, and has no interval.")
     elif not math.isnan(found.correlation.low) and found.correlation.low <= 0:
