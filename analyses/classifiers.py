@@ -15,10 +15,19 @@ import numpy.typing as npt
 
 from subkern.agreement.predictions import Score
 from subkern.kernel import Kernel
-from subkern.solvers import default_grid, labels_from_scores, make_solver, select
+from subkern.solvers import SOLVERS, default_grid, labels_from_scores, make_solver, select
 from subkern.solvers.directions import reverse_of
 
-__all__ = ["Split", "initial_predictions", "labels_of", "predict", "predicted_logits", "tune"]
+__all__ = [
+    "Predicted",
+    "Split",
+    "added_logits",
+    "initial_predictions",
+    "labels_of",
+    "predict",
+    "predicted_logits",
+    "tune",
+]
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -33,12 +42,31 @@ class Split:
     test: Sequence[str]
 
 
-def tune(kernel: Kernel, split: Split, solver: str, metric: Score) -> dict[str, Any]:
-    """Return the point of the solver's default grid that, fitted on train, does best on dev."""
+@dataclass(frozen=True)
+class Predicted:
+    """What a kernel says of logits after training.
+
+    Attributes:
+        logits: scores of the classifier that dev chose ``[m, c]``.
+        changes: what the kernel adds to the initial logits ``[m, c]`` (`added_logits`).
+    """
+
+    logits: Floats
+    changes: Floats
+
+
+def tune(
+    kernel: Kernel, split: Split, solver: str, metric: Score, *, from_start: bool = False
+) -> dict[str, Any]:
+    """Return the point of the solver's default grid that, fitted on train, does best on dev.
+
+    With ``from_start``, of those that start from the initial logits as they are, as training does.
+    """
     train, dev = _part(kernel, split.train), _part(kernel, split.dev)
+    grid = default_grid(solver, reverse=reverse_of(dev) is not None)
     chosen = select(
         make_solver(solver),
-        default_grid(solver, reverse=reverse_of(dev) is not None),
+        grid | {"f0_scale": (1.0,)} if from_start else grid,
         train,
         dev,
         f0=train.left_logits,
@@ -56,6 +84,21 @@ def predicted_logits(
     fitted = make_solver(solver, **settings).fit(train, f0=train.left_logits)
     found = np.asarray(fitted.decision_function(test, f0=test.right_logits), dtype=np.float64)
     return found.reshape(len(split.test), -1)
+
+
+def added_logits(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Floats:
+    """Return what the kernel adds to the test examples' initial logits f₀, ``[m, c]``.
+
+    Training starts from f₀, and so should ``settings`` (`tune` with ``from_start``). NaN of solvers
+    to which f₀ is a feature among others (`svc`).
+    """
+    start = _part(kernel, split.test).right_logits
+    whole = predicted_logits(kernel, split, solver, settings)
+    if start is None:
+        return whole
+    if not SOLVERS[solver].adds_f0:
+        return np.full_like(whole, np.nan)
+    return whole - start.reshape(whole.shape)
 
 
 def predict(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Integers:

@@ -11,6 +11,8 @@ column            meaning
 ``example``       id of the test example
 ``logit``         index of the logit
 ``value``         the classifier's score, which predicts this logit after training
+``change``        what the kernel adds to the initial logit where it starts from it, as training
+                  does (the classifier that dev chose may take a share of it, or none)
 ================= ==================================================================================
 """
 
@@ -24,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analyses.classifiers import Predicted
+
 __all__ = ["Key", "Measured", "Prediction", "lookup", "to_table"]
 
 Floats = npt.NDArray[np.float64]
@@ -35,6 +39,7 @@ _TYPES = {
     "example": "string",
     "logit": "Int64",
     "value": "float64",
+    "change": "float64",
 }
 
 
@@ -61,11 +66,18 @@ class Prediction:
         key: of which run.
         examples: ids ``[m]``.
         logits: ``[m, c]``.
+        changes: what the kernel adds to the initial logits, ``[m, c]``.
     """
 
     key: Key
     examples: Sequence[str]
     logits: Floats
+    changes: Floats
+
+    @classmethod
+    def of(cls, key: Key, examples: Sequence[str], said: Predicted) -> Prediction:
+        """Return what a classifier said of examples."""
+        return cls(key, examples, said.logits, said.changes)
 
 
 @dataclass
@@ -100,6 +112,7 @@ def to_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
                     "example": np.repeat(list(each.examples), c),
                     "logit": np.tile(np.arange(c), m),
                     "value": each.logits.ravel(),
+                    "change": each.changes.ravel(),
                 }
             ).astype(_TYPES)
         )
@@ -116,6 +129,6 @@ def lookup(table: pd.DataFrame) -> dict[Key, Prediction]:
         key = Key(int(seed), str(configuration), None if pd.isna(draw) else int(draw))
         c = int(rows["logit"].max()) + 1
         examples = [str(each) for each in rows["example"].to_numpy()[::c]]
-        logits = rows["value"].to_numpy(float).reshape(-1, c)
-        found[key] = Prediction(key, examples, logits)
+        sides = (rows[name].to_numpy(float).reshape(-1, c) for name in ("value", "change"))
+        found[key] = Prediction(key, examples, *sides)
     return found

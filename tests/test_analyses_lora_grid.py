@@ -79,7 +79,7 @@ def test_options_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         seen.append(settings)
         raise UserError("enough")
 
-    monkeypatch.setattr(lora, "analyze", stop)
+    monkeypatch.setattr("analyses.lora.analyze", stop)  # what the command calls
     stored = tmp_path / "c.yaml"
     stored.write_text(json.dumps({"model": "m", "task": "mr", "target_sets": ["qv", "mlp"]}))
     base = ["analyze", "lora", "--config", str(stored), "--out", str(tmp_path / "o")]

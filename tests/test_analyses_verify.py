@@ -134,15 +134,16 @@ def test_predictions_are_the_judges(results: Results) -> None:
 def test_predictions_survive_the_table() -> None:
     logits = np.random.default_rng(0).normal(size=(3, 2))
     given = [
-        Prediction(Key(13, "rank 1", 0), ["a", "b", "c"], logits),
-        Prediction(Key(13, FULL), ["a", "b", "c"], -logits),
-        Prediction(Key(21, FULL), ["d"], logits[:1]),
+        Prediction(Key(13, "rank 1", 0), ["a", "b", "c"], logits, logits - 1),
+        Prediction(Key(13, FULL), ["a", "b", "c"], -logits, logits),
+        Prediction(Key(21, FULL), ["d"], logits[:1], logits[1:2]),
     ]
     found = lookup(to_table(given))
     assert list(found) == [each.key for each in given]
     for each in given:
         assert list(found[each.key].examples) == list(each.examples)
         np.testing.assert_array_equal(found[each.key].logits, each.logits)
+        np.testing.assert_array_equal(found[each.key].changes, each.changes)
     assert lookup(to_table([])) == {}
 
 
@@ -286,6 +287,11 @@ def test_how_often_the_advice_held(name: str, of_best: int, of_full: int) -> Non
     found = proof(verified(FIVE), Advice(name, drop=0.02))
     assert found is not None
     assert (found.of_best, found.of_full, found.runs) == (of_best, of_full, 2)
+    assert found.right == of_full
+    # Rank 4 is within tolerance of full in both runs, whatever was said to be closest.
+    denied = proof(verified(FIVE), Advice(name, qualifies=False, drop=0.02))
+    assert denied is not None
+    assert denied.right == 0
     assert found.best == "rank 8"
     assert found.blind == pytest.approx(5 / 8)  # rank 2 once, 4 and 8 twice of four ranks × two
 
@@ -412,9 +418,20 @@ def lora_page(found: Results) -> str:
 @pytest.mark.parametrize(
     ("name", "drop", "said"),
     [
-        ("rank 4", 0.02, "The advice held in 2 of 2 runs."),
-        ("rank 2", 0.02, "a blind choice does as well"),
-        ("rank 1", 0.5, "so would any other"),
+        (
+            "rank 4",
+            0.02,
+            "Right about full fine-tuning: the advised rank 4 trained within tolerance of it. The"
+            " choice among the configurations held in 2 of 2 runs.",
+        ),
+        (
+            "rank 2",
+            0.02,
+            "Right about full fine-tuning in 1 of 2 runs. Its choice among the configurations did"
+            " not help: a blind one does as well.",
+        ),
+        ("rank 1", 0.02, "Wrong about full fine-tuning: the advised rank 1 trained below"),
+        ("rank 1", 0.5, "Which configuration to take did not matter"),
     ],
 )
 def test_the_verdict_is_plain(name: str, drop: float, said: str) -> None:
@@ -429,11 +446,31 @@ def test_what_was_only_closest_is_called_so() -> None:
 
 def test_better_than_blind_but_not_always() -> None:
     found = verified({"rank 1": (0.5, 0.5, 0.5), "rank 2": (0.8, 0.8, 0.6), FULL: (0.8,) * 3})
-    assert "more often than a blind choice" in verdict(
+    assert "held more often than a blind one, not always" in verdict(
         verified({"a": (0.5,) * 3, "b": (0.5,) * 3, "c": (0.8, 0.8, 0.4), FULL: (0.8,) * 3}),
         Advice("c", drop=0.02),
     )
-    assert verdict(found, Advice("rank 2", drop=0.02)) == "The advice held in 3 of 3 runs."
+    said = verdict(found, Advice("rank 2", drop=0.02))
+    assert said == (
+        "Right about full fine-tuning in 2 of 3 runs. The choice among the configurations held in 3"
+        " of 3 runs."
+    )
+
+
+def test_right_that_nothing_is_like_full_fine_tuning() -> None:
+    """All ranks train alike, below full: nothing about the choice, but the warning was right."""
+    found = verified({"rank 1": (0.79,), "rank 8": (0.79,), FULL: (0.86,)})
+    denied = Advice("rank 8", qualifies=False, drop=0.02)
+    assert verdict(found, denied) == (
+        "Right about full fine-tuning: as the kernels said, no configuration trained within"
+        " tolerance of it. Which configuration to take did not matter: every one trained within"
+        " tolerance of the best of them."
+    )
+    assert verdict(found, replace(denied, qualifies=True)).startswith("Wrong about full")
+    equal = verified({"rank 1": (0.87,), "rank 8": (0.79,), FULL: (0.86,)})
+    assert "no configuration is within tolerance of it, and one trained so" in verdict(
+        equal, denied
+    )
 
 
 @pytest.mark.parametrize(
@@ -580,7 +617,7 @@ def test_another_tolerance_judges_the_same_training(out: Path, search: FakeSearc
     lax = config(solvers=("ridge",), ranks=(1, 2, 4, 8), max_drop=1.0, min_agreement=0.0)
     found = lora.analyze(lax, out, overwrite=True)
     assert lora.advice(found.results).name == "rank 1"
-    assert "so would any other" in found.report.read_text()
+    assert "Which configuration to take did not matter" in found.report.read_text()
     assert len(search.asked) == 5
 
 

@@ -131,10 +131,10 @@ def test_draws_and_rates_that_come_later_train_only_what_is_new(
 
 def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
     """In the lazy regime the change of the logits is the kernel classifier's, up to its stop."""
-    trial = Trial(optimizer="sgd", learning_rates=(0.05,), batch_sizes=(6,), steps=60)
+    trial = Trial(optimizer="sgd", learning_rates=(0.01,), batch_sizes=(6,), steps=20)
     found = subspace.verify(config(), out, trial).results
-    for name in ("srht 4", "srht 32"):
-        assert of_one(found, name, "change_correlation") > 0.3, name
+    for name in ("full", "bias"):
+        assert of_one(found, name, "change_correlation") > 0.8, name
 
 
 def test_training_starts_at_the_probe_of_its_data_seed(

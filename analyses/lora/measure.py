@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from analyses.classifiers import (
+    Predicted,
     Split,
+    added_logits,
     initial_predictions,
     labels_of,
     predict,
@@ -75,7 +77,7 @@ def measure(
     full = _Member(next(iter(sweeps.values())).full, {"kernel": "full"})
     sets = [_set_members(name, sweep) for name, sweep in sweeps.items()]
     members = [full, *(member for each in sets for member in each)]
-    predicted: dict[int, Floats] = {}
+    predicted: dict[int, Predicted] = {}
     rows = [
         *_agreement([full], [full], split, config),
         *(row for each in sets for row in _agreement([full, each[0]], each, split, config)),
@@ -85,7 +87,7 @@ def measure(
     keys = [member.key(config, data_seed) for member in members]
     return Measured(
         [{**each, "data_seed": data_seed} for each in rows],
-        [Prediction(key, split.test, predicted[i]) for i, key in enumerate(keys) if key],
+        [Prediction.of(key, split.test, predicted[i]) for i, key in enumerate(keys) if key],
     )
 
 
@@ -127,11 +129,11 @@ def _scores(
     split: Split,
     metric: Score,
     config: Config,
-    predicted: dict[int, Floats],
+    predicted: dict[int, Predicted],
 ) -> Iterator[Row]:
     """Yield the test scores of every solver on every kernel, and how they compare with full's.
 
-    ``predicted`` takes the logits ``[m, c]`` of the first solver by the member's position.
+    ``predicted`` takes what the first solver says by the member's position.
     """
     full = members[0].kernel
     zero_shot = initial_predictions(full, split.test)
@@ -146,7 +148,10 @@ def _scores(
             if config.tuning == "each" and member.kernel is not full:
                 settings = tune(member.kernel, split, solver, metric)
             logits = predicted_logits(member.kernel, split, solver, settings)
-            predicted.setdefault(i, logits)
+            if i not in predicted:
+                own = member.kernel if config.tuning == "each" else full
+                start = tune(own, split, solver, metric, from_start=True)
+                predicted[i] = Predicted(logits, added_logits(member.kernel, split, solver, start))
             found = labels_from_scores(logits)
             about = {**member.cell, "solver": solver}
             yield judge.score(found, about)

@@ -11,7 +11,15 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from analyses.classifiers import Split, initial_predictions, labels_of, predicted_logits, tune
+from analyses.classifiers import (
+    Predicted,
+    Split,
+    added_logits,
+    initial_predictions,
+    labels_of,
+    predicted_logits,
+    tune,
+)
 from analyses.predictions import Key, Measured, Prediction
 from analyses.scores import SCORES
 from analyses.subspace import distortion
@@ -112,7 +120,7 @@ def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed
         config: solvers, tuning and intervals.
         data_seed: for the column.
     """
-    predicted: dict[int, Floats] = {}
+    predicted: dict[int, Predicted] = {}
     rows = [
         *_agreement(sweep, split),
         *_scores(sweep, split, metric, config, predicted),
@@ -125,7 +133,7 @@ def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed
     keys = {i: Key(data_seed, members[i].configuration, members[i].seed) for i in kept}
     return Measured(
         [{**each, "data_seed": data_seed} for each in rows],
-        [Prediction(key, split.test, predicted[i]) for i, key in keys.items()],
+        [Prediction.of(key, split.test, predicted[i]) for i, key in keys.items()],
     )
 
 
@@ -146,11 +154,11 @@ def _agreement(sweep: Sweep, split: Split) -> Iterator[Row]:
 
 
 def _scores(
-    sweep: Sweep, split: Split, metric: Score, config: Config, predicted: dict[int, Floats]
+    sweep: Sweep, split: Split, metric: Score, config: Config, predicted: dict[int, Predicted]
 ) -> Iterator[Row]:
     """Yield the test scores of every solver on every kernel, and how equal its predictions are.
 
-    ``predicted`` takes the logits ``[m, c]`` of the first solver: of full, then of the others.
+    ``predicted`` takes what the first solver says: of full, then of the others.
     """
     full, labels = sweep.full.kernel, labels_of(sweep.full.kernel, split.test)
     test: dict[str, Any] = {"split": "test", "metric": metric}
@@ -163,7 +171,9 @@ def _scores(
     for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
         logits = predicted_logits(full, split, solver, shared)
-        predicted.setdefault(0, logits)
+        if 0 not in predicted:
+            start = tune(full, split, solver, metric, from_start=True)
+            predicted[0] = Predicted(logits, added_logits(full, split, solver, start))
         reference = labels_from_scores(logits)
         reach = _interval(SCORES[metric], config, labels, reference)
         value = SCORES[metric](labels, reference)
@@ -173,7 +183,11 @@ def _scores(
             if config.tuning == "each":
                 settings = tune(member.kernel, split, solver, metric)
             logits = predicted_logits(member.kernel, split, solver, settings)
-            predicted.setdefault(i, logits)
+            if i not in predicted:
+                if config.tuning == "each":
+                    start = tune(member.kernel, split, solver, metric, from_start=True)
+                added = added_logits(member.kernel, split, solver, start)
+                predicted[i] = Predicted(logits, added)
             found = labels_from_scores(logits)
             about = {**member.cell, "solver": solver, "split": "test"}
             yield row(SCORES[metric](labels, found), **about, metric=metric)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from analyses.long_table import cells
 from analyses.pooling import Pooled, pool
+from analyses.ranking import FEWEST, rank_correlation
 from analyses.results import VERIFICATION, Results
 from analyses.study_numbers import cost, score_error
 from analyses.verify.advice import FULL, Advice
@@ -45,8 +44,6 @@ Floats = npt.NDArray[np.float64]
 
 ASKED = "asked"  # attribute of the table
 _RESAMPLES = 2000
-_DECIMALS = 12  # of a mean score; what lies behind them is the order of adding
-_FEWEST = 4  # configurations that an order means something for
 
 
 def is_verified(results: Results) -> bool:
@@ -133,28 +130,20 @@ def ranking(results: Results) -> Ranking:
     """Correlate predicted with trained scores over the configurations."""
     compared = [name for name in names(results) if name != FULL]
     predicted, trained = (
-        np.round([value(results, name, metric).mean for name in compared], _DECIMALS)
+        np.array([value(results, name, metric).mean for name in compared])
         for metric in ("predicted", "trained")
     )
     count = len(compared)
-    if count < _FEWEST or np.ptp(predicted) == 0 or np.ptp(trained) == 0:
+    if count < FEWEST:
         return Ranking(math.nan, math.nan, math.nan, count)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # all resamples in one order
-        found = stats.bootstrap(
-            (predicted, trained),
-            _spearman,
-            paired=True,
-            vectorized=False,
-            n_resamples=_RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
-    tail = (1 - results.config["confidence"]) / 2
-    # Resamples of one configuration alone, or of equal scores, have no order: they say nothing.
-    low, high = np.nanquantile(found.bootstrap_distribution, [tail, 1 - tail])
+    found = rank_correlation(
+        predicted[:, None], trained[:, None],
+        confidence=results.config["confidence"], resamples=_RESAMPLES,
+    )  # fmt: skip
+    if math.isnan(found.value):
+        return Ranking(math.nan, math.nan, math.nan, count)
     spread, error = float(np.ptp(trained)), trained_error(results, compared)
-    return Ranking(_spearman(predicted, trained), float(low), float(high), count, spread, error)
+    return Ranking(found.value, found.low, found.high, count, spread, error)
 
 
 def trained_error(results: Results, compared: Sequence[str]) -> float:
@@ -163,21 +152,18 @@ def trained_error(results: Results, compared: Sequence[str]) -> float:
     return score_error(results, rows[rows["configuration"].isin(compared)])
 
 
-def _spearman(one: Floats, other: Floats) -> float:
-    """Return Spearman's rank correlation, NaN where one side is constant."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return math.nan
-    return float(stats.spearmanr(one, other).statistic)
-
-
 @dataclass(frozen=True)
 class Proof:
     """What became of the advice.
 
     Attributes:
-        advised, best: the configuration advised, and the one that trained best (means over runs).
+        advised, best: the configuration advised, and the one that trained best (means over runs)
+            of those that could have been; full fine-tuning is not among them.
         of_best: in how many runs the advised one was within tolerance of that run's best.
         of_full: likewise of full fine-tuning.
+        right: in how many runs it was right about full fine-tuning: where it says that the advised
+            one is within tolerance of it, whether it was; where that nothing is, whether nothing
+            was.
         runs: how many runs: data seeds × draws.
         blind: share of all (run, configuration) pairs within tolerance of the run's best: what
             choosing blindly comes to.
@@ -187,6 +173,7 @@ class Proof:
     best: str
     of_best: int
     of_full: int
+    right: int
     runs: int
     blind: float
 
@@ -198,16 +185,18 @@ def proof(results: Results, advice: Advice) -> Proof | None:
         return None
     rivals = _rivals(trained, advice)
     runs = _runs(results, trained)
-    of_best = of_full = blind = 0
+    of_best = of_full = right = blind = 0
     for scores in runs:
         best = max(scores[name] for name in (*rivals, advice.name))
         of_best += advice.within(scores[advice.name], best)
-        of_full += advice.within(scores[advice.name], scores[FULL])
+        like_full = [name for name in rivals if advice.within(scores[name], scores[FULL])]
+        of_full += advice.name in like_full
+        right += advice.name in like_full if advice.qualifies else not like_full
         blind += sum(advice.within(scores[name], best) for name in rivals)
     means = {name: value(results, name, "trained").mean for name in rivals}
     best_name = max(means, key=lambda name: means[name])
     share = blind / (len(runs) * len(rivals))
-    return Proof(advice.name, best_name, of_best, of_full, len(runs), share)
+    return Proof(advice.name, best_name, of_best, of_full, right, len(runs), share)
 
 
 def _rivals(trained: Sequence[str], advice: Advice) -> list[str]:

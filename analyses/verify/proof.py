@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from analyses import study
-from analyses.inputs import Inputs
+from analyses import scores, study
+from analyses.inputs import Inputs, code_digest
 from analyses.results import (
     FIGURE_FOLDER,
     PREDICTIONS,
@@ -27,6 +27,7 @@ from analyses.results import (
 )
 from analyses.settings import Settings
 from analyses.study import Drawing, Outcome
+from analyses.verify import table, train
 from analyses.verify.numbers import ASKED, asked_of, is_verified
 from analyses.verify.train import train_all
 from analyses.verify.trial import Candidate, Trial
@@ -77,16 +78,17 @@ def prove(
             {
                 "trial": trial.describe(config.rule),
                 "configurations": [[each.name, each.draw] for each in chosen],
+                "code": code_digest(train, table, scores),
             }
         )
         done = is_verified(results) and asked_of(results) == asked
         if not done:
             folder = directory.path / VERIFICATION / _folder_name(trial, config.rule)
             model = study.load(config, inputs)
-            table = train_all(results, model, inputs, trial, chosen, folder, progress)
-            table.attrs[ASKED] = asked
+            found = train_all(results, model, inputs, trial, chosen, folder, progress)
+            found.attrs[ASKED] = asked
             _forget_drawing(directory)
-            directory.add(VERIFICATION, table)
+            directory.add(VERIFICATION, found)
             call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}, {trial!r}"
             directory.rewrite(
                 config.as_dict(), command or f"analyses.{directory.analysis}.verify({call})"

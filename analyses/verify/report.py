@@ -87,7 +87,8 @@ def _configurations(results: Results, advice: Advice) -> Table:
         f"Test {score} of the judge's classifier on the kernel, and of the fine-tuned model at the"
         " step and setting that dev chose; by how many points training is above. Share of test"
         " examples to which both give one label; correlation of their logits, and of what each adds"
-        " to the initial ones. Then what dev chose, run by run. Intervals in brackets."
+        " to the initial ones. Then what dev chose, run by run. Intervals in brackets. Predictions"
+        " and training share their test examples: chance in those favours the advice somewhat."
         + (f" {_BEYOND}" if any(on_edge(results, name) for name in shown) else ""),
         ["", "parameters", "predicted", "fine-tuned", "points above", "equal predictions",
          "r of logits", "r of changes", "learning rate", "best step"],

@@ -44,7 +44,7 @@ def sentence(results: Results, advice: Advice) -> str:
     scores = {n: fmt.percent(value(results, n, "trained").mean) for n in names(results)}
     return (
         f"{verdict(results, advice)} Fine-tuned, {_called(advice)} reaches a test"
-        f" {score_name(results)} of {scores[found.advised]}, the best configuration"
+        f" {score_name(results)} of {scores[found.advised]}, the best of the configurations"
         f" ({title(found.best)}) {scores[found.best]}, full fine-tuning {scores[FULL]}."
         f" {_counts(found, advice)} {_order(results)} {_cost(results)}"
     )
@@ -70,33 +70,50 @@ def _called(advice: Advice) -> str:
 
 
 def verdict(results: Results, advice: Advice) -> str:
-    """Return how good the advice was, in one sentence."""
+    """Return how good the advice was: about full fine-tuning, and in what it chose."""
     found = proof(results, advice)
     if found is None:
         return "The advice could not be tested."
-    share = found.of_best / found.runs
+    return f"{_about_full(found, advice)} {_choice(found)}"
+
+
+def _about_full(found: Proof, advice: Advice) -> str:
+    """Return whether what the kernels said of full fine-tuning was so."""
+    named = title(advice.name)
+    if advice.qualifies:
+        yes = f"the advised {named} trained within tolerance of it"
+        no = f"the advised {named} trained below the tolerance of it"
+    else:
+        yes = "as the kernels said, no configuration trained within tolerance of it"
+        no = "the kernels said that no configuration is within tolerance of it, and one trained so"
+    if found.right == found.runs:
+        return f"Right about full fine-tuning: {yes}."
+    if found.right == 0:
+        return f"Wrong about full fine-tuning: {no}."
+    return f"Right about full fine-tuning in {found.right} of {found.runs} runs."
+
+
+def _choice(found: Proof) -> str:
+    """Return what choosing this configuration among the others was worth."""
     if found.blind > 1 - 1e-9:
         return (
-            "The advice held, but so would any other: every configuration trained within tolerance"
-            " of the best."
+            "Which configuration to take did not matter: every one trained within tolerance of the"
+            " best of them."
         )
-    if share == 1:
-        return (
-            "The advice held."
-            if found.runs == 1
-            else f"The advice held in {found.runs} of {found.runs} runs."
-        )
-    if share > found.blind:
-        return "The advice held more often than a blind choice, not always."
-    return "The advice did not help: a blind choice does as well."
+    if found.of_best == found.runs:
+        times = "" if found.runs == 1 else f" in {found.runs} of {found.runs} runs"
+        return f"The choice among the configurations held{times}."
+    if found.of_best / found.runs > found.blind:
+        return "Its choice among the configurations held more often than a blind one, not always."
+    return "Its choice among the configurations did not help: a blind one does as well."
 
 
 def _counts(found: Proof, advice: Advice) -> str:
     """Return how often it was within tolerance."""
     runs = "the one run" if found.runs == 1 else f"{found.runs} runs"
     return (
-        f"Its score is {advice.tolerance} the best configuration's in {found.of_best} of {runs},"
-        f" and full fine-tuning's in {found.of_full}; a configuration taken blindly is"
+        f"Its score is {advice.tolerance} that of the best of them in {found.of_best} of {runs},"
+        f" and that of full fine-tuning in {found.of_full}; a configuration taken blindly is"
         f" within that of the best in {fmt.percent(found.blind, 0)} of cases."
     )
 

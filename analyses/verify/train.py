@@ -167,16 +167,17 @@ class _Judge:
                 n_resamples=config["resamples"],
             )
             yield row(interval.value, (interval.low, interval.high), metric=name)
-        yield from compare(self.predicted.logits, trained, start)
+        yield from compare(self.predicted, trained, start)
 
 
-def compare(predicted: Floats, trained: Floats, start: Floats) -> Iterator[Row]:
-    """Yield how alike predicted and trained logits ``[m, c]`` are."""
-    both = (labels_from_scores(predicted), labels_from_scores(trained))
+def compare(predicted: Prediction, trained: Floats, start: Floats) -> Iterator[Row]:
+    """Yield how alike predicted and trained logits ``[m, c]`` are, and their changes."""
+    both = (labels_from_scores(predicted.logits), labels_from_scores(trained))
     yield row(prediction_agreement(*both), metric="prediction_agreement")
-    yield row(logit_correlation(predicted, trained), metric="logit_correlation")
-    changes = predicted - start, trained - start
-    yield row(logit_correlation(*changes), metric="change_correlation")
+    yield row(logit_correlation(predicted.logits, trained), metric="logit_correlation")
+    # The classifier may take a share of the initial logits, or none: what is added stands apart.
+    changed = logit_correlation(predicted.changes, trained - start)
+    yield row(changed, metric="change_correlation")
 
 
 def logit_correlation(one: Floats, other: Floats) -> float:

@@ -108,6 +108,8 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     """
 
     requires_symmetric: ClassVar[bool] = True
+    adds_f0: ClassVar[bool] = True
+    """Whether scores are ``f0 / f0_scale`` plus what the kernel gives; if not, f0 is a feature."""
 
     f0_scale: float | None
     coef_: Array

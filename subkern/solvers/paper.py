@@ -93,6 +93,7 @@ class RowLogisticSolver(KernelSolver):
     """
 
     requires_symmetric = False
+    adds_f0 = False
 
     def __init__(
         self,

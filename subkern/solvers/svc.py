@@ -86,6 +86,8 @@ class SVCSolver(KernelSolver):
         cv_curve_: regularisation to cross-validated error rate; empty where it was given.
     """
 
+    adds_f0 = False
+
     def __init__(
         self,
         regularization: float | None = None,
