@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import cli
 import fake_study
 from analyses.paper import drawing as paper
+from analyses.paper.parts import differences
 from analyses.paper.study import load
 from analyses.results import RunDirectory
 from subkern.errors import UserError
@@ -31,6 +32,17 @@ def part(folder: Path, table: pd.DataFrame, **config: Any) -> Path:
     run = RunDirectory(folder, "fourteen-tasks", {"config": settings})
     run.claim(settings, {"schema": 1}, f"subkern analyze fourteen-tasks --out {folder.name}")
     run.finish(table, {"machine": {"cores": 2}, "started": folder.name})
+    return folder
+
+
+def versioned(folder: Path, digest: str = "abc", torch: str = "2.13.0") -> Path:
+    """Rewrite the versions in a study's record."""
+    place = folder / "environment.json"
+    about = {
+        "code": {"digest": digest, "commit": f"{digest}0123456789"},
+        "versions": {"torch": torch},
+    }
+    place.write_text(json.dumps(json.loads(place.read_text()) | about))
     return folder
 
 
@@ -55,6 +67,30 @@ def test_the_whole_holds_what_its_parts_hold(tmp_path: Path) -> None:
     command = yaml.safe_load((whole / "config.yaml").read_text())["command"].splitlines()
     assert [line.rpartition(" ")[2] for line in command[:2]] == ["a", "b"]
     assert command[-1] == f"subkern figures {tmp_path / 'ab'} {third} --out {whole}"
+
+
+def test_parts_of_other_versions_are_joined_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    one = versioned(part(tmp_path / "a", rows("SST-2")))
+    same = versioned(part(tmp_path / "b", rows("RTE")))
+    newer = versioned(part(tmp_path / "c", rows("mr")), digest="def", torch="2.14.0")
+    whole = load(paper.combine([one, same], tmp_path / "same"))
+    assert differences(whole.results.environment) == []
+    with pytest.raises(
+        UserError, match=r"different versions \(code of subkern abc0123, def0123; tor"
+    ):
+        paper.combine([one, newer], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(
+        cli.cli, ["figures", str(one), str(newer), "--out", str(tmp_path / "out")]
+    )
+    assert isinstance(done.exception, UserError)
+    out = paper.combine([one, newer], tmp_path / "out", across_versions=True)
+    found = differences(load(out).results.environment)
+    assert found == ["code of subkern abc0123, def0123", "torch 2.13.0, 2.14.0"]
+    assert load(out).results.command.endswith("--across-versions")
+    text = (paper.draw(out)).read_text()
+    assert "different versions (code of subkern abc0123, def0123 and torch 2.13.0, 2.14.0)" in text
+    assert "different versions" not in (paper.draw(tmp_path / "same")).read_text()
 
 
 def test_what_failed_in_one_part_and_is_done_in_another_is_done(tmp_path: Path) -> None:

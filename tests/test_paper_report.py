@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 import cli
@@ -56,6 +57,18 @@ def html(drawn: Path) -> str:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with chromium(tmp_path_factory.mktemp("profile")) as running:
         yield running
+
+
+def test_what_limits_a_study_is_said(tmp_path: Path, html: str) -> None:
+    """Few test examples, and subspace kernels of SGD beside training by Adam."""
+    assert "those of SGD, their fine-tuning is Adam's" in html.replace("&#39;", "'")
+    assert "test examples a task" not in html
+    folder = fake_study.write(tmp_path / "few", small()[lambda rows: rows["task"] == "SST-2"])
+    record = yaml.safe_load((folder / "config.yaml").read_text())
+    record["config"]["test_limit"] = 100
+    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    text = paper.draw(folder).read_text(encoding="utf-8")
+    assert "At most 100 test examples a task: one standard error of a score is about" in text
 
 
 class Headings(HTMLParser):

@@ -305,9 +305,24 @@ def test_thresholds_are_parameters(tmp_path: Path) -> None:
     assert "reaches 95\N{NO-BREAK SPACE}%" in grid.note
     assert [c.text for c in grid.rows[0].cells] == [
         "no", "not: kernel, linearization and features", "SGD kernel", "50.0", "86.0", "84.0",
-        "90.0", "85", "0.30", "0.95",
+        "90.0", "85", "0.30", "0.95", "1",
     ]  # fmt: skip
     assert grid.frame["solves"].tolist() == [False]
+
+
+def test_a_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
+    """The mark of a grid that was too narrow, how many seeds, and whose features they are."""
+    quiet = behaviour_table(study(tmp_path / "quiet", behaving()))
+    assert quiet is not None
+    assert "†" not in quiet.note
+    rows = [*behaving(), score("finetune-sgd", 1.0, metric="grid edge", split=None)]
+    grid = behaviour_table(study(tmp_path, rows))
+    assert grid is not None
+    shown = dict(zip(grid.header, (c.text for c in grid.rows[0].cells), strict=True))
+    assert (shown["Fine-tuned"], shown["Kernel score"]) == ("90.0†", "86.0")
+    assert (shown["CKA with the start"], shown["Data seeds"]) == ("0.95", "1")
+    assert "†: in some seed the best learning rate was at the edge of its grid." in grid.note
+    assert "through the SGD kernel, whatever the optimizer" in grid.note
 
 
 # --- how they are written ---

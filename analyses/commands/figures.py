@@ -20,7 +20,14 @@ from subkern.errors import UserError
     show_default=True,
     help="Formats of the tables, with commas.",
 )
-def figures(results: tuple[Path, ...], out: Path | None, tables_only: bool, formats: str) -> None:
+@click.option("--across-versions", is_flag=True, help="Join parts that other code computed.")
+def figures(
+    results: tuple[Path, ...],
+    out: Path | None,
+    tables_only: bool,
+    formats: str,
+    across_versions: bool,
+) -> None:
     """Draw the tables and figures of a study from its saved results.
 
     RESULTS_DIR is the --out folder of 'analyze fourteen-tasks'. Nothing is computed again; what the
@@ -28,7 +35,8 @@ def figures(results: tuple[Path, ...], out: Path | None, tables_only: bool, form
 
     Several are parts of one study, run apart (other tasks, another day or machine): --out becomes
     the folder of the whole. They must have the same model and settings, and the same numbers where
-    they have the same cells.
+    they have the same cells. Parts of another version of subkern or its libraries
+    are refused unless --across-versions says that this is meant.
     """
     from analyses.paper import combine, draw, write_tables
     from analyses.paper.render import TABLE_FOLDER
@@ -38,7 +46,7 @@ def figures(results: tuple[Path, ...], out: Path | None, tables_only: bool, form
     if len(results) > 1:
         if out is None:
             raise UserError(f"{len(results)} studies are drawn as one: say where with --out FOLDER")
-        study = combine(results, out)
+        study = combine(results, out, across_versions=across_versions)
     place = study if out is None else out
     if tables_only:
         written = write_tables(study, out=out, formats=wanted)

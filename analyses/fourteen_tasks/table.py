@@ -64,6 +64,7 @@ KERNELS: dict[str, tuple[str, str]] = {
     "kernel-asymmetric_signgd": ("asymmetric_signgd", "full"),
     "kernel-adam": ("adam", "full"),
     "kernel-lora": ("sgd", "lora"),
+    "kernel-bitfit": ("sgd", "bias"),
     "kernel-random": ("sgd", "random"),
 }
 """Kernel method → its update rule and the kind of its subspace (one-line form in ``subspace``)."""

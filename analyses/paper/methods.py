@@ -40,6 +40,7 @@ _ROWS: tuple[tuple[str, str, Kind], ...] = (
     ("kernel-asymmetric_signgd", "A-SignGD kernel", "kernel"),
     ("kernel-adam", "Adam kernel", "kernel"),
     ("kernel-lora", "LoRA kernel", "subspace kernel"),
+    ("kernel-bitfit", "BitFit kernel", "subspace kernel"),
     ("kernel-random", "Random kernel", "subspace kernel"),
     ("lora-adam", "LoRA-FT", "subspace finetuning"),
     ("bitfit-adam", "BitFit-FT", "subspace finetuning"),

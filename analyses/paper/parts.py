@@ -20,7 +20,7 @@ from analyses.paper.study import Study, load
 from analyses.results import RunDirectory
 from subkern.errors import UserError
 
-__all__ = ["combine"]
+__all__ = ["combine", "differences"]
 
 _NUMBERS = (
     "revision", "logits", "pooling", "tie", "dtype", "seed", "epsilon", "test_limit",
@@ -34,7 +34,9 @@ _ROW = ["split", "metric", "solver", "rule", "subspace", "optimizer"]  # what na
 _EQUAL = 1e-5  # relative difference of a number that two machines found
 
 
-def combine(directories: Sequence[str | Path], out: str | Path) -> Path:
+def combine(
+    directories: Sequence[str | Path], out: str | Path, *, across_versions: bool = False
+) -> Path:
     """Write the study of all results in several studies' folders; return its folder.
 
     Cells that stand in several parts have to have the same numbers there; the first one's stay.
@@ -43,10 +45,12 @@ def combine(directories: Sequence[str | Path], out: str | Path) -> Path:
     Args:
         directories: folders of studies of one model, with the same settings but for what is run.
         out: the folder to write; one of an earlier combination is replaced.
+        across_versions: join parts that different code or libraries computed; the report says so.
 
     Raises:
-        UserError: as `analyses.paper.study.load`, of each part; two parts differ in a setting or
-            in a cell, which is named with both values; ``out`` holds something else.
+        UserError: as `analyses.paper.study.load`, of each part; two parts differ in a setting,
+            in a cell or in a version, which is named with both values; ``out`` holds something
+            else.
     """
     place = Path(out)
     parts = [load(directory) for directory in directories]
@@ -55,13 +59,39 @@ def combine(directories: Sequence[str | Path], out: str | Path) -> Path:
     _check_place(run, parts)
     for one, other in combinations(parts, 2):
         _check_settings(one, other)
+    environments = _environments(parts)
+    if (found := differences({"parts": environments})) and not across_versions:
+        raise UserError(
+            f"the parts were computed by different versions ({'; '.join(found)}): --across-versions"
+            " joins them all the same, and the report will say so"
+        )
     table = _together(parts)
     command = " ".join(["subkern figures", *map(shlex.quote, names), "--out", str(place)])
+    command += " --across-versions" if found else ""
     commands = [*(part.results.command for part in parts), command]
     inputs = {"schema": SCHEMA, "cells": table["cell"].nunique()}
     run.claim(_config(parts), {**parts[0].results.inputs, **inputs}, "\n".join(commands))
-    run.finish(table, {"parts": _environments(parts)})
+    run.finish(table, {"parts": environments})
     return place
+
+
+def differences(environment: Mapping[str, Any]) -> list[str]:
+    """Return what differs between the parts of a study: ``torch 2.12, 2.13``.
+
+    Empty for a study that was run as one, and where all parts have the same code and versions.
+    """
+    parts = list(environment.get("parts", {}).values())
+    codes = [part.get("code", {}) for part in parts]
+    commits = {str(code.get("digest")): str(code.get("commit"))[:7] for code in codes}
+    found = []
+    if len(commits) > 1:
+        found.append(f"code of subkern {', '.join(commits.values())}")
+    libraries = [part.get("versions", {}) for part in parts]
+    for name in dict.fromkeys(name for part in libraries for name in part):
+        versions = dict.fromkeys(str(part.get(name)) for part in libraries)
+        if len(versions) > 1:
+            found.append(f"{name} {', '.join(versions)}")
+    return found
 
 
 def _names(parts: Sequence[Study]) -> list[str]:

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from analyses import formatting as fmt
 from analyses.grid import Grid
 from analyses.paper.captions import rank_correlation
 from analyses.paper.figures import Drawable
 from analyses.paper.methods import METHODS, method
 from analyses.paper.numbers import compared, gap, pairs
+from analyses.paper.parts import differences
 from analyses.paper.render import as_html
 from analyses.paper.score_tables import HEADS
 from analyses.paper.study import Study
@@ -63,7 +66,7 @@ def page(
         question=_QUESTION,
         answer=_answer(study, found),
         facts=_facts(study, found),
-        caveats=_caveats(study, grids, left_out),
+        caveats=_caveats(study, grids, left_out, thresholds),
         reading=_reading(study),
         images=[Image(each.name, each.caption(study), pictures[each.name]) for each in figures],
         tables=[*(table for grid in grids for table in as_html(grid)), *_absent(study, grids)],
@@ -125,11 +128,16 @@ def _facts(study: Study, found: Sequence[Verdict]) -> dict[str, str]:
     return {**facts, "Cells done": fmt.count(done), "Cells failed": fmt.count(len(study.failed))}
 
 
-def _caveats(study: Study, grids: Sequence[Grid], left_out: Sequence[Drawable]) -> list[str]:
+def _caveats(
+    study: Study, grids: Sequence[Grid], left_out: Sequence[Drawable], thresholds: Thresholds
+) -> list[str]:
     """Return what limits the answer."""
     found = []
     if len(study.seeds) == 1:
         found.append("One data seed: differences may be those of the split; there is no spread.")
+    found += [
+        text for text in (_few_tests(study, thresholds), _rules(study), _versions(study)) if text
+    ]
     if len(study.failed):
         names = list(study.failed["cell"])
         listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
@@ -144,6 +152,44 @@ def _caveats(study: Study, grids: Sequence[Grid], left_out: Sequence[Drawable]) 
         found.append(f"The tables have {gaps} dashes: what was not run, failed or is not done.")
     found += [f"No figure “{each.name}”: it needs the cells {each.needs}." for each in left_out]
     return found
+
+
+def _few_tests(study: Study, thresholds: Thresholds) -> str:
+    """Say if the test sets are too small for the differences that verdicts rest on."""
+    limit = study.results.config.get("test_limit")
+    if limit is None or study.scores.empty:
+        return ""
+    scores = study.scores["value"].clip(0, 1)
+    error = float(np.sqrt(scores * (1 - scores) / int(limit)).median())
+    if not error > thresholds.min_gain:
+        return ""
+    return (
+        f"At most {limit} test examples a task: one standard error of a score is about"
+        f" {fmt.points(error)} points, more than the {fmt.points(thresholds.min_gain, 0)} that"
+        " count as a gain. Verdicts on small gains may be chance."
+    )
+
+
+def _rules(study: Study) -> str:
+    """Say that kernels of subspaces stand beside another optimizer's training."""
+    kinds = {method(name).kind for name in study.table["method"]}
+    if not {"subspace kernel", "subspace finetuning"} <= kinds:
+        return ""
+    return (
+        "Kernels of LoRA and other subspaces are those of SGD, their fine-tuning is Adam's: theory"
+        " ties a kernel to its own optimizer."
+    )
+
+
+def _versions(study: Study) -> str:
+    """Say in which versions the parts of a study that was put together differ."""
+    differing = differences(study.results.environment)
+    if not differing:
+        return ""
+    return (
+        f"The parts of this study were run with different versions ({fmt.joined(differing)}):"
+        " where they share no cells, nothing tells whether that changed a number."
+    )
 
 
 def _reading(study: Study) -> list[str]:

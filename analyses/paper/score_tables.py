@@ -78,7 +78,8 @@ def subspaces(study: Study, head: str) -> Grid | None:
 
 def preservation(study: Study, head: str) -> Grid | None:
     """Agreement (CKA) of subspace kernels with the full kernel."""
-    found = study.measured(["cka"], ["kernel-lora", "kernel-random"])
+    small = [key for key, m in METHODS.items() if m.kind == "subspace kernel"]
+    found = study.measured(["cka"], small)
     found = means(found[found["head"] == head], ["task", "k", "head", "method", "subspace"])
     if found.empty:
         return None

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from analyses import formatting as fmt
-from analyses.grid import DASH, Cell, Grid, Row
+from analyses.grid import DASH, EDGE, Cell, Grid, Row
 from analyses.paper.behavior import FEATURE_METRICS, by_seed
 from analyses.paper.methods import PAIRS, method
 from analyses.paper.score_tables import HEADS, task_heading
 from analyses.paper.study import Study
-from subkern.behavior import Evidence, Thresholds, judge
+from subkern.behavior import Evidence, Thresholds, judge, share_of_gain
 from subkern.behavior import Verdict as Judged
 
 __all__ = ["CHANGES", "Thresholds", "Verdict", "behaviour_table", "limits", "verdicts"]
@@ -47,6 +47,7 @@ class Verdict:
         evidence: means over data seeds; NaN where not measured.
         features: every metric of fixed features -> mean.
         judged: what `subkern.behavior.judge` says of the evidence.
+        seeds: how many data seeds the means are over.
     """
 
     task: str
@@ -57,6 +58,7 @@ class Verdict:
     evidence: Evidence
     features: Mapping[str, float]
     judged: Judged
+    seeds: int
 
     @property
     def holds(self) -> dict[str, bool | None]:
@@ -72,8 +74,8 @@ class Verdict:
     @property
     def share(self) -> float:
         """Share of fine-tuning's gain over the start that linearization recovers."""
-        gain = self.evidence.trained - self.evidence.zero_shot
-        return (self.evidence.linearized - self.evidence.zero_shot) / gain if gain > 0 else math.nan
+        seen = self.evidence
+        return share_of_gain(seen.zero_shot, seen.linearized, seen.trained)
 
     @property
     def answer(self) -> Answer:
@@ -111,8 +113,8 @@ def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict
                 if seeds.empty:
                     continue
                 kernel, scores = _chosen(_at(study.scores, place), tuned, seeds.index)
-                means = _common(seeds.assign(kernel=scores)).mean()
-                found.append(_verdict(about, kernel, means, asked))
+                common = _common(seeds.assign(kernel=scores))
+                found.append(_verdict(about, kernel, common, asked))
     return found
 
 
@@ -152,9 +154,10 @@ def _at(frame: pd.DataFrame, place: Mapping[str, object]) -> pd.DataFrame:
 
 
 def _verdict(
-    place: Mapping[str, Any], kernel: str, means: pd.Series, thresholds: Thresholds
+    place: Mapping[str, Any], kernel: str, seeds: pd.DataFrame, thresholds: Thresholds
 ) -> Verdict:
     """Return the verdict of one place; one of two measures of features is enough."""
+    means = seeds.mean()
     metrics = {name: float(means[name]) for name in FEATURE_METRICS if name in means}
     cka, change = (
         next((metrics[name] for name in names if name in metrics), math.nan)
@@ -167,7 +170,8 @@ def _verdict(
     zero, solved, linear = (float(means.get(n, math.nan)) for n in ("zero", "kernel", "linear"))
     evidence = Evidence(zero, solved, linear, float(means["tuned"]), cka, change)
     judged = judge(evidence, thresholds)
-    return Verdict(**place, kernel=kernel, evidence=evidence, features=metrics, judged=judged)
+    return Verdict(**place, kernel=kernel, evidence=evidence, features=metrics, judged=judged,
+                   seeds=len(seeds))  # fmt: skip
 
 
 def behaviour_table(study: Study, thresholds: Thresholds | None = None) -> Grid | None:
@@ -178,35 +182,47 @@ def behaviour_table(study: Study, thresholds: Thresholds | None = None) -> Grid 
     seen = {name for v in found for name in v.features}
     metrics = [name for name in (*CHANGES, *CKA) if name in seen]
     metrics += sorted(seen - set(metrics))
-    header = ("Verdict", "Why", "Kernel", "Start", "Kernel score", "Linearized", "Fine-tuned",
-              "Share recovered", *map(_heading, metrics))  # fmt: skip
+    header = (
+        "Verdict",
+        "Why",
+        "Kernel",
+        "Start",
+        "Kernel score",
+        "Linearized",
+        "Fine-tuned",
+        "Share recovered",
+        *(FEATURE_METRICS[name] for name in metrics),
+        "Data seeds",
+    )
     rows = [_row(study, each, metrics) for each in sorted(found, key=_block)]
     grid = Grid(
         "behaviour", "Verdict per task", "", "Task", header, tuple(rows),
         (("", tuple(range(len(header)))),), _tidy(found), block="Run", apart=True,
     )  # fmt: skip
-    return replace(grid, note=_note(asked, seen, grid.missing))
+    return replace(grid, note=_note(asked, seen, grid))
 
 
 def _row(study: Study, each: Verdict, metrics: Sequence[str]) -> Row:
     """Return one verdict as a row; a yes is set off."""
     evidence = each.evidence
-    scores = (evidence.zero_shot, evidence.kernel, evidence.linearized, evidence.trained)
+    scores = [
+        _percent(share)
+        for share in (evidence.zero_shot, evidence.kernel, evidence.linearized, evidence.trained)
+    ]
+    scores[-1] += EDGE if _is_at_edge(study, each) else ""
     moved = [fmt.decimal(each.features.get(name, math.nan), 2) for name in metrics]
     kernel = method(each.kernel).label if each.kernel else DASH
-    texts = [each.reason, kernel, *map(_percent, scores), _percent(each.share, 0), *moved]
+    texts = [each.reason, kernel, *scores, _percent(each.share, 0), *moved, str(each.seeds)]
     cells = (Cell(each.answer, each.answer == "yes"), *(Cell(text) for text in texts))
     block = f"{HEADS.get(each.head, each.head)}, {method(f'finetune-{each.optimizer}').label}"
     name = task_heading(each.task, study.metrics[each.task])
     return Row(name, cells, f"{block}, {each.k} shots")
 
 
-def _words(metric: str) -> str:
-    return metric.replace("cka", "CKA").replace("_", " ")
-
-
-def _heading(metric: str) -> str:
-    return _words(metric)[0].upper() + _words(metric)[1:]
+def _is_at_edge(study: Study, each: Verdict) -> bool:
+    """Say if the best learning rate was at the edge of its grid, in some data seed."""
+    place = (f"finetune-{each.optimizer}", each.head, each.k, each.task)
+    return any((name, head, k, task) == place for name, _, head, k, task in study.at_edge)
 
 
 def _block(each: Verdict) -> tuple[bool, str, int]:
@@ -217,11 +233,15 @@ def _percent(share: float, digits: int = 1) -> str:
     return DASH if math.isnan(share) else fmt.fixed(100 * share, digits)
 
 
-def _note(asked: Thresholds, seen: set[str], missing: int) -> str:
+def _note(asked: Thresholds, seen: set[str], grid: Grid) -> str:
     """Return what the verdict means."""
+    missing = grid.missing
     fixed = [f"CKA at least {fmt.decimal(asked.cka, 2)}"] if seen & set(CKA) else []
     if seen & set(CHANGES):
         fixed.append(f"relative change at most {fmt.decimal(asked.relative_change, 2)}")
+    marked = any(EDGE in cell.text for row in grid.rows for cell in row.cells)
+    edges = f" {EDGE}: in some seed the best learning rate was at the edge of its grid."
+    edges = edges if marked else ""
     gaps = "" if not missing else f" A dash: not measured, or no gain to share ({missing} in all)."
     return (
         "Signs of kernel behaviour: of what fine-tuning gains over its start the kernel reaches"
@@ -232,7 +252,8 @@ def _note(asked: Thresholds, seen: set[str], missing: int) -> str:
         " a sign was not measured. The start is zero-shot, or the linear probe where a linear"
         " head begins there."
         " The kernel is, of those that describe the optimizer, the best on dev."
-        f" Scores and shares in %.{gaps}"
+        " Features are seen through the SGD kernel, whatever the optimizer. Means are over the data"
+        f" seeds that have all of it. Scores and shares in %.{edges}{gaps}"
     )
 
 
@@ -244,7 +265,7 @@ def _tidy(found: list[Verdict]) -> pd.DataFrame:
             "verdict": v.answer, "kernel": v.kernel, "start": v.evidence.zero_shot,
             "kernel score": v.evidence.kernel, "linearized": v.evidence.linearized,
             "fine-tuned": v.evidence.trained, "share recovered": v.share, **v.features, **v.holds,
-            "reason": v.reason,
+            "reason": v.reason, "data_seeds": v.seeds,
         }
         for v in found
     ]  # fmt: skip
