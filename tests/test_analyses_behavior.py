@@ -25,10 +25,13 @@ from analyses.behavior.numbers import (
     at_edge,
     curve,
     diverged,
+    end_errors,
     evidence,
     feature,
     looked,
     margins,
+    rates,
+    subspaces,
     verdict,
 )
 from analyses.behavior.report import page, summary
@@ -109,6 +112,70 @@ def test_every_part_is_there(results: Results) -> None:
     assert found is not None
     assert found.reasons
     assert set(behavior.plot(results)) == {"linearization", "features", "trajectories", "errors"}
+
+
+def xy(line: Any) -> tuple[list[float], list[float]]:
+    """Return what a line was drawn from."""
+    return np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()
+
+
+def test_trajectories_are_drawn_from_the_logits_of_the_table(results: Results) -> None:
+    """Real, dotted from the kernel, dashed where f_lin was trained; then all at the last step."""
+    (run,) = looked(results)
+    steps, ends = margins(results, run), margins(results, run, ends=True)
+    figure = behavior.FIGURES["trajectories"](results)
+    top, bottom = figure.axes
+    drawn = [xy(line) for line in top.lines]
+    followed = [name for name, real in steps.real.items() if (steps.steps, real.tolist()) in drawn]
+    assert len(followed) == 6
+    assert set(followed) <= set(steps.predicted)
+    kinds = [kind for kind in (steps.predicted, steps.linearized) if kind]
+    for kind in kinds:
+        for name in followed:
+            assert (steps.steps, kind[name].tolist()) in drawn
+    assert len(drawn) == (1 + len(kinds)) * len(followed) + 1  # and the line at 0
+    clouds = [xy(line) for line in bottom.lines if line.get_linestyle() == "None"]
+    kinds = [kind for kind in (ends.predicted, ends.linearized) if kind]
+    for kind, (x, y) in zip(kinds, clouds, strict=True):
+        assert x == [ends.real[name][-1] - ends.real[name][0] for name in kind]
+        assert y == [values[-1] - values[0] for values in kind.values()]
+        assert len(x) == COUNTS["test"]
+
+
+def test_labels_differ_by_marker_not_by_colour_alone(results: Results) -> None:
+    top = behavior.FIGURES["trajectories"](results).axes[0]
+    looks: dict[Any, set[str]] = {}
+    for line in top.lines:
+        if line.get_marker() not in ("None", ""):
+            looks.setdefault(line.get_marker(), set()).add(str(line.get_color()))
+    assert len(looks) == 3
+    assert all(len(colors) == 1 for colors in looks.values())
+
+
+def test_errors_are_drawn_over_steps_rates_and_widths(results: Results) -> None:
+    sizes = subspaces(results)
+    by_step, by_rate, by_width = behavior.FIGURES["errors"](results).axes
+    over_steps, over_rates, over_widths = (
+        [xy(line) for line in axes.lines] for axes in (by_step, by_rate, by_width)
+    )
+    shared = set.intersection(*(set(end_errors(results, 13, name)) for name in sizes))
+    assert shared
+    for each in rates(results, 13, "full"):
+        cell: dict[str, Any] = {"subspace": "full", "learning_rate": each, "split": "test"}
+        found = curve(results, "error.kernel", data_seed=13, **cell)
+        assert (list(found), list(found.values())) in over_steps
+    for name in sizes:
+        ends = end_errors(results, 13, name)
+        assert (list(ends), list(ends.values())) in over_rates
+    widths = sorted(sizes, key=sizes.__getitem__)
+    for each in shared:
+        points = [end_errors(results, 13, name)[each] for name in widths]
+        assert ([sizes[name] for name in widths], points) in over_widths
+
+
+def test_there_is_no_panel_of_widths_where_one_was_trained(results: Results) -> None:
+    alone = replace(results, table=results.table[results.table["subspace"] == "full"])
+    assert len(behavior.FIGURES["errors"](alone).axes) == 2
 
 
 def test_features_are_unchanged_at_step_0_and_change_later(results: Results) -> None:

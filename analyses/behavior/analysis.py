@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses import classifiers, study
+from analyses.behavior import config as behavior_config
 from analyses.behavior import measure as behavior_measure
 from analyses.behavior import runs as behavior_runs
 from analyses.behavior.config import Config
@@ -59,7 +60,7 @@ def analyze(
         UserError: anything the user can put right; nothing is written then.
     """
     inputs = load_inputs(config)
-    modules = (behavior_measure, behavior_runs, classifiers)
+    modules = (behavior_measure, behavior_runs, behavior_config, classifiers)
     directory = RunDirectory(out, NAME, identity(config, inputs, *modules))
     return study.carry_out(
         directory,

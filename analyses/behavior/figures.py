@@ -150,8 +150,11 @@ def _over_steps(axes: Axes, found: Margins) -> None:
     drawn = _few(found)
     for example in drawn:
         real = found.real[example]
-        color = _LABELS[found.labels[example] % len(_LABELS)]
-        axes.plot(found.steps, real, color=color, lw=1.5, alpha=0.9)
+        color, marker = _label_style(found.labels[example])
+        every = max(1, len(real) // 5)
+        axes.plot(
+            found.steps, real, color=color, lw=1.5, alpha=0.9, marker=marker, ms=5, markevery=every
+        )
         for kind, dash in ((found.predicted, DOTS), (found.linearized, DASHES)):
             if example in kind:
                 axes.plot(found.steps, kind[example], color=color, ls=dash, lw=1.5, alpha=0.9)
@@ -165,10 +168,17 @@ def _over_steps(axes: Axes, found: Margins) -> None:
     if found.linearized:
         handles.append(Line2D([], [], color=style.INK, ls=DASHES, lw=1.5, label="f_lin trained"))
     handles += [
-        Line2D([], [], color=_LABELS[label % len(_LABELS)], lw=3, label=f"label {label}")
+        Line2D([], [], color=color, marker=marker, ms=5, ls="none", label=f"label {label}")
         for label in sorted({found.labels[example] for example in drawn})
+        for color, marker in (_label_style(label),)
     ]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.1), ncols=3, **_LEGEND)
+
+
+def _label_style(label: int) -> tuple[str, str]:
+    """Return colour and marker of a label: in grey the marker tells it."""
+    markers = list(style.GLYPHS)
+    return _LABELS[label % len(_LABELS)], markers[label % len(markers)]
 
 
 def _few(found: Margins) -> list[str]:

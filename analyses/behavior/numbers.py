@@ -19,6 +19,7 @@ __all__ = [
     "Looked",
     "Margins",
     "at_edge",
+    "critical_rates",
     "curve",
     "diverged",
     "end_errors",
@@ -110,6 +111,12 @@ def diverged(results: Results) -> list[tuple[int, str, float, int]]:
         (int(r.data_seed), str(r.subspace), float(r.learning_rate), int(r.value))
         for r in rows.itertuples()
     ]
+
+
+def critical_rates(results: Results) -> dict[int, float]:
+    """Return data seed -> SGD's critical learning rate 2n/λ_max; empty for other optimizers."""
+    rows = cells(results.table, metric="critical_rate").dropna(subset=["value"])
+    return {int(row.data_seed): float(row.value) for row in rows.itertuples()}
 
 
 def curve(results: Results, metric: str, **cell: Any) -> dict[int, float]:

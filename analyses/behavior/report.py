@@ -12,10 +12,12 @@ from rich.text import Text
 
 from analyses import formatting as fmt
 from analyses.behavior.captions import captions
+from analyses.behavior.config import SHARES
 from analyses.behavior.figures import NAMES
 from analyses.behavior.numbers import (
     Looked,
     at_edge,
+    critical_rates,
     curve,
     end_errors,
     evidence,
@@ -36,6 +38,7 @@ from analyses.results import Results
 from analyses.study_numbers import model_name, score_name
 from analyses.study_report import flat, settings
 from subkern.agreement import METRICS
+from subkern.behavior import share_of_gain
 
 __all__ = ["page", "summary"]
 
@@ -90,10 +93,10 @@ def _facts(results: Results) -> dict[str, str]:
     found, seen = verdict(results), evidence(results)
     if found is None or seen is None:
         return {"Kernel behaviour": "undecided"}
-    gain = seen.trained - seen.zero_shot
 
     def of_gain(value: float) -> str:
-        return fmt.percent((value - seen.zero_shot) / gain, 0) if gain > 0 else NONE
+        share = share_of_gain(seen.zero_shot, value, seen.trained)
+        return NONE if math.isnan(share) else fmt.percent(share, 0)
 
     return {
         "Kernel behaviour": found.behaviour,
@@ -117,8 +120,22 @@ def _reading(results: Results) -> list[str]:
         " and the step that are looked into are the best on dev. The prediction sees the kernel,"
         " the labels, the initial logits and the order of the batches, never the model.",
         _exactness(results),
+        *_critical(results),
         "Errors are ‖predicted − real‖ over ‖real − start‖ of the test logits: 0 % is perfect,"
         " 100 % is what predicting no change at all would get.",
+    ]
+
+
+def _critical(results: Results) -> list[str]:
+    """Return the learning rate beyond which gradient descent on the kernel's model diverges."""
+    found = critical_rates(results)
+    if not found:
+        return []
+    shares = fmt.joined([f"{share:g}" for share in SHARES])
+    said = fmt.joined([f"{rate(value)} (seed {seed})" for seed, value in found.items()])
+    return [
+        "The kernel's critical learning rate 2n/λ_max, beyond which full-batch steps on the squared"
+        f" loss diverge, is {said}. Unless rates are given, {shares} times it are tried."
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from analyses import formatting as fmt
 from analyses.behavior.numbers import (
     at_edge,
+    critical_rates,
     curve,
     diverged,
     end_errors,
@@ -186,6 +187,9 @@ def as_json(results: Results) -> dict[str, Any]:
         "caveats": caveats(results),
         "evidence": None if seen is None else asdict(seen),
         "runs": [asdict(run) for run in looked(results)],
+        "critical_learning_rates": [
+            {"data_seed": seed, "value": value} for seed, value in critical_rates(results).items()
+        ],
         "linearization": [
             {"data_seed": run.data_seed}
             | {

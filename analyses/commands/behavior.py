@@ -45,6 +45,7 @@ TRAINING = options(
     click.option(
         "--loss", default="cross_entropy", show_default=True, help="cross_entropy | squared."
     ),
+    click.option("--epsilon", default=1e-8, show_default=True, help="Adam's."),
     click.option("--training-seed", default=0, show_default=True, help="Of the batches' order."),
     click.option("--looks", default=10, show_default=True, help="Logits are taken so often."),
     click.option("--kernel-steps", default=4, show_default=True, help="Kernels are, so often."),
