@@ -1,4 +1,4 @@
-"""The command line: ``subkern tasks | kernel | features | solve | agree | analyze``.
+"""The command line: ``subkern tasks | kernel | features | solve | agree | finetune | analyze | …``.
 
 Exit status: 0 done, 2 the user's mistake (one line on stderr), 1 anything else.
 """
@@ -309,7 +309,7 @@ def main() -> None:
         where = error.ctx.command_path if getattr(error, "ctx", None) else "subkern"  # type: ignore[attr-defined]
         _fail(f"{error.format_message().rstrip('.')} (see {where} --help)", 2)
     except UserError as error:
-        _fail(str(error), 2)
+        _fail(str(error), error.status)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted: the same command continues from what is finished", 1)
     except Exception as error:

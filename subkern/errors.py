@@ -1,8 +1,10 @@
-"""The one exception that means "the user can put this right"."""
+"""The exceptions that mean "the user can put this right"."""
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+from typing import ClassVar
+
+__all__ = ["NoSpaceError", "UserError"]
 
 
 class UserError(ValueError):
@@ -12,3 +14,12 @@ class UserError(ValueError):
     The command line prints that line on stderr and exits with status 2; library callers may catch
     it as a plain ``ValueError``.
     """
+
+    status: ClassVar[int] = 2
+    """Exit status of the command line."""
+
+
+class NoSpaceError(UserError):
+    """A disk is full: no mistake, but the user's to put right. What was finished is kept."""
+
+    status = 1

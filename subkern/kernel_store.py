@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from subkern.errors import UserError
+from subkern.errors import NoSpaceError, UserError
 from subkern.files import is_full
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "damaged", "holds_kernel", "read", "write"]
@@ -54,8 +54,10 @@ def write(path: Path, data: xr.Dataset, attributes: Mapping[str, str]) -> None:
             marked.to_zarr(new, mode="w", zarr_format=3, consolidated=False)
             _swap(new, path, Path(tmp) / "old")
     except OSError as error:
-        hint = "; make room and run the same command again" if is_full(error) else ""
-        raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from error
+        why = f"{path} cannot be written: {error.strerror or error}"
+        if is_full(error):
+            raise NoSpaceError(f"{why}; make room and run the same command again") from error
+        raise UserError(why) from error
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
+import cli
 import fake_lora
 from analyses import inputs, study, style
 from analyses.classifiers import Split, tune
@@ -249,6 +251,36 @@ def test_bad_input_does_not_cost_the_run_that_is_there(
     with pytest.raises(UserError, match="rank 64"):
         lora.analyze(config(solvers=("ridge",), ranks=(64,)), tmp_path, overwrite=True)
     assert Results.load(tmp_path).config["ranks"] == [1, 4]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_disk_that_is_full_at_the_end_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing half-written is taken for results, and with room again the run ends as any other."""
+    settings = config(solvers=("ridge",))
+
+    def full(_: pd.DataFrame, path: Path, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    (tmp_path / "settings.json").write_text(inputs.provenance.canonical_json(settings.as_dict()))
+    out = tmp_path / "run"
+    words = ["lora", "--config", str(tmp_path / "settings.json"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["subkern", "analyze", *words])
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    said = capsys.readouterr().err.strip()
+    assert ended.value.code == 1
+    assert said.startswith("subkern: no space left for")
+    assert said.endswith("what is finished is kept; make room and run the same command again")
+    assert not list(out.glob("*.parquet"))
+    found = lora.analyze(settings, out)
+    fresh = lora.analyze(settings, tmp_path / "fresh")
+    shown = ~found.results.table["metric"].str.startswith("cost.")
+    pd.testing.assert_frame_equal(found.results.table[shown], fresh.results.table[shown])
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -41,12 +41,23 @@ def test_python_examples_compile_and_import(page: Path) -> None:
                 assert len(scope) > 1  # more than builtins
 
 
-def test_readme_commands_have_these_options() -> None:
-    lines = "\n".join(blocks(ROOT / "README.md", "sh")).splitlines()
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("subkern")]
-    assert len(commands) >= 6
-    for words in commands:
+def commands(page: Path) -> list[list[str]]:
+    """Words of every command of subkern that a page shows, continued lines joined."""
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("subkern")]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands(ROOT / "README.md")) >= 6
+    assert sum(len(commands(page)) for page in PAGES) >= 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_have_these_options(page: Path) -> None:
+    for words in commands(page):
         path = words[1:3] if words[1:2] == ["analyze"] or words[2:3] == ["show"] else words[1:2]
-        shown = CliRunner().invoke(cli.cli, [*path, "--help"]).output
+        found = CliRunner().invoke(cli.cli, [*path, "--help"])
+        assert found.exit_code == 0, words
+        shown = found.output
         for option in (w for w in words if w.startswith("--")):
             assert option in shown, (words, option)

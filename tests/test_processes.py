@@ -173,7 +173,7 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
     data, killed = tiny_folder.reviews(tmp_path / "data"), tmp_path / "killed"
     args = [
         "analyze", "prompting", "--model", model, "--task", "mr", "--data", data, "--shots", 4,
-        "--prompt", "lm-bff", "--prompt", "minimal", "--no-linear", "--no-random", "--steps", 10,
+        "--prompt", "lm-bff", "--prompt", "minimal", "--linear", "--random", "--steps", 10,
         "--learning-rates", "1e-2", "--json", "--out", killed,
     ]  # fmt: skip
     process = subprocess.Popen(
@@ -195,13 +195,16 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
             data=str(data),
             shots=4,
             prompts=("lm-bff", "minimal"),
-            linear=False,
-            random=False,
+            linear=True,
+            random=True,
             steps=10,
             learning_rates=(1e-2,),
         )
     )
-    for one, other in zip(json.loads(done.stdout)["trials"], as_json(whole)["trials"], strict=True):
+    trials = json.loads(done.stdout)["trials"]
+    kinds = {(each["head"], each["weights"]) for each in trials}  # all of them fine-tuned
+    assert {("prompt", "pretrained"), ("linear", "pretrained"), ("prompt", "random")} <= kinds
+    for one, other in zip(trials, as_json(whole)["trials"], strict=True):
         assert one["finetune_test"] == other["finetune_test"]
         assert one["kernel_test"] == other["kernel_test"]
         assert one["alignment"]["mean"] == pytest.approx(other["alignment"]["mean"], rel=1e-5)

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from analyses.cells.work import Ended, Job, lost, run_job
 from subkern.errors import UserError
+from subkern.tiles import share_memory
 
 __all__ = ["ATTEMPTS", "Executor", "Here", "Processes", "make_executor"]
 
@@ -117,7 +118,7 @@ class Processes:
             1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin_worker,
-            initargs=(threads,),
+            initargs=(threads, self.slots or 1),
         )
 
     def submit(self, job: Job) -> None:
@@ -156,11 +157,12 @@ class Processes:
         return end
 
 
-def _begin_worker(threads: int) -> None:
-    """Make a worker heed its parent alone: its death, but no Ctrl-C."""
+def _begin_worker(threads: int, workers: int) -> None:
+    """Make a worker heed its parent alone: its death, but no Ctrl-C; and take its share."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for torch, which is not loaded yet
     threadpool_limits(threads)
+    share_memory(workers)
     parent = multiprocessing.parent_process()
     if parent is not None:
         end_with(lambda: connection.wait([parent.sentinel]))

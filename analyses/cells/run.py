@@ -9,7 +9,7 @@ from analyses.cells.cell import Plan, State
 from analyses.cells.executors import Executor
 from analyses.cells.store import CellStore
 from analyses.cells.work import Ended, Job, Work
-from subkern.errors import UserError
+from subkern.errors import NoSpaceError, UserError
 
 __all__ = ["Ran", "prepare", "run_cells"]
 
@@ -147,7 +147,7 @@ def _note(end: Ended, ran: Ran, plan: Plan, store: CellStore) -> None:
         ran.states[end.key] = "failed"
     elif end.state == "full":
         done = sum(state == "done" for state in ran.states.values())
-        raise UserError(
+        raise NoSpaceError(
             f"no space left for '{store.root}' at cell {end.key}: the {done} of {len(plan)} cells"
             " that are done are kept; make room and run the same command again"
         )

@@ -49,6 +49,9 @@ _NOT_SETTINGS = ("preset", "config", "rates")
 @click.option("--batch-sizes", type=Numbers(), help="Of training, likewise.  [default: 2,4,8]")
 @click.option("--steps", type=int, help="Of training.  [default: 1000]")
 @click.option("--eval-every", type=int, help="Steps between looks at dev.  [default: 100]")
+@click.option("--loss", help="Of training: cross_entropy | squared.  [default: cross_entropy]")
+@click.option("--epsilon", type=float, help="Adam's, of training and kernel.  [default: 1e-8]")
+@click.option("--pooling", help="Of a linear head: read | mean.  [default: read]")
 @click.option("--logits", help="all | binary | auto.  [default: auto]")
 @click.option("--tie", help="model | untied (the paper's).  [default: model]")
 @click.option("--revision", help="Hub revision of the model.")
@@ -97,6 +100,11 @@ def analyze_fourteen_tasks(
         show = show_status if status else show_plan
         show(study, filters, workers, as_json)
         return
+    if executor == "ray" and workers != 1:
+        raise UserError(
+            f"--workers {workers} is for --executor local: on Ray as many cells run as there are"
+            " cores"
+        )
     gpus = int(study.config.device.startswith("cuda"))
     runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
     with watching(study, workers) as progress:

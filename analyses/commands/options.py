@@ -72,7 +72,8 @@ RUNNING = options(
     COMPUTING,
     click.option("--batch-size", type=int, help="Most examples in one forward.  [default: auto]"),
     click.option(
-        "--memory", help="Memory beyond the model, like 3GiB.  [default: half of what is free]"
+        "--memory",
+        help="Memory beyond the model, like 3GiB.  [default: half of what is free, at most 4GiB]",
     ),
 )
 READING = options(
