@@ -71,6 +71,9 @@ def test_a_gpu_that_is_not_there_is_not_waited_for(cluster: str) -> None:
         make_executor("ray", address=cluster, gpus=1),
     ):
         pass
+    import ray
+
+    assert not ray.is_initialized()  # what was begun is ended
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ class Ray:
             self._started = True
         there = int(ray.cluster_resources().get("GPU", 0))
         if there < self._gpus:  # Ray would wait for one without a word
+            self.__exit__()
             raise UserError(
                 f"a cell needs {self._gpus} GPU and the Ray cluster has {there}: give --device cpu,"
                 " or an --address with GPUs"
