@@ -113,6 +113,21 @@ def test_a_linear_head_has_no_zero_shot(place: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_sgd_kernel_comes_from_the_pass_of_the_others_if_there_is_one(place: Path) -> None:
+    def cells(*methods: str) -> dict[tuple[str, str], Any]:
+        return {(c.method, c.step): c for c in make_plan(config(place, methods=methods))}
+
+    alone = cells("kernel-sgd", "kernel-lora")
+    assert alone["kernel-sgd", "kernel"].needs == ()
+    assert not any(method == SIGNS for method, _ in alone)
+    together = cells("kernel-signgd")  # whose agreement with sgd's is a cell
+    shared = together[SIGNS, "kernels"]
+    assert together["kernel-sgd", "kernel"].needs == (shared.key,)
+    assert shared.settings["rules"][:2] == ["sgd", "signgd"]
+    same = (each["kernel-sgd", "kernel"].identity for each in (alone, together))
+    assert next(same) == next(same)  # where it is done already, it stays
+
+
 def test_rows_say_what_they_are_of(whole: tuple[Done, Path]) -> None:
     table = whole[0].table
     rules = {method: set(rows["rule"]) for method, rows in table.groupby("method")}

@@ -22,7 +22,7 @@ REFERENCE = "kernel-sgd"
 
 
 def kernels(context: Context) -> Found:
-    """Compute the kernels of all rules that see gradient entries, in one pass, and keep them."""
+    """Compute the kernels of all rules over all parameters, in one pass, and keep them."""
     rules = context.cell.settings["rules"]
     sides = _sides(context)
     found = sweep_rules(context.model, *sides, rules=rules, running=context.running)

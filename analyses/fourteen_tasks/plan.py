@@ -28,6 +28,9 @@ _PLAIN = ("zero-shot", "linear-probe")
 _KERNELS, _TRAINING = "analyses.fourteen_tasks.kernels", "analyses.fourteen_tasks.training"
 _BEHAVIOUR = "analyses.fourteen_tasks.behavior"
 
+_FULL = tuple(method for method, (_, kind) in KERNELS.items() if kind == "full")
+"""Kernels over all parameters."""
+
 STEPS: Mapping[str, tuple[str, str]] = {
     "score": (_TRAINING, "zero_shot"),
     "probe": (_TRAINING, "probe"),
@@ -191,15 +194,20 @@ class _Builder:
         )
 
     def _is_shared(self, method: str) -> bool:
-        """Say if a method's kernel comes from one pass with others."""
-        return KERNELS[method] != KERNELS[REFERENCE] and KERNELS[method][1] == "full"
+        """Say if a method's kernel comes from one pass with others.
+
+        Where the kernel of any rule but sgd is asked for, that of sgd is a by-product of its pass:
+        alone it would take captures of its own, several where factors do not fit in memory.
+        """
+        signs = [m for m in _FULL if m != REFERENCE]
+        return method in _FULL and any(m in self.config.methods for m in signs)
 
     def _shared(self) -> Cell:
-        """Return the cell that computes the kernels of all rules that see gradient entries.
+        """Return the cell that computes the kernels of all rules over all parameters, in one pass.
 
         All of them whatever was asked for: one more costs little, and the cell stays the same.
         """
-        methods = [method for method in KERNELS if self._is_shared(method)]
+        methods = [method for method in _FULL if self._is_shared(method)]
         rules = [rule_of(self.config, method) for method in methods]
         return self._cell(SIGNS, "kernels", rules=rules, subspace="full")
 

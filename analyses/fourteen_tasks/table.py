@@ -70,7 +70,7 @@ KERNELS: dict[str, tuple[str, str]] = {
 """Kernel method → its update rule and the kind of its subspace (one-line form in ``subspace``)."""
 
 SIGNS = "kernel-signs"
-"""Method of the cells that compute the kernels of all update rules but sgd, in one pass."""
+"""Method of the cells that compute the kernels of all update rules in one pass."""
 
 FINETUNING: dict[str, tuple[str, str]] = {
     "finetune-sgd": ("sgd", "full"),

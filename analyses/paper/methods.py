@@ -64,7 +64,7 @@ def method(key: str) -> Method:
     if key in METHODS:
         return METHODS[key]
     if key == SIGNS:
-        return Method(key, "All sign kernels, in one pass", "kernel")
+        return Method(key, "Kernels of all rules, in one pass", "kernel")
     if key.startswith("kernel-"):
         return Method(key, f"{key.removeprefix('kernel-')} kernel", "kernel")
     return Method(key, key, "subspace finetuning")
