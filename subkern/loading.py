@@ -22,7 +22,6 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 HEADS = ("prompt", "linear")
 TIES = ("model", "untied")
 WEIGHTS = ("pretrained", "random")
-_CACHE_LINE = 64  # bytes
 
 
 def load_model(
@@ -90,7 +89,6 @@ def load_model(
         prompt=prompt,
     )
     model = model.to(device=_device(device), dtype=DTYPES[dtype]).eval()
-    align(model)
     model.description = {
         "name": str(spec),
         "revision": getattr(module.config, "_commit_hash", None) or revision,
@@ -102,17 +100,6 @@ def load_model(
         **({"weights": "random", "weights_seed": seed} if weights == "random" else {}),
     }
     return model
-
-
-def align(model: nn.Module) -> None:
-    """Give every weight and buffer memory of its own where it starts off a cache line.
-
-    Weights of a safetensors file are the mapped file itself and start wherever it has them;
-    products with such weights take about twice as long on a CPU.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % _CACHE_LINE:
-            tensor.data = tensor.data.clone()
 
 
 def with_prompt(model: LogitModel, task: Task) -> LogitModel:
