@@ -92,13 +92,11 @@ def added_logits(kernel: Kernel, split: Split, solver: str, settings: Mapping[st
     Training starts from f₀, and so should ``settings`` (`tune` with ``from_start``). NaN of solvers
     to which f₀ is a feature among others (`svc`).
     """
+    if not SOLVERS[solver].adds_f0:
+        return np.full((len(split.test), kernel.num_logits), np.nan)
     start = _part(kernel, split.test).right_logits
     whole = predicted_logits(kernel, split, solver, settings)
-    if start is None:
-        return whole
-    if not SOLVERS[solver].adds_f0:
-        return np.full_like(whole, np.nan)
-    return whole - start.reshape(whole.shape)
+    return whole if start is None else whole - start.reshape(whole.shape)
 
 
 def predict(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Integers:

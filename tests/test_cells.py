@@ -24,7 +24,7 @@ from analyses.cells.status import Timing, counts, duration, status_table, time_l
 from analyses.cells.store import Attempt, CellStore
 from analyses.cells.work import Found, Job, Place, run_job
 from fake_cells import Work, plan, run, table
-from subkern.errors import UserError
+from subkern.errors import NoSpaceError, UserError
 from subkern.files import is_full
 
 KERNEL = "a/16-13/prompt/kernel-sgd/kernel"
@@ -197,7 +197,7 @@ def test_a_full_disk_before_the_work_starts(
 
     monkeypatch.setattr(Attempt, "unfinished", full)
     of = plan(["a"], [13])
-    with pytest.raises(UserError, match=r"no space left .* the 0 of 7 cells"):
+    with pytest.raises(NoSpaceError, match=r"no space left .* the 0 of 7 cells"):
         run(tmp_path, of, Work())
 
 
@@ -219,7 +219,7 @@ def test_workers_find_a_folder_that_is_named_from_here(
 
 def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
     of = plan(["a"], [13])
-    with pytest.raises(UserError, match=r"no space left .* the 1 of 7 cells that are done are"):
+    with pytest.raises(NoSpaceError, match=r"no space left .* the 1 of 7 cells that are done are"):
         run(tmp_path, of, Work(fail=((RIDGE, "full"),)))
     assert CellStore(tmp_path).states(of)[RIDGE] == "missing"
     assert list((tmp_path / "work").iterdir()) == []

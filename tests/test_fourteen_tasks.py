@@ -348,7 +348,7 @@ def test_others_find_the_same(
         pytest.importorskip("ray", reason="needs ray: pip install 'subkern[ray]'")
     asked = config(place)
     here = analyze(asked, tmp_path / "here")
-    others = make_executor(kind, workers=2)
+    others = make_executor(kind, workers=2 if kind == "local" else 1)
     there = analyze(asked, tmp_path / "there", executor=others)
     assert there.ran.failed == {}
     pd.testing.assert_frame_equal(numbers(here.table), numbers(there.table))
@@ -581,6 +581,7 @@ def test_failures_and_only_on_the_command_line(place: Path, tmp_path: Path) -> N
     [
         (("--executor", "ray", "--address", "127.0.0.1:9"), "no Ray cluster answers"),
         (("--only", "colour=red"), "is not understood"),
+        (("--executor", "ray", "--workers", "4"), "--workers 4 is for --executor local"),
         (("--learning-rates", "1e-3"), "write METHOD=1e-3"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from subkern.errors import UserError
+from subkern.errors import NoSpaceError, UserError
 from subkern.kernel import Kernel
 
 PROVENANCE = {"rule": "sgd", "task": "mr", "subspace": {"kind": "lora", "r": 8}, "seeds": [13, 21]}
@@ -245,7 +245,7 @@ def test_a_failed_write_leaves_the_old_kernel(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+    with pytest.raises(NoSpaceError, match="cannot be written: No space left on device"):
         make(n=2).save(path, overwrite=True)
     assert Kernel.load(path) == make()
     assert [item.name for item in tmp_path.iterdir()] == ["K.zarr"]

@@ -68,7 +68,7 @@ def test_what_limits_a_study_is_said(tmp_path: Path, html: str) -> None:
     record["config"]["test_limit"] = 100
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
     text = paper.draw(folder).read_text(encoding="utf-8")
-    assert "At most 100 test examples a task: one standard error of a score is about" in text
+    assert "At most 100 test examples a task: one standard error of an accuracy is about" in text
 
 
 class Headings(HTMLParser):

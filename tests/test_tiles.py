@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subkern import UserError
+from subkern import UserError, tiles
 from subkern.tiles import TileStore, Tiling, choose_tiling, parse_memory
 
 sizes = st.lists(st.floats(1, 100), min_size=1, max_size=30)
@@ -85,6 +86,16 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def test_memory_by_default_is_modest() -> None:
     assert 0 < parse_memory(None) <= 4 * 2**30
+
+
+def test_workers_share_what_one_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(available=6 * 2**30)
+    monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(tiles, "_sharing", 1)
+    assert parse_memory(None) == 3 * 2**30
+    tiles.share_memory(3)
+    assert parse_memory(None) == 2**30
+    assert parse_memory("2GiB") == 2 * 2**30  # what is asked for is each one's
 
 
 TILING = Tiling((slice(0, 2), slice(2, 3)), (slice(0, 4),))

@@ -190,13 +190,19 @@ def make_executor(
         gpus: of ``ray``: how many each cell needs.
 
     Raises:
-        UserError: an unknown kind, no workers, an address without Ray, or Ray is not installed.
+        UserError: an unknown kind, no workers or several of Ray, an address without Ray, or Ray is
+            not installed.
     """
     if kind not in ("local", "ray"):
         raise UserError(f"executor '{kind}' is unknown: use local or ray")
     if workers < 1:
         raise UserError(f"{workers} workers can do nothing: give --workers 1 or more")
     if kind == "ray":
+        if workers > 1:
+            raise UserError(
+                f"--workers {workers} is for --executor local: on Ray as many cells run as there"
+                " are cores"
+            )
         from analyses.cells.executor_ray import Ray
 
         return Ray(address, gpus)

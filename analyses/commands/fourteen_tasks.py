@@ -100,11 +100,6 @@ def analyze_fourteen_tasks(
         show = show_status if status else show_plan
         show(study, filters, workers, as_json)
         return
-    if executor == "ray" and workers != 1:
-        raise UserError(
-            f"--workers {workers} is for --executor local: on Ray as many cells run as there are"
-            " cores"
-        )
     gpus = int(study.config.device.startswith("cuda"))
     runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
     with watching(study, workers) as progress:

@@ -199,16 +199,15 @@ class _Builder:
         Where the kernel of any rule but sgd is asked for, that of sgd is a by-product of its pass:
         alone it would take captures of its own, several where factors do not fit in memory.
         """
-        signs = [m for m in _FULL if m != REFERENCE]
-        return method in _FULL and any(m in self.config.methods for m in signs)
+        signs = {*_FULL} - {REFERENCE}
+        return method in _FULL and not signs.isdisjoint(self.config.methods)
 
     def _shared(self) -> Cell:
         """Return the cell that computes the kernels of all rules over all parameters, in one pass.
 
         All of them whatever was asked for: one more costs little, and the cell stays the same.
         """
-        methods = [method for method in _FULL if self._is_shared(method)]
-        rules = [rule_of(self.config, method) for method in methods]
+        rules = [rule_of(self.config, method) for method in _FULL]
         return self._cell(SIGNS, "kernels", rules=rules, subspace="full")
 
     def _kernels(self, method: str) -> Iterator[Cell]:

@@ -142,15 +142,17 @@ def _scores(
     yield judge.score(zero_shot, {"kernel": "zero-shot"})
     for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
+        first = not predicted
+        start = tune(full, split, solver, metric, from_start=True) if first else {}
         reference = predict(full, split, solver, shared)
         for i, member in enumerate(members):
             settings = shared
             if config.tuning == "each" and member.kernel is not full:
                 settings = tune(member.kernel, split, solver, metric)
             logits = predicted_logits(member.kernel, split, solver, settings)
-            if i not in predicted:
-                own = member.kernel if config.tuning == "each" else full
-                start = tune(own, split, solver, metric, from_start=True)
+            if first:
+                if config.tuning == "each":
+                    start = tune(member.kernel, split, solver, metric, from_start=True)
                 predicted[i] = Predicted(logits, added_logits(member.kernel, split, solver, start))
             found = labels_from_scores(logits)
             about = {**member.cell, "solver": solver}

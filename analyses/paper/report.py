@@ -157,14 +157,15 @@ def _caveats(
 def _few_tests(study: Study, thresholds: Thresholds) -> str:
     """Say if the test sets are too small for the differences that verdicts rest on."""
     limit = study.results.config.get("test_limit")
-    if limit is None or study.scores.empty:
+    accurate = study.scores["task"].map(study.metrics) == "accuracy"  # F1 has no binomial error
+    if limit is None or not accurate.any():
         return ""
-    scores = study.scores["value"].clip(0, 1)
+    scores = study.scores.loc[accurate, "value"]
     error = float(np.sqrt(scores * (1 - scores) / int(limit)).median())
     if not error > thresholds.min_gain:
         return ""
     return (
-        f"At most {limit} test examples a task: one standard error of a score is about"
+        f"At most {limit} test examples a task: one standard error of an accuracy is about"
         f" {fmt.points(error)} points, more than the {fmt.points(thresholds.min_gain, 0)} that"
         " count as a gain. Verdicts on small gains may be chance."
     )

@@ -187,13 +187,11 @@ def _edges(study: Study, scores: pd.DataFrame) -> set[tuple[str, str, int, str]]
 
     The table may name subspaces by something else (heads), so the place is found by the rest.
     """
-    heads = set(scores["head"])
-    edge = {(m, h, k, t) for m, _, h, k, t in study.at_edge if h in heads}
     names = (scores[name] for name in ("method", "subspace", "head", "k", "task"))
     return {
         (str(m), str(s), int(k), str(t))
         for m, s, h, k, t in zip(*names, strict=True)
-        if (m, h, int(k), t) in edge
+        if (m, h, int(k), t) in study.edge_places
     }
 
 

@@ -87,6 +87,11 @@ class Study:
         return {(m, s, h, int(k), t) for m, s, h, k, t in zip(*names, strict=True)}
 
     @cached_property
+    def edge_places(self) -> set[tuple[str, str, int, str]]:
+        """The places of `at_edge` as (method, head, shots, task), whatever the subspace."""
+        return {(method, head, k, task) for method, _, head, k, task in self.at_edge}
+
+    @cached_property
     def scores(self) -> pd.DataFrame:
         """Test scores, one row a run: the columns of `RUN`, ``value``, ``dev`` and ``solver``.
 

@@ -209,7 +209,8 @@ def _row(study: Study, each: Verdict, metrics: Sequence[str]) -> Row:
         _percent(share)
         for share in (evidence.zero_shot, evidence.kernel, evidence.linearized, evidence.trained)
     ]
-    scores[-1] += EDGE if _is_at_edge(study, each) else ""
+    tuned = (f"finetune-{each.optimizer}", each.head, each.k, each.task)
+    scores[-1] += EDGE if tuned in study.edge_places else ""
     moved = [fmt.decimal(each.features.get(name, math.nan), 2) for name in metrics]
     kernel = method(each.kernel).label if each.kernel else DASH
     texts = [each.reason, kernel, *scores, _percent(each.share, 0), *moved, str(each.seeds)]
@@ -217,12 +218,6 @@ def _row(study: Study, each: Verdict, metrics: Sequence[str]) -> Row:
     block = f"{HEADS.get(each.head, each.head)}, {method(f'finetune-{each.optimizer}').label}"
     name = task_heading(each.task, study.metrics[each.task])
     return Row(name, cells, f"{block}, {each.k} shots")
-
-
-def _is_at_edge(study: Study, each: Verdict) -> bool:
-    """Say if the best learning rate was at the edge of its grid, in some data seed."""
-    place = (f"finetune-{each.optimizer}", each.head, each.k, each.task)
-    return any((name, head, k, task) == place for name, _, head, k, task in study.at_edge)
 
 
 def _block(each: Verdict) -> tuple[bool, str, int]:

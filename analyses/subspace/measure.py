@@ -171,8 +171,9 @@ def _scores(
     for solver in config.classifiers:
         shared = tune(full, split, solver, metric)
         logits = predicted_logits(full, split, solver, shared)
-        if 0 not in predicted:
-            start = tune(full, split, solver, metric, from_start=True)
+        first = not predicted
+        start = tune(full, split, solver, metric, from_start=True) if first else {}
+        if first:
             predicted[0] = Predicted(logits, added_logits(full, split, solver, start))
         reference = labels_from_scores(logits)
         reach = _interval(SCORES[metric], config, labels, reference)
@@ -183,7 +184,7 @@ def _scores(
             if config.tuning == "each":
                 settings = tune(member.kernel, split, solver, metric)
             logits = predicted_logits(member.kernel, split, solver, settings)
-            if i not in predicted:
+            if first:
                 if config.tuning == "each":
                     start = tune(member.kernel, split, solver, metric, from_start=True)
                 added = added_logits(member.kernel, split, solver, start)
