@@ -1,18 +1,17 @@
-"""Captured factors of many examples, read one parameter at a time, in memory or from mapped files.
+"""Captured factors of many examples in memory or mapped files, whole or a parameter at a time.
 
-Rules that see gradient entries on both sides go parameter by parameter over all examples, so that
-each gradient is formed once. Factors over the memory budget go to safetensors files, whose pages
-the system reads when they are needed and drops when memory is short.
+Factors over the memory budget go to safetensors files, whose pages the system reads when they are
+needed and drops when memory is short: cheaper than capturing again.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import safe_open
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from subkern.capture import Captured
 from subkern.factors import Dense, Factor, Outer, Rows, zero_like
-from subkern.files import replacing
+from subkern.files import replacing, scratch_folder, scratch_root
 
 _KINDS = {"outer": Outer, "rows": Rows, "dense": Dense}
 _FIELDS = {
@@ -30,11 +29,18 @@ _FIELDS = {
     "dense": ("grad", "bound"),
 }
 
+_SPARE = 4 * 2**30  # bytes of a disk that factors leave free: they can be captured again
+
 
 class Group(Protocol):
     """Factors of a few examples."""
 
     logits: Tensor
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Parameters that have factors."""
+        ...
 
     def get(self, name: str) -> list[Factor] | None:
         """Factors of one parameter, one an example; None where its gradients are zero."""
@@ -47,18 +53,29 @@ class Held:
     def __init__(self, captured: Captured) -> None:
         self.factors, self.logits = captured.factors, captured.logits
 
+    @property
+    def names(self) -> Sequence[str]:
+        """As in `Group`."""
+        return list(self.factors)
+
     def get(self, name: str) -> list[Factor] | None:
         """As in `Group`."""
         return self.factors.get(name)
 
 
 class Stored:
-    """A group in a file that `save_factors` wrote."""
+    """A group in a file that `save_factors` wrote; what factors share they share again."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self.file = safe_open(path, framework="pt", device=str(device))
         self.index: dict[str, list[dict[str, Any]]] = json.loads(self.file.metadata()["index"])
         self.logits = self.file.get_tensor("logits")
+        self._shared: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As in `Group`."""
+        return list(self.index)
 
     def get(self, name: str) -> list[Factor] | None:
         """As in `Group`."""
@@ -69,10 +86,16 @@ class Stored:
 
     def _factor(self, entry: dict[str, Any]) -> Factor:
         kind = entry.pop("kind")
-        tensors = {f: self.file.get_tensor(entry[f]) for f in _FIELDS[kind] if f in entry}
+        tensors = {f: self._tensor(entry[f]) for f in _FIELDS[kind] if f in entry}
         rest = {k: v for k, v in entry.items() if k not in tensors}
         factor: Factor = _KINDS[kind](**tensors, **rest)
         return factor
+
+    def _tensor(self, key: str) -> Tensor:
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = self.file.get_tensor(key)
+        return found
 
 
 def save_factors(captured: Captured, path: Path) -> None:
@@ -100,45 +123,56 @@ def save_factors(captured: Captured, path: Path) -> None:
 
 
 class Shelf:
-    """Factors of all examples of a job, in groups.
+    """Factors of examples that are captured group by group, in order.
 
     Args:
-        folder: where files go that a killed run finds again; None for a temporary folder.
+        folder: where files go that a killed run finds again; None for temporary ones.
         spill: whether the factors go to files.
         device: where they are wanted.
-        stack: closes the temporary folder.
+        name: what the files are called.
     """
 
     def __init__(
-        self, folder: Path | None, spill: bool, device: torch.device, stack: ExitStack
+        self, folder: Path | None, spill: bool, device: torch.device, name: str = "factors"
     ) -> None:
-        self.device, self.spill = device, spill
-        if spill and folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="subkern-")))
-        self.folder = folder
+        self.folder, self.spill, self.device, self.name = folder, spill, device, name
         self.groups: list[Group] = []
+
+    def __len__(self) -> int:
+        return sum(len(group.logits) for group in self.groups)
 
     def find(self) -> bool:
         """Add the next group if an earlier run left it; say whether it did."""
-        path = self._path()
-        if path is None or not path.exists():
+        if not self.spill or self.folder is None or not self._path(self.folder).exists():
             return False
-        self.groups.append(Stored(path, self.device))
+        self.groups.append(Stored(self._path(self.folder), self.device))
         return True
 
     def add(self, captured: Captured) -> None:
         """Add the next group."""
-        path = self._path()
-        if path is None:
+        if not self.spill:
             self.groups.append(Held(captured))
-            return
-        save_factors(captured, path)
-        self.groups.append(Stored(path, self.device))
+        elif self.folder is not None:
+            self.groups.append(self._store(captured, self.folder))
+        else:
+            with scratch_folder() as folder:  # the file stays mapped
+                self.groups.append(self._store(captured, Path(folder)))
 
-    def _path(self) -> Path | None:
-        if not self.spill or self.folder is None:
-            return None
-        return self.folder / f"factors-{len(self.groups)}.safetensors"
+    def _store(self, captured: Captured, folder: Path) -> Stored:
+        path = self._path(folder)
+        save_factors(captured, path)
+        return Stored(path, self.device)
+
+    def _path(self, folder: Path) -> Path:
+        return folder / f"{self.name}-{len(self.groups)}.safetensors"
+
+    def has_room(self, nbytes: float) -> bool:
+        """Whether so many bytes more leave enough of the disk free for others."""
+        return shutil.disk_usage(self.folder or scratch_root()).free - nbytes >= _SPARE
+
+    def logits(self) -> Tensor:
+        """Of all examples, ``[n, c]``."""
+        return torch.cat([group.logits for group in self.groups])
 
     def factors(self, name: str) -> list[Factor] | None:
         """Factors of one parameter of all examples; None where no group has it."""
@@ -150,3 +184,9 @@ class Shelf:
         sizes = [len(group.logits) for group in self.groups]
         both: Sequence[tuple[list[Factor] | None, int]] = list(zip(found, sizes, strict=True))
         return [f for factors, size in both for f in (factors or [empty] * size)]
+
+    def captured(self) -> Captured:
+        """Factors of all parameters of all examples."""
+        names = dict.fromkeys(name for group in self.groups for name in group.names)
+        both = {name: self.factors(name) for name in names}
+        return Captured({name: f for name, f in both.items() if f is not None}, self.logits())

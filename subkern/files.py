@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,26 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def scratch_root() -> Path:
+    """Where temporary files of gigabytes go: ``/tmp`` may be memory, ``/var/tmp`` is a disk.
+
+    Who sets ``TMPDIR`` is obeyed.
+    """
+    told = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    large = Path("/var/tmp")
+    return Path(tempfile.gettempdir()) if told or not os.access(large, os.W_OK) else large
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder there.
+
+    A file that is mapped into memory can be read when the folder is gone; then no kill leaves it.
+    """
+    return tempfile.TemporaryDirectory(
+        prefix="subkern-", dir=scratch_root(), ignore_cleanup_errors=True
+    )
 
 
 def hold(lock: int, folder: Path, otherwise: str) -> None:

@@ -1,4 +1,7 @@
-"""Run a left × right job tile by tile: capture, contract, keep, assemble."""
+"""Run a left × right job tile by tile: capture, contract, keep, assemble.
+
+Chunks of examples that several tiles need are captured once, onto files, where the disk has room.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ from torch import Tensor
 from subkern.capture import Captured, capture
 from subkern.checks import Plan
 from subkern.errors import UserError
+from subkern.factor_shelf import Shelf
 from subkern.factors import zero_like
+from subkern.files import is_full
 from subkern.models import LogitModel
-from subkern.tiles import Progress, TileStore, Tiling, choose_tiling
+from subkern.tiles import Progress, TileStore, Tiling, choose_tiling, cut
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -26,6 +31,7 @@ Block = Callable[[Captured, Captured], Tensor]
 """A kernel block ``[…, n, c, m, c]`` from the factors of n and of m examples."""
 
 _FACTOR_SHARE = 0.6  # of the memory budget; the rest is the graph of a batch and workspace
+_PARTS = 4  # of a chunk that goes to files, captured and written one after the other
 # Tokens of one batch: enough for full-speed products, and no more than the graph's share allows.
 _FEW_TOKENS, _MANY_TOKENS = 192, 1024
 _GRAPH_SHARE = 0.15
@@ -95,7 +101,7 @@ def run(
     total = len(left) * (len(extra) + (len(left) if mirror else 0))
     done = 0
     tiles: dict[str, dict[str, np.ndarray]] = {}
-    source = _Source(job, tiling, left, extra)
+    source = _Source(job, tiling, (left, extra), mirror, store)
     for side, i, k in tiling.tasks(mirror):
         key = f"{side}-{i}-{k}"
         tile = store.get(key)
@@ -125,33 +131,85 @@ def _sums(tiles: dict[str, dict[str, np.ndarray]], tiling: Tiling) -> dict[str, 
 
 
 class _Source:
-    """Captures chunks of examples, holding at most one left and one right chunk."""
+    """Factors of chunks of examples, at most one left and one right chunk in memory."""
 
     def __init__(
         self,
         job: Job,
         tiling: Tiling,
-        left: Sequence[EncodedExample],
-        right: Sequence[EncodedExample],
+        sides: tuple[Sequence[EncodedExample], Sequence[EncodedExample]],
+        mirror: bool,
+        store: TileStore,
     ) -> None:
-        self.job = job
+        self.job, self.store = job, store
+        left, right = sides
         self.chunks = {
             "left": [left[s] for s in tiling.left],
             "right": [right[s] for s in tiling.right],
         }
+        # Row 0 is captured once; its columns are wanted by every row, the left ones as rows too.
+        again = range(1, len(tiling.left)) if mirror else ()
+        self.again = {("left", k) for k in again}
+        if len(tiling.left) > 1:
+            self.again |= {("right", k) for k in range(len(tiling.right))}
+        self.shelves: dict[tuple[str, int], Shelf] = {}
         self.row: tuple[int, Captured] | None = None
 
     def tile(self, side: str, i: int, k: int) -> dict[str, np.ndarray]:
         """One tile: kernel block and the logits of its examples."""
         if self.row is None or self.row[0] != i:
             self.row = None  # let go of the old chunk before the new one is captured
-            self.row = i, capture_all(self.job, self.chunks["left"][i])
+            self.row = i, self.chunk("left", i)
         mine = self.row[1]
-        other = mine if (side, k) == ("left", i) else capture_all(self.job, self.chunks[side][k])
+        other = mine if (side, k) == ("left", i) else self.chunk(side, k)
         block = self.job.block(mine, other)
         arrays = {"values": block, "left": mine.logits, "right": other.logits}
         kept = {} if self.job.kept is None else self.job.kept()
         return {name: value.cpu().numpy() for name, value in arrays.items()} | kept
+
+    def chunk(self, side: str, k: int) -> Captured:
+        """Factors of a chunk: read from its files, or captured, onto files if wanted again."""
+        examples = self.chunks[side][k]
+        if (side, k) not in self.again:
+            return capture_all(self.job, examples)
+        shelf = self.shelves.get((side, k))
+        if shelf is None:
+            device, name = self.job.model.device, f"{side}-{k}-factors"
+            shelf = Shelf(self.store.folder, True, device, name)
+        sizes = factor_bytes(self.job, examples)
+        groups = cut(sizes, sum(sizes) / _PARTS)
+        fill(shelf, self.job, examples, groups, capturing=False)
+        if not shelf.has_room(sum(sizes[len(shelf) :])):
+            return capture_all(self.job, examples)
+        try:
+            fill(shelf, self.job, examples, groups)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            return capture_all(self.job, examples)
+        self.shelves[side, k] = shelf
+        return shelf.captured()
+
+
+def fill(
+    shelf: Shelf,
+    job: Job,
+    examples: Sequence[EncodedExample],
+    groups: Sequence[slice],
+    capturing: bool = True,
+) -> None:
+    """Put the factors of all `examples` on a shelf by groups: found, or `capturing` them."""
+    for group in groups[len(shelf.groups) :]:
+        if shelf.find():
+            continue
+        if not capturing:
+            return
+        shelf.add(capture_all(job, examples[group]))
+
+
+def factor_bytes(job: Job, examples: Sequence[EncodedExample]) -> list[float]:
+    """Bytes that the factors of each example take."""
+    return [max(job.plan.bytes_per_token, 1.0) * len(e.input_ids) for e in examples]
 
 
 def capture_all(job: Job, examples: Sequence[EncodedExample]) -> Captured:
@@ -200,8 +258,7 @@ def _batches(
 
 
 def _tiling(job: Job, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]) -> Tiling:
-    rate = max(job.plan.bytes_per_token, 1.0)
-    sizes = [[rate * len(e.input_ids) for e in side] for side in (left, extra)]
+    sizes = [factor_bytes(job, side) for side in (left, extra)]
     return choose_tiling(sizes[0], sizes[1], _FACTOR_SHARE * job.memory)
 
 

@@ -7,14 +7,13 @@ columns' stay only until they have met all rows.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subkern.files import scratch_folder
 from subkern.pairwise import Job, Outcome, assemble, capture_all
 from subkern.rules import UpdateRule
 from subkern.sign_packing import pack
@@ -48,9 +47,8 @@ def run_signs(
     mirror = sum(e.id in places for e in right) == len(left)
     extra = [e for e in right if not (mirror and e.id in places)]
     tiling = store.tiling(lambda: _groups(job, left, extra))
-    with ExitStack() as stack:
-        signs = _Signs(job, rule, store, stack)
-        tiles = _tiles(signs, tiling, left, extra, mirror, progress)
+    signs = _Signs(job, rule, store)
+    tiles = _tiles(signs, tiling, left, extra, mirror, progress)
     outcome = assemble(tiles, tiling, mirror, [places.get(e.id, -1) for e in right])
     return outcome, signs.cost(tiles)
 
@@ -93,8 +91,8 @@ def _tiles(
 class _Signs:
     """Forms the sign rows of groups, and keeps those of the rows' examples."""
 
-    def __init__(self, job: Job, rule: UpdateRule, store: TileStore, stack: ExitStack) -> None:
-        self.job, self.rule, self.store, self.stack = job, rule, store, stack
+    def __init__(self, job: Job, rule: UpdateRule, store: TileStore) -> None:
+        self.job, self.rule, self.store = job, rule, store
         self.folder = store.folder
         self.held = 0.0
         self.rows: list[SignRows] = []
@@ -106,13 +104,13 @@ class _Signs:
             rows = read_rows(path)
         else:
             rows = self.form(examples)
-            if path is None and self.held + rows.nbytes > _KEPT_SHARE * self.job.memory:
-                scratch = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="subkern-"))
-                path = Path(scratch) / "signs.safetensors"
-            if path is None:
-                self.held += rows.nbytes
-            else:
+            if path is not None:
                 rows = rows.save(path)
+            elif self.held + rows.nbytes > _KEPT_SHARE * self.job.memory:
+                with scratch_folder() as scratch:  # it stays mapped
+                    rows = rows.save(Path(scratch) / "signs.safetensors")
+            else:
+                self.held += rows.nbytes
         self.rows.append(rows)
         return rows
 

@@ -7,7 +7,6 @@ coordinates at a time. Finished groups of parameters are durable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from subkern.factor_shelf import Shelf
-from subkern.pairwise import Job, Outcome, capture_all
+from subkern.pairwise import Job, Outcome, factor_bytes, fill
 from subkern.rules import UpdateRule
 from subkern.threads import side_by_side
 from subkern.tiles import Progress, TileStore, Tiling, cut
@@ -54,20 +53,19 @@ def run_updates(
     c = job.model.num_logits
     values = [np.zeros((rule.directions, len(left), c, len(order), c)) for rule in rules]
     zeroed, logits = 0, np.zeros((0, c))
-    with ExitStack() as stack:
-        shelf = None
-        for k, names in enumerate(units):
-            unit = store.get(f"parameters-{k}")
-            if unit is None:
-                shelf = shelf or _shelf(job, everyone, tiling, store, stack)
-                unit = _unit(job, rules, shelf, names, len(left), columns)
-                store.put(f"parameters-{k}", unit)
-            for i, sums in enumerate(values):
-                sums += unit[f"values-{i}"]
-            zeroed += int(unit["zeroed"])
-            logits = unit["logits"]
-            if progress is not None:
-                progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
+    shelf = None
+    for k, names in enumerate(units):
+        unit = store.get(f"parameters-{k}")
+        if unit is None:
+            shelf = shelf or _shelf(job, everyone, tiling, store)
+            unit = _unit(job, rules, shelf, names, len(left), columns)
+            store.put(f"parameters-{k}", unit)
+        for i, sums in enumerate(values):
+            sums += unit[f"values-{i}"]
+        zeroed += int(unit["zeroed"])
+        logits = unit["logits"]
+        if progress is not None:
+            progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
     mine = [places[e.id] for e in left]
     picks = [order[e.id] for e in right]
     sides = logits[: len(left)][mine], logits[columns][picks]
@@ -83,26 +81,14 @@ def _units(job: Job) -> list[list[str]]:
 
 
 def _groups(job: Job, examples: Sequence[EncodedExample]) -> tuple[slice, ...]:
-    return cut(_bytes(job, examples), _GROUP_SHARE * job.memory)
+    return cut(factor_bytes(job, examples), _GROUP_SHARE * job.memory)
 
 
-def _bytes(job: Job, examples: Sequence[EncodedExample]) -> list[float]:
-    return [max(job.plan.bytes_per_token, 1.0) * len(e.input_ids) for e in examples]
-
-
-def _shelf(
-    job: Job,
-    examples: Sequence[EncodedExample],
-    tiling: Tiling,
-    store: TileStore,
-    stack: ExitStack,
-) -> Shelf:
+def _shelf(job: Job, examples: Sequence[EncodedExample], tiling: Tiling, store: TileStore) -> Shelf:
     """All examples' factors: captured now, or by an earlier run."""
-    spill = sum(_bytes(job, examples)) > _HELD_SHARE * job.memory
-    shelf = Shelf(store.folder, spill, job.model.device, stack)
-    for group in tiling.left:
-        if not shelf.find():
-            shelf.add(capture_all(job, examples[group]))
+    spill = sum(factor_bytes(job, examples)) > _HELD_SHARE * job.memory
+    shelf = Shelf(store.folder, spill, job.model.device)
+    fill(shelf, job, examples, tiling.left)
     return shelf
 
 
@@ -115,7 +101,7 @@ def _unit(
     columns: slice,
 ) -> dict[str, np.ndarray]:
     """Every rule's sum over some parameters, and the logits of all examples."""
-    logits = torch.cat([group.logits for group in shelf.groups])
+    logits = shelf.logits()
     c, m = logits.shape[1], len(logits[columns])
     shapes = [(rule.directions, n, c, m, c) for rule in rules]
     sums = [torch.zeros(each, dtype=torch.float64, device=logits.device) for each in shapes]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import oracles
-from subkern import UserError, sign_kernel, update_kernel
+from subkern import UserError, pairwise, sign_kernel
 from subkern.capture import Captured
 from subkern.compute import compute_kernel
 from subkern.kernel import Kernel
@@ -105,13 +105,13 @@ def test_interrupted_updates_go_on_to_the_same_numbers(
     rule = "asymmetric_adam:eps=1e-3"
     whole = compute_kernel(model, X, right, rule=rule, running=Running(memory=memory))
     captured: list[int] = []
-    capture_all = update_kernel.capture_all
+    capture_all = pairwise.capture_all
 
     def counted(job: Job, group: list[EncodedExample]) -> Captured:
         captured.append(len(group))
         return capture_all(job, group)
 
-    monkeypatch.setattr(update_kernel, "capture_all", counted)
+    monkeypatch.setattr(pairwise, "capture_all", counted)
     with pytest.raises(Interrupted):
         compute_kernel(
             model, X, right, rule=rule,

@@ -197,7 +197,7 @@ class _Builder:
         """Say if a method's kernel comes from one pass with others.
 
         Where the kernel of any rule but sgd is asked for, that of sgd is a by-product of its pass:
-        alone it would take captures of its own, several where factors do not fit in memory.
+        alone it would capture every example once more.
         """
         signs = {*_FULL} - {REFERENCE}
         return method in _FULL and not signs.isdisjoint(self.config.methods)
