@@ -148,6 +148,7 @@ def kernel(**asked: Any) -> None:
     from analyses.heads import load_started
     from analyses.terminal import ProgressBar, wrapped
     from subkern.compute import compute_kernel, kernel_identity
+    from subkern.files import only_run
     from subkern.lmk import check_export, export_lmk
     from subkern.rules import parse_rule
     from subkern.running import Running, as_subspace
@@ -164,17 +165,17 @@ def kernel(**asked: Any) -> None:
     sides = model.prompt.encode_all(left), model.prompt.encode_all(right)
     method = {k: asked[k] for k in ("rule", "subspace", "engine")}
     identity = kernel_identity(model, *sides, **method)
-    if found := _finished(out, identity, asked["overwrite"]):
-        click.echo(f"{out} is up to date\n{wrapped(repr(found))}")
-    else:
-        with ProgressBar("kernel entries") as report:
-            running = Running(
-                asked["batch_size"], asked["memory"], report, out.with_name(f".{out.name}.tiles")
-            )
-            found = compute_kernel(model, *sides, running=running, **method)
-        found.save(out, overwrite=asked["overwrite"])
-        running.clear()
-        click.echo(f"wrote {out}\n{wrapped(repr(found))}")
+    tiles = out.with_name(f".{out.name}.tiles")
+    with only_run(tiles):
+        if found := _finished(out, identity, asked["overwrite"]):
+            click.echo(f"{out} is up to date\n{wrapped(repr(found))}")
+        else:
+            with ProgressBar("kernel entries") as report:
+                running = Running(asked["batch_size"], asked["memory"], report, tiles)
+                found = compute_kernel(model, *sides, running=running, **method)
+            found.save(out, overwrite=asked["overwrite"])
+            click.echo(f"wrote {out}\n{wrapped(repr(found))}")
+        Running(checkpoint=tiles).clear()  # also what a run left that was killed after saving
     if asked["export_lmk"] is not None:
         click.echo(f"wrote {export_lmk(found, asked['export_lmk'], overwrite=asked['overwrite'])}")
 

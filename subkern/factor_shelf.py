@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from subkern.capture import Captured
+from subkern.errors import NoSpaceError
 from subkern.factors import Dense, Factor, Outer, Rows, zero_like
 from subkern.files import replacing, scratch_folder, scratch_root
 
@@ -29,6 +30,7 @@ _FIELDS = {
     "dense": ("grad", "bound"),
 }
 
+FACTORS = "factors-*.safetensors"  # what the files of shelves are called
 _SPARE = 4 * 2**30  # bytes of a disk that factors leave free: they can be captured again
 
 
@@ -168,7 +170,20 @@ class Shelf:
 
     def has_room(self, nbytes: float) -> bool:
         """Whether so many bytes more leave enough of the disk free for others."""
-        return shutil.disk_usage(self.folder or scratch_root()).free - nbytes >= _SPARE
+        return self._free() - nbytes >= _SPARE
+
+    def require_room(self, nbytes: float) -> None:
+        """Raise `NoSpaceError` unless it has room."""
+        if not self.has_room(nbytes):
+            where = f"'{self.folder or scratch_root()}'"
+            raise NoSpaceError(
+                f"gradient factors take {nbytes / 2**30:.1f} GiB of files in {where}, where"
+                f" {self._free() / 2**30:.1f} GiB are free and {_SPARE / 2**30:.0f} are left to"
+                f" others: make room{'' if self.folder else ', set TMPDIR'} or raise --memory"
+            )
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.folder or scratch_root()).free
 
     def logits(self) -> Tensor:
         """Of all examples, ``[n, c]``."""

@@ -192,7 +192,11 @@ def _open(out: Path, provenance: Mapping[str, Any], overwrite: bool) -> FeatureS
 def _is_ours(out: Path) -> bool:
     """Whether a folder holds at most what a killed run leaves before its head is written."""
     known = {"zarr.json", "values", "logits", ".features.part.json"}
-    return {p.name for p in out.iterdir()} <= known
+    found = {p.name for p in out.iterdir()}
+    if not found <= known or (found and "zarr.json" not in found):
+        return False
+    arrays = [out / name for name in ("values", "logits") if name in found]
+    return all((a / "zarr.json").exists() or not any(a.iterdir()) for a in arrays)
 
 
 def _fill(

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from subkern.errors import UserError
+from subkern.errors import NoSpaceError, UserError
 
 PART = ".part"  # in the names of files that are being written
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# As libraries say it that are not written in Python.
+_FULL_TEXTS = [os.strerror(code) for code in _FULL] + [f"(os error {code})" for code in _FULL]
 
 
 def is_full(error: BaseException) -> bool:
@@ -22,8 +24,8 @@ def is_full(error: BaseException) -> bool:
     while chain is not None:
         if isinstance(chain, OSError) and chain.errno in _FULL:
             return True
-        if "No space left on device" in str(chain) or "os error 28" in str(chain):
-            return True  # libraries that are not written in Python
+        if isinstance(chain, NoSpaceError) or any(text in str(chain) for text in _FULL_TEXTS):
+            return True
         chain = chain.__cause__ or chain.__context__
     return False
 

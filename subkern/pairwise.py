@@ -18,7 +18,7 @@ from torch import Tensor
 from subkern.capture import Captured, capture
 from subkern.checks import Plan
 from subkern.errors import UserError
-from subkern.factor_shelf import Shelf
+from subkern.factor_shelf import FACTORS, Shelf
 from subkern.factors import zero_like
 from subkern.files import is_full
 from subkern.models import LogitModel
@@ -114,6 +114,7 @@ def run(
         done += twice * len(tile["left"]) * len(tile["right"])
         if progress is not None:
             progress(done, total)
+    store.drop(FACTORS)
     picks = [places.get(e.id, -1) for e in right]
     outcome = assemble(tiles, tiling, mirror, picks, job.directions)
     return replace(outcome, kept=_sums(tiles, tiling))
@@ -169,26 +170,33 @@ class _Source:
 
     def chunk(self, side: str, k: int) -> Captured:
         """Factors of a chunk: read from its files, or captured, onto files if wanted again."""
-        examples = self.chunks[side][k]
-        if (side, k) not in self.again:
-            return capture_all(self.job, examples)
-        shelf = self.shelves.get((side, k))
-        if shelf is None:
-            device, name = self.job.model.device, f"{side}-{k}-factors"
-            shelf = Shelf(self.store.folder, True, device, name)
+        if (side, k) in self.again:
+            shelf = self.shelf(side, k)
+            if shelf is not None:
+                return shelf.captured()
+            self.again.discard((side, k))
+        return capture_all(self.job, self.chunks[side][k])
+
+    def shelf(self, side: str, k: int) -> Shelf | None:
+        """Files of a chunk's factors; None where the disk has no room for them."""
+        if (side, k) in self.shelves:
+            return self.shelves[side, k]
+        examples, device = self.chunks[side][k], self.job.model.device
+        shelf = Shelf(self.store.folder, True, device, f"factors-{side}-{k}")
         sizes = factor_bytes(self.job, examples)
         groups = cut(sizes, sum(sizes) / _PARTS)
         fill(shelf, self.job, examples, groups, capturing=False)
-        if not shelf.has_room(sum(sizes[len(shelf) :])):
-            return capture_all(self.job, examples)
+        rest = sizes[len(shelf) :]
+        if rest and not shelf.has_room(sum(rest)):
+            return None
         try:
             fill(shelf, self.job, examples, groups)
         except Exception as error:
             if not is_full(error):
                 raise
-            return capture_all(self.job, examples)
+            return None
         self.shelves[side, k] = shelf
-        return shelf.captured()
+        return shelf
 
 
 def fill(

@@ -125,7 +125,7 @@ class _Signs:
             return pack(factors, shape, c, self.rule.zero_tolerance)
 
         names = [name for name in self.job.parameters if name in captured.factors]
-        found = side_by_side(packed, names, self.job.model.device.type == "cpu")
+        found = list(side_by_side(packed, names, self.job.model.device.type == "cpu"))
         planes = {name: p for name, (p, _) in zip(names, found, strict=True) if p is not None}
         zeroed = sum(count for _, count in found)
         nbytes = sum(p.nbytes for p in planes.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,11 +14,11 @@ Result = TypeVar("Result")
 
 def side_by_side(
     work: Callable[[Item], Result], items: Sequence[Item], parallel: bool = True
-) -> list[Result]:
-    """`work` of every item, in order, on as many threads as torch has been given.
+) -> Iterator[Result]:
+    """Yield `work` of every item, in order, from as many threads as torch has been given.
 
-    Inside, torch's own operations take one thread each, or its threads would get in each other's
-    way. NumPy and torch let go of Python's lock while they compute.
+    Until all are taken, torch's own operations take one thread each, or its threads would get in
+    each other's way. NumPy and torch let go of Python's lock while they compute.
 
     Args:
         work: of one item; independent of the others.
@@ -27,11 +27,12 @@ def side_by_side(
     """
     threads = min(torch.get_num_threads(), len(items))
     if not parallel or threads < 2:
-        return [work(item) for item in items]
+        yield from map(work, items)
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, items))
+            yield from pool.map(work, items)
     finally:
         torch.set_num_threads(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import psutil
 
 from subkern.errors import UserError
-from subkern.files import replacing
+from subkern.files import PART, replacing
 
 Progress = Callable[[int, int], None]
 """Called with the number of kernel entries done and the number in all."""
@@ -99,6 +100,7 @@ def cut(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in pairwise(bounds))
 
 
+_RECORD = "tiling.json"
 _sharing = 1
 
 
@@ -144,11 +146,11 @@ class TileStore:
         """The tiling the folder was begun with, else a new one from `choose`.
 
         Raises:
-            UserError: the folder holds tiles of other settings.
+            UserError: the folder holds tiles of other settings, or other files.
         """
         if self.folder is None:
             return choose()
-        record = self.folder / "tiling.json"
+        record = self.folder / _RECORD
         if record.exists():
             saved = json.loads(record.read_text())
             if saved["fingerprint"] != self.fingerprint:
@@ -157,6 +159,11 @@ class TileStore:
                     " remove it, or write elsewhere"
                 )
             return Tiling(*(tuple(slice(*s) for s in saved[side]) for side in ("left", "right")))
+        if self.folder.exists() and (rest := [p for p in self._files() if PART not in p.name]):
+            raise UserError(
+                f"'{self.folder}' holds '{rest[0].name}', which no unfinished kernel left: name a"
+                " checkpoint folder of its own"
+            )
         tiling = choose()
         self.folder.mkdir(parents=True, exist_ok=True)
         bounds = {
@@ -181,9 +188,26 @@ class TileStore:
         with replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def clear(self) -> None:
-        """Remove the folder: the kernel is safe elsewhere."""
+    def drop(self, pattern: str) -> None:
+        """Remove files that are no longer wanted."""
         if self.folder is not None and self.folder.exists():
-            for path in self.folder.iterdir():
-                path.unlink()
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove what a kernel left in the folder: it is safe elsewhere; and the folder, if empty.
+
+        The record of whose tiles they are goes last, so that no kill leaves some without it.
+        """
+        if self.folder is None or not self.folder.exists():
+            return
+        if (self.folder / _RECORD).exists():
+            for pattern in ("*.npz", "*.safetensors", f".*{PART}*"):
+                self.drop(pattern)
+            self.drop(_RECORD)
+        with suppress(OSError):  # the user's own files stay
             self.folder.rmdir()
+
+    def _files(self) -> list[Path]:
+        assert self.folder is not None
+        return sorted(self.folder.iterdir())

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from subkern.batch_order import batch_order
+from subkern.errors import UserError
 from subkern.losses import get_loss
 from subkern.optimizers import make_optimizer, rate_factor
 from subkern.training import Diverged, Training
@@ -75,13 +76,19 @@ def train(
 
 
 def _arguments(folder: str, tunable: Tunable, training: Training, begin: int) -> TrainingArguments:
-    return TrainingArguments(
+    device = tunable.model.device
+    if device.type == "cuda" and device.index not in (None, 0):
+        raise UserError(
+            f"device '{device}' cannot train, as transformers.Trainer takes the first GPU: set"
+            f" CUDA_VISIBLE_DEVICES={device.index} and use cuda"
+        )
+    arguments = TrainingArguments(
         output_dir=folder,
         max_steps=training.steps - begin,
         per_device_train_batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         max_grad_norm=0.0,  # no clipping
-        use_cpu=tunable.model.device.type == "cpu",
+        use_cpu=device.type == "cpu",
         seed=training.seed,
         save_strategy="no",
         eval_strategy="no",
@@ -92,6 +99,9 @@ def _arguments(folder: str, tunable: Tunable, training: Training, begin: int) ->
         log_level="error",
         remove_unused_columns=False,
     )
+    # One device: nn.DataParallel would split a step's batch, and copy P to every GPU.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 class _Trainer(Trainer):

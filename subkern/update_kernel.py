@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subkern.factor_shelf import Shelf
+from subkern.factor_shelf import FACTORS, Shelf
 from subkern.pairwise import Job, Outcome, factor_bytes, fill
 from subkern.rules import UpdateRule
 from subkern.threads import side_by_side
@@ -66,6 +66,7 @@ def run_updates(
         logits = unit["logits"]
         if progress is not None:
             progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
+    store.drop(FACTORS)
     mine = [places[e.id] for e in left]
     picks = [order[e.id] for e in right]
     sides = logits[: len(left)][mine], logits[columns][picks]
@@ -86,8 +87,12 @@ def _groups(job: Job, examples: Sequence[EncodedExample]) -> tuple[slice, ...]:
 
 def _shelf(job: Job, examples: Sequence[EncodedExample], tiling: Tiling, store: TileStore) -> Shelf:
     """All examples' factors: captured now, or by an earlier run."""
-    spill = sum(factor_bytes(job, examples)) > _HELD_SHARE * job.memory
-    shelf = Shelf(store.folder, spill, job.model.device)
+    sizes = factor_bytes(job, examples)
+    shelf = Shelf(store.folder, sum(sizes) > _HELD_SHARE * job.memory, job.model.device)
+    fill(shelf, job, examples, tiling.left, capturing=False)
+    rest = sizes[len(shelf) :]
+    if rest and shelf.spill:
+        shelf.require_room(sum(rest))
     fill(shelf, job, examples, tiling.left)
     return shelf
 

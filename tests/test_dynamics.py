@@ -359,6 +359,16 @@ def test_kernels_without_labels_or_logits_are_refused() -> None:
         gradient_flow(labelled, times=[1.0])
 
 
+def test_a_coordinate_may_be_a_single_number() -> None:
+    slopes = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)  # [n, c]
+    start = torch.zeros(2, 2, dtype=torch.float64)
+    jacobian = Jacobian(
+        {"s": slopes}, {"s": torch.tensor(0.5).double()}, start, torch.tensor([0, 1]), ("a", "b")
+    )
+    moved = jacobian.linear({"s": torch.tensor(1.5).double()}, slice(None))
+    torch.testing.assert_close(moved, slopes)
+
+
 def test_recorded_steps_are_those_asked_for() -> None:
     linear = Linear(2)
     make = partial(torch.optim.Adam, lr=0.02)

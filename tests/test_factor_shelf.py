@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import oracles
 from families import FAMILIES, random_examples
@@ -19,8 +20,9 @@ from subkern.capture import Captured, capture
 from subkern.checks import make_plan
 from subkern.compute import compute_kernel
 from subkern.contraction import contract, shared_inputs
+from subkern.errors import NoSpaceError
 from subkern.factor_shelf import Shelf
-from subkern.files import scratch_folder
+from subkern.files import is_full, scratch_folder
 from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, named_parameters
@@ -106,20 +108,30 @@ def test_a_disk_that_fills_up_meanwhile_is_no_end(
 ) -> None:
     (expected,) = kernel(model, Running())
     captured.clear()
-    save, written = factor_shelf.save_factors, []
+    save, tried = factor_shelf.save_factors, []
 
     def full(group: Captured, path: Path) -> None:
-        if len(written) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        tried.append(path.name)
+        if len(tried) > 3:
+            raise SafetensorError("Error while serializing: I/O error: … (os error 122)")
         save(group, path)
-        written.append(path.name)
 
     monkeypatch.setattr(factor_shelf, "save_factors", full)
-    folder = tmp_path / "tiles"
-    (found,) = kernel(model, Running(memory=tight(model), checkpoint=folder))
+    (found,) = kernel(model, Running(memory=tight(model), checkpoint=tmp_path / "tiles"))
     assert len(captured) > len(MORE)
-    assert sorted(p.name for p in folder.glob("*factors*")) == sorted(written)
+    assert len(tried) <= 3 + len(MORE)  # nothing is tried on a full disk twice
     assert oracles.error(found, expected) <= 1e-12
+
+
+def test_what_is_on_files_is_read_from_them_on_a_full_disk(
+    model: LogitModel, captured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(_done: int, _total: int) -> None:
+        if len(captured) == len(MORE):
+            monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=-1))
+
+    kernel(model, Running(memory=tight(model), progress=fill_up))
+    assert sorted(captured) == sorted(e.id for e in MORE)
 
 
 def test_other_errors_are_not_hidden(model: LogitModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +158,10 @@ def test_a_killed_run_finds_what_it_captured(
     with pytest.raises(Killed):
         kernel(model, Running(memory=memory, checkpoint=folder, progress=kill))
     captured.clear()
+    assert list(folder.glob("factors-*"))
     (again,) = kernel(model, Running(memory=memory, checkpoint=folder))
     assert captured == []
+    assert not list(folder.glob("factors-*"))  # tiles stay until the kernel is safe elsewhere
     np.testing.assert_array_equal(again, whole)
 
 
@@ -219,3 +233,20 @@ def test_four_gibibytes_of_the_disk_are_left_free(
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=free * 2**30))
     shelf = Shelf(tmp_path, True, torch.device("cpu"))
     assert shelf.has_room(8 * 2**30) == fits
+
+
+@pytest.mark.parametrize("checkpoint", [None, "tiles"])
+def test_rules_that_need_files_say_so_before_the_disk_is_full(
+    checkpoint: str | None, model: LogitModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**30))
+    monkeypatch.setattr(factor_shelf, "_SPARE", SPARE)
+    folder = checkpoint and tmp_path / checkpoint
+    running = Running(memory=tight(model), checkpoint=folder)
+    advice = "make room or" if checkpoint else "make room, set TMPDIR or"
+    with pytest.raises(
+        NoSpaceError,
+        match=rf"take 0\.0 GiB of files in '.*', where 1\.0 GiB are free and 4 .*: {advice} raise",
+    ) as caught:
+        compute_kernel(model, X, MORE, rule="adam", running=running)
+    assert is_full(caught.value)

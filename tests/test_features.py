@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,10 +132,14 @@ def test_features_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made differently: subspace\.seed"):
         Kernel.from_features(first, second)
     compute_features(model, batch, subspace=other, out=out, overwrite=True)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("keep me")
-    with pytest.raises(UserError, match="exists and holds no features"):
-        compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "mine", overwrite=True)
+    for name in ("thesis.txt", "logits/mine.txt"):
+        mine = tmp_path / "mine" / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("keep me")
+        with pytest.raises(UserError, match="exists and holds no features"):
+            compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "mine", overwrite=True)
+        assert mine.read_text() == "keep me"
+        shutil.rmtree(tmp_path / "mine")
     with pytest.raises(UserError, match="does not exist"):
         Features.load(tmp_path / "nowhere")
 

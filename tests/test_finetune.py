@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 
 import oracles
 from families import FAMILIES, random_examples
-from subkern import fine_tuned
+from subkern import fine_tuned, trainer
 from subkern.batch_order import batch_order
 from subkern.errors import UserError
 from subkern.finetune import Diverged, FineTuned, Training, finetune
@@ -566,3 +567,17 @@ def test_wrong_data_is_refused() -> None:
         finetune(model, {**splits(), "dev": []}, training=training())
     with pytest.raises(UserError, match="dropout is on"):
         finetune(model.train(), splits(), training=training())
+
+
+def test_one_gpu_trains_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`transformers.Trainer` would train on cuda:0, and split batches over all it sees."""
+    training = Training(steps=1, batch_size=1)
+
+    def arguments(device: str) -> Any:
+        tunable: Any = SimpleNamespace(model=SimpleNamespace(device=torch.device(device)))
+        return trainer._arguments(str(tmp_path), tunable, training, 0)
+
+    with pytest.raises(UserError, match=r"^device 'cuda:1' .* CUDA_VISIBLE_DEVICES=1 and use cuda"):
+        arguments("cuda:1")
+    monkeypatch.setattr(trainer, "TrainingArguments", lambda **_: SimpleNamespace(n_gpu=4))
+    assert arguments("cuda:0")._n_gpu == 1

@@ -122,6 +122,38 @@ def test_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert not store.folder.exists()
 
 
+def test_a_folder_with_other_files_is_refused_and_they_stay(tmp_path: Path) -> None:
+    """Tiles without their record may be of any settings."""
+    for name in ("thesis.txt", "left-0-0.npz"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        store = TileStore(folder, "f")
+        with pytest.raises(UserError, match=rf"holds '{name}', which no unfinished .* of its own$"):
+            store.tiling(other)
+        store.clear()
+        assert (folder / name).read_text() == "mine"
+
+
+def test_clearing_takes_the_record_last_and_leaves_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TileStore(tmp_path / "tiles", "f")
+    store.tiling(lambda: TILING)
+    store.put("left-0-0", TILE)
+    for name in ("factors-0.safetensors", ".left-0-1.part.npz", "notes.txt"):
+        (store.folder / name).write_text("…")
+    gone: list[str] = []
+    unlink = Path.unlink
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **kwargs: (gone.append(path.name), unlink(path, **kwargs))[1]
+    )
+    store.clear()
+    assert sorted(gone[:-1]) == [".left-0-1.part.npz", "factors-0.safetensors", "left-0-0.npz"]
+    assert gone[-1] == "tiling.json"
+    assert [p.name for p in store.folder.iterdir()] == ["notes.txt"]
+
+
 def test_store_without_a_folder_keeps_nothing(tmp_path: Path) -> None:
     store = TileStore(None, "f")
     assert store.tiling(lambda: TILING) == TILING

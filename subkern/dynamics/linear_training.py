@@ -74,7 +74,8 @@ class Jacobian:
         logits = self.logits[at]
         for name, gradient in self.gradients.items():
             shift = (coordinates[name] - self.point[name]).reshape(-1)
-            logits = logits + gradient[at].flatten(2) @ shift
+            rows = gradient[at]
+            logits = logits + rows.reshape(*rows.shape[:2], -1) @ shift
         return logits
 
 
