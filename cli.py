@@ -30,6 +30,7 @@ from analyses.commands.options import (
     READING,
     RUNNING,
     SPLITS,
+    listed,
 )
 from analyses.commands.prompting import analyze_prompting
 from analyses.commands.subspace import analyze_subspace
@@ -130,7 +131,7 @@ def tasks_show(
     "--subspace",
     default="full",
     show_default=True,
-    help=f"What is trained: {' | '.join(FORMS.values())}; @CHECKPOINT after it: there.",
+    help=f"What is trained; @CHECKPOINT after it: there.{listed(FORMS.values())}",
 )
 @click.option("--engine", default="factors", show_default=True, help="factors | reference.")
 @HEAD

@@ -126,6 +126,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("model", "task", "data"):
             self.keep(name, str(getattr(self, name)))
+        for name in self.counted:
+            if isinstance(getattr(self, name), int):
+                self.keep(name, tuple(range(getattr(self, name))))
         for name, kind in get_type_hints(type(self)).items():
             if kind is float:
                 self.keep(name, number(name, getattr(self, name)))
@@ -189,7 +192,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the settings with these values; see ``counted`` for seeds given as a number.
+        """Return the settings with these values.
 
         Raises:
             UserError: a setting is unknown (names the closest) or missing.
@@ -198,8 +201,7 @@ class Settings:
         for name in ("model", "task"):
             if name not in values:
                 raise UserError(f"the settings name no {name}: add '{name}: ...'")
-        counts = {name: values[name] for name in cls.counted if isinstance(values.get(name), int)}
-        return cls(**{**values, **{name: tuple(range(count)) for name, count in counts.items()}})
+        return cls(**values)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:

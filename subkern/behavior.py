@@ -195,7 +195,7 @@ class Thresholds:
             any gain is enough, and none still has no shares.
 
     Raises:
-        UserError: a threshold is negative, or not a number.
+        UserError: a threshold is negative, or not a number, or a CKA or a gain in score above 1.
     """
 
     kernel_share: float = 0.8
@@ -209,6 +209,12 @@ class Thresholds:
             if not getattr(self, field.name) >= 0:
                 raise UserError(
                     f"threshold {field.name} is {getattr(self, field.name)}: give a number from 0"
+                )
+        for name in ("cka", "min_gain"):
+            if getattr(self, name) > 1:
+                raise UserError(
+                    f"threshold {name} is {getattr(self, name)}, which nothing reaches: give a"
+                    " number from 0 to 1 (0.02 is two points)"
                 )
 
 

@@ -446,6 +446,14 @@ def test_the_command_prints_answers(tmp_path: Path) -> None:
     assert "Kernel behaviour of tiny on MNLI" in again.output
 
 
+def test_a_mistake_in_the_last_task_is_said_before_the_first_is_computed(tmp_path: Path) -> None:
+    words = ["analyze", "behavior", "--model", "tiny", "--data", "x", "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(cli.cli, [*words, "--task", "MNLI, nosuchtask,"])
+    assert isinstance(done.exception, UserError)
+    assert "nosuchtask" in str(done.exception)
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -299,6 +299,10 @@ def test_changed_examples_are_noticed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_number_of_seeds_is_so_many() -> None:
+    assert config(adapter_seeds=2).adapter_seeds == (0, 1)
+
+
 def test_settings_survive_yaml(tmp_path: Path) -> None:
     settings = config(targets=["q_proj", "v_proj"], ranks=[4, 1], label_words=("bad", "good"))
     assert settings.ranks == (1, 4)

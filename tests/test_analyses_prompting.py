@@ -39,6 +39,7 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
+from analyses.prompting.numbers import start as begun
 from analyses.prompting.report import page, summary
 from analyses.prompting.table import COLUMNS, row, tidy
 from analyses.prompting.text import caveats, sentence
@@ -133,6 +134,7 @@ def test_the_table_is_tidy_and_complete(results: Results) -> None:
                 found = value(results, trial, method, split)
                 assert found is not None
                 assert 0 <= found.low <= found.mean <= found.high <= 1
+        assert begun(results, trial) == value(results, trial, start)
     assert constant(results).mean == 0.5
     assert len(results.kernels) == 7
 

@@ -232,6 +232,7 @@ def verified(
     edge: bool = False,
     optimizer: str = "sgd",
     diverged: tuple[str, ...] = (),
+    same: float | None = 0.97,
 ) -> Results:
     """Return results in which configurations score so in each data seed, once trained."""
     rows = []
@@ -252,6 +253,8 @@ def verified(
                 "edge": float(edge), "prediction_agreement": 0.9, "logit_correlation": 0.8,
                 "change_correlation": 0.7, "learning_rate": 1e-3, "best_step": 20.0,
             }  # fmt: skip
+            if same is not None:
+                numbers["full_agreement"] = 1.0 if name == FULL else same
             rows += [row(number, metric=metric, **cell) for metric, number in numbers.items()]
     table = tidy(rows)
     trial = Trial(optimizer=optimizer)
@@ -294,6 +297,32 @@ def test_how_often_the_advice_held(name: str, of_best: int, of_full: int) -> Non
     assert denied.right == 0
     assert found.best == "rank 8"
     assert found.blind == pytest.approx(5 / 8)  # rank 2 once, 4 and 8 twice of four ranks × two
+
+
+@pytest.mark.parametrize(
+    ("same", "qualifies", "said"),
+    [
+        (0.97, True, "Right about full fine-tuning: the advised rank 4"),
+        (0.90, True, "Wrong about full fine-tuning: the advised rank 4"),
+        (0.90, False, "Right about full fine-tuning: as the kernels said, no configuration"),
+        (None, True, "Whether the kernels were right about full fine-tuning is not known: its"),
+    ],
+)
+def test_tolerance_is_of_predictions_too(same: float | None, qualifies: bool, said: str) -> None:
+    """Scores are within tolerance in both runs; labels are, are not, or were not kept."""
+    found = verified(FIVE, same=same)
+    advice = Advice("rank 4", qualifies=qualifies, drop=0.02, agreement=0.95)
+    proved = proof(found, advice)
+    assert proved is not None
+    assert proved.of_full == 2
+    assert verdict(found, advice).startswith(said)
+    labels = (
+        f"It gives {100 * (same or 0):.1f}\u00a0% of the test examples full fine-tuning's label"
+    )
+    assert (labels in sentence(found, advice)) == (same is not None)
+    assert (cheapest(found, advice) is None) == (same == 0.90)
+    answer = verify_report.as_json(found, advice)["configurations"][0]
+    assert np.isnan(answer["full_agreement"]) == (same is None)
 
 
 def test_draws_of_different_seeds_make_runs_together() -> None:
@@ -778,6 +807,26 @@ def test_bad_options_get_one_line(tmp_path: Path, study_name: str) -> None:
     result = CliRunner().invoke(cli.cli, [*words, "--verify", "--verify-optimizer", "lion"])
     assert isinstance(result.exception, UserError)
     assert "use adam, signgd, sgd" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--verify-steps", "-3"), "--verify-steps -3 is of the verification: add --verify"),
+        (
+            ("--verify", "--adapter-seeds", "2", "--verify-draws", "5"),
+            "--verify-draws 5 is more than --adapter-seeds 2: give at most as many",
+        ),
+    ],
+)
+@pytest.mark.parametrize("study_name", ["lora", "subspace"])
+def test_options_of_a_verification_are_not_dropped(
+    tmp_path: Path, study_name: str, words: tuple[str, ...], message: str
+) -> None:
+    asked = ["analyze", study_name, "--model", "m", "--task", "mr", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli.cli, [*asked, *words])
+    assert str(result.exception) == message
     assert not (tmp_path / "run").exists()
 
 

@@ -174,3 +174,7 @@ def test_thresholds_move_the_verdict_and_are_checked() -> None:
         Thresholds(recovered=-1)
     with pytest.raises(UserError, match="threshold cka is nan"):
         Thresholds(cka=math.nan)
+    with pytest.raises(UserError, match=r"threshold min_gain is 5, .* \(0.02 is two points\)$"):
+        Thresholds(min_gain=5)
+    with pytest.raises(UserError, match="threshold cka is 2, which nothing reaches"):
+        Thresholds(cka=2)

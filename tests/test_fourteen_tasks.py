@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import tiny_study
 from analyses import study as studies
 from analyses.cells.cell import parse_only
 from analyses.cells.executors import make_executor
-from analyses.fourteen_tasks import Done, Study
+from analyses.fourteen_tasks import Done, Study, screen
 from analyses.fourteen_tasks import analysis as fourteen_tasks
 from analyses.fourteen_tasks import kernels as fourteen_kernels
 from analyses.fourteen_tasks import training as fourteen_training
@@ -30,8 +31,10 @@ from analyses.fourteen_tasks.plan import make_plan
 from analyses.fourteen_tasks.screen import abreast
 from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
 from analyses.inputs import load_inputs
+from analyses.paper.score_tables import HEADS
 from analyses.results import Results
 from analyses.terminal import show
+from cli import cli as program
 from cli import main
 from subkern import pairwise, provenance
 from subkern.compute import compute_kernel
@@ -86,6 +89,28 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, 
 
 
 # --- what it finds ---
+
+
+def test_scores_on_the_screen_are_never_means_over_heads_or_shots() -> None:
+    def scored(head: str, k: int, subspace: str, dev: float, test: float) -> list[dict[str, Any]]:
+        about = {
+            "task": "SST-2", "k": k, "data_seed": 13, "head": head, "method": "kernel-lora",
+            "rule": "sgd", "subspace": subspace, "solver": "ridge", "metric": "accuracy",
+            "status": "done", "cell": "c",
+        }  # fmt: skip
+        return [{**about, "split": "dev", "value": dev}, {**about, "split": "test", "value": test}]
+
+    rows = scored("prompt", 16, "lora:r=1", 0.8, 0.7) + scored("prompt", 16, "lora:r=8", 0.8, 0.9)
+    rows += scored("linear", 16, "lora:r=1", 0.8, 0.5) + scored("prompt", 64, "lora:r=1", 0.8, 0.6)
+    found = screen.results(tidy(rows))
+    shown = {title: dict(zip(t["method"], t["SST-2"], strict=True)) for title, t in found.items()}
+    prompt, linear = (f"Test scores in percent, {HEADS[h]}" for h in ("prompt", "linear"))
+    assert shown == {
+        f"{prompt}, 16 shots": {"kernel-lora lora:r=1": 70.0, "kernel-lora lora:r=8": 90.0},
+        f"{linear}, 16 shots": {"kernel-lora lora:r=1": 50.0},
+        f"{prompt}, 64 shots": {"kernel-lora lora:r=1": 60.0},
+    }
+    assert screen.results(tidy([])) == {}
 
 
 def test_every_method_has_its_rows(whole: tuple[Done, Path]) -> None:
@@ -401,6 +426,33 @@ def test_only(place: Path, tmp_path: Path) -> None:
 def test_bad_settings(place: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_plan(config(place, **changes))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--workers", "0"), "0 workers can do nothing"),
+        (("--executor", "slurm"), "executor 'slurm' is unknown"),
+        (("--address", "foo:1"), "--address foo:1 is for --executor ray"),
+    ],
+)
+@pytest.mark.parametrize("only_shown", ["--status", "--dry-run"])
+def test_bad_options_are_said_where_nothing_is_computed(
+    place: Path, tmp_path: Path, words: tuple[str, ...], message: str, only_shown: str
+) -> None:
+    settings = tmp_path / "c.yaml"
+    settings.write_text(yaml.safe_dump(config(place).as_dict()), encoding="utf-8")
+    asked = ["--config", str(settings), "--out", str(tmp_path / "out"), only_shown, *words]
+    found = CliRunner().invoke(program, ["analyze", "fourteen-tasks", *asked])
+    assert isinstance(found.exception, UserError)
+    assert message in str(found.exception)
+
+
+def test_every_command_that_computed_a_part_is_kept(place: Path, tmp_path: Path) -> None:
+    study = Study(config(place), tmp_path)
+    for said in ("first", "second", "first"):
+        study.claim(said)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["command"] == "second\nfirst"
 
 
 def test_settings_survive_a_file(place: Path, tmp_path: Path) -> None:

@@ -88,9 +88,12 @@ def analyze_behavior(
     """
     from analyses import behavior
     from analyses.behavior.text import as_json as answer
+    from analyses.inputs import load_inputs
 
     settings = settings_of(behavior.Config, config, asked)
-    tasks = settings.task.split(",")
+    tasks = list(dict.fromkeys(filter(None, map(str.strip, settings.task.split(",")))))
+    for task in tasks:
+        load_inputs(replace(settings, task=task))  # a mistake in the last one is said at once
     answers = []
     for task in tasks:
         place = out / Path(task).stem if len(tasks) > 1 else out

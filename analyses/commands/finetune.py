@@ -20,6 +20,7 @@ from analyses.commands.options import (
     PATH,
     READING,
     Numbers,
+    listed,
     options,
 )
 from subkern.subspace_text import FORMS
@@ -77,7 +78,7 @@ TRAINING = options(
     "--subspace",
     default="full",
     show_default=True,
-    help=f"What is trained: {' | '.join(FORMS.values())}.",
+    help=f"What is trained.{listed(FORMS.values())}",
 )
 @TRAINING
 @HEAD

@@ -95,13 +95,13 @@ def analyze_fourteen_tasks(
 
     study = Study(_settings(asked), out)
     filters = parse_only(only)
+    gpus = int(study.config.device.startswith("cuda"))
+    runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
     if status or dry_run:
         study.check()
         show = show_status if status else show_plan
         show(study, filters, workers, as_json)
         return
-    gpus = int(study.config.device.startswith("cuda"))
-    runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
     with watching(study, workers) as progress:
         done = analyze(
             study.config,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,25 @@ MODEL = click.option(
     "--model", required=True, help="Hub id, local directory, demo:smollm2 or demo:minilm."
 )
 HEAD = click.option("--head", default="prompt", show_default=True, help="prompt | linear.")
+_COLUMN = 50  # width of help texts beside the longest option, in 80 columns
+
+
+def listed(forms: Iterable[str]) -> str:
+    """Help that lists forms to copy: lines break between them, and in a long one after a comma."""
+    lines = [""]
+    for form in forms:
+        whole = f"{lines[-1]} | {form}" if lines[-1] else form
+        if len(whole) <= _COLUMN:
+            lines[-1] = whole
+            continue
+        lines += [""] if lines[-1] else []
+        for part in re.findall(r"[^,]+,?", form):
+            if len(lines[-1]) + len(part) > _COLUMN:
+                lines.append("  ")
+            lines[-1] += part
+    return "\n\n\b\n" + "\n".join(lines) + "\n\n"
+
+
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace output of other settings.")
 DATA = options(

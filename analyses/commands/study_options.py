@@ -158,13 +158,32 @@ def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any
 
 
 def split_trial(asked: dict[str, Any]) -> Trial | None:
-    """Take the options of `VERIFYING` out of ``asked``; return how to train, if it is asked for."""
+    """Take the options of `VERIFYING` out of ``asked``; return how to train, if it is asked for.
+
+    Raises:
+        UserError: there is nothing to train, or more draws than the study has seeds.
+    """
     from analyses.verify.trial import Trial
 
+    context, default = click.get_current_context(), click.core.ParameterSource.DEFAULT
     wanted = asked.pop("verify")
     names = [name for name in asked if name.startswith("verify_")]
+    for name in names:
+        if not wanted and context.get_parameter_source(name) is not default:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} {asked[name]} is of the verification: add --verify")
     given = {name.removeprefix("verify_"): asked.pop(name) for name in names}
-    return Trial(**given) if wanted else None
+    if not wanted:
+        return None
+    trial = Trial(**given)
+    for name in ("adapter_seeds", "projection_seeds"):
+        seeds = asked.get(name)
+        if isinstance(seeds, int) and seeds < trial.draws:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"--verify-draws {trial.draws} is more than {option} {seeds}: give at most as many"
+            )
+    return trial
 
 
 def run_study(

@@ -135,12 +135,13 @@ class Study:
         return tidy(rows)
 
     def claim(self, command: str) -> None:
-        """Write down what is asked for, and on what."""
+        """Write down what is asked for, on what, and every command that computed some of it."""
         config = provenance.normalize(self.config.as_dict())
         cell = next(iter(self.plan))
+        before = str(_record(self.out / CONFIG).get("command", "")).splitlines()
         record = {
             "analysis": NAME,
-            "command": command,
+            "command": "\n".join([*(line for line in before if line != command), command]),
             "config": config,
             "inputs": {
                 "schema": SCHEMA,

@@ -19,6 +19,7 @@ from analyses.cells.work import Ended
 from analyses.fourteen_tasks.analysis import Done, Study
 from analyses.fourteen_tasks.analysis import Progress as Seen
 from analyses.fourteen_tasks.times import costs, pass_seconds
+from analyses.paper.score_tables import HEADS
 from analyses.terminal import WIDTH, show
 
 __all__ = ["abreast", "results", "show_end", "show_plan", "show_status", "watching"]
@@ -142,10 +143,11 @@ def show_plan(
     )
 
 
-def results(table: pd.DataFrame) -> pd.DataFrame:
-    """Return test scores in percent, methods by tasks, means over the rest; the best solver on dev.
+def results(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return test scores in percent, methods by tasks, for every head and number of shots.
 
-    For a glance; `subkern figures` has the tables.
+    Means over data seeds of the solver that is best on dev. For a glance; `subkern figures` has the
+    tables.
     """
     rows = table[table["metric"].isin(("accuracy", "f1"))]
     keys = ["task", "k", "data_seed", "head", "method", "subspace"]
@@ -153,12 +155,23 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
         index=[*keys, "solver"], columns="split", values="value", dropna=False, observed=True
     ).dropna(how="all")
     if "dev" not in wide or "test" not in wide or wide.empty:
-        return pd.DataFrame()
+        return {}
     wide = wide.reset_index().sort_values("dev", ascending=False, kind="stable")
     best = wide.drop_duplicates(keys)
-    methods = list(dict.fromkeys(rows["method"]))
-    found = best.pivot_table(index="method", columns="task", values="test", observed=True) * 100
-    return found.reindex(methods).round(1).reset_index()
+    several = best.groupby("method", observed=True)["subspace"].nunique()
+    names = [
+        f"{method} {subspace}" if several[method] > 1 else method
+        for method, subspace in zip(best["method"], best["subspace"], strict=True)
+    ]
+    best = best.assign(method=names)
+    order = list(dict.fromkeys(rows["method"]))
+    found = {}
+    for (head, k), part in best.groupby(["head", "k"], observed=True, sort=False):
+        scores = part.pivot_table(index="method", columns="task", values="test", observed=True)
+        by = sorted(scores.index, key=lambda name: (order.index(name.split()[0]), name))
+        title = f"Test scores in percent, {HEADS.get(head, head)}, {k} shots"
+        found[title] = (100 * scores).reindex(by).round(1).reset_index()
+    return found
 
 
 def abreast(table: pd.DataFrame) -> list[pd.DataFrame]:
@@ -192,8 +205,10 @@ def show_end(study: Study, done: Done, as_json: bool) -> None:
         }
         click.echo(json.dumps(answer, indent=2))
         return
-    for part in abreast(results(done.table)):
-        show(part, as_json=False)
+    for title, scores in results(done.table).items():
+        click.echo(title)
+        for part in abreast(scores):
+            show(part, as_json=False)
     click.echo(counts(done.ran.states.values()))
     if not done.ran.computed and not done.ran.failed:
         click.echo("up to date: nothing was computed")

@@ -42,14 +42,20 @@ def candidates(config: Config, results: Results, trial: Trial) -> list[Candidate
 
 def advice(results: Results) -> Advice:
     """Return which configuration the study advises, and its tolerance."""
-    drop = float(results.config["max_drop"])
+    drop, agreement = (float(results.config[name]) for name in ("max_drop", "min_agreement"))
     if not is_grid(results):
         found = recommend(results)
         name = f"rank {found.closest}"
-        return Advice(name, qualifies=found.rank is not None, drop=drop)
+        return Advice(name, qualifies=found.rank is not None, drop=drop, agreement=agreement)
     grid = recommend_configuration(results)
     called = {
         each: configuration_name(results.config, each.targets, each.rank) for each in grid.every
     }
     rivals = [called[each] for each in grid.candidates]
-    return Advice(called[grid.best], qualifies=grid.qualifies, drop=drop, rivals=rivals)
+    return Advice(
+        called[grid.best],
+        qualifies=grid.qualifies,
+        drop=drop,
+        agreement=agreement,
+        rivals=rivals,
+    )

@@ -38,7 +38,7 @@ def score_tables(study: Study) -> list[Grid]:
 def accuracy(study: Study, head: str) -> Grid | None:
     """Kernels beside full fine-tuning, as the paper's Table 1; the best of either is marked."""
     scores = mean_scores(study)
-    scores = scores[(scores["head"] == head) | _borrowed(scores, head)]
+    scores = scores[scores["head"] == head]
     wanted = [key for key, m in METHODS.items() if m.kind in ("baseline", *_BASICS)]
     wanted += sorted({*scores["method"]} - {*METHODS})
     rows = [(key, "") for key in wanted if key in set(scores["method"])]
@@ -120,14 +120,6 @@ def prompting(study: Study) -> Grid | None:
 def task_heading(task: str, metric: str) -> str:
     """Return a task's column heading, with its metric where that is not accuracy."""
     return task if metric == "accuracy" else f"{task} ({metric.upper()})"
-
-
-def _borrowed(scores: pd.DataFrame, head: str) -> pd.Series:
-    """Mark a linear probe of another head where this one has none: it reads no head at all."""
-    probe = scores["method"] == "linear-probe"
-    if (probe & (scores["head"] == head)).any():
-        return probe & False
-    return probe
 
 
 def _variants(scores: pd.DataFrame) -> list[Key]:

@@ -34,6 +34,7 @@ __all__ = [
     "prompts",
     "seconds",
     "settings",
+    "start",
     "trained_rows",
     "trials",
     "value",
@@ -101,6 +102,12 @@ def value(results: Results, trial: Trial, method: str, split: str = "test") -> P
     rows = _rows(results, trial, method, split)
     rows = rows[rows["value"].notna()]
     return None if rows.empty else pool(rows, results.config["confidence"])
+
+
+def start(results: Results, trial: Trial, split: str = "test") -> Pooled | None:
+    """Return the score before training: zero-shot, or that of the probe where a head starts."""
+    found = value(results, trial, "zero-shot", split)
+    return value(results, trial, "probe", split) if found is None else found
 
 
 def trained_rows(results: Results) -> pd.DataFrame:

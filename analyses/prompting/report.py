@@ -20,6 +20,7 @@ from analyses.prompting.numbers import (
     learned,
     predictions,
     prompts,
+    start,
     trials,
     value,
 )
@@ -37,7 +38,7 @@ def summary(results: Results) -> Group:
     where = f"{model_name(results)} on {results.inputs['task']['name']}"
     title = f"Prompts for {where}, test {score_name(results)}"
     table = RichTable(title=title, title_justify="left")
-    names = ["prompt", "zero-\nshot", "align-\nment", "kernel\ndev", "kernel\ntest"]
+    names = ["prompt", "start", "align-\nment", "kernel\ndev", "kernel\ntest"]
     if results.config["finetune"]:
         names.append("fine-\ntuned")
     for name in names:
@@ -56,7 +57,7 @@ def _summary_row(results: Results, trial: Trial) -> list[str]:
     aligned = alignment(results, trial)
     cells = [
         trial.label,
-        _percent(value(results, trial, "zero-shot")),
+        _percent(start(results, trial)),
         "–" if aligned is None else fmt.decimal(aligned.mean),
         _percent(value(results, trial, "kernel", "dev")),
         _percent(value(results, trial, "kernel")),

@@ -14,6 +14,7 @@ from analyses.prompting.numbers import (
     prompts,
     seconds,
     settings,
+    start,
     trials,
     value,
 )
@@ -47,7 +48,7 @@ def score_table(results: Results) -> Table:
     """Every number of every trial."""
     score = score_name(results)
     header = [
-        "", f"zero-shot dev {score}", f"zero-shot test {score}", "kernel-target alignment",
+        "", f"start dev {score}", f"start test {score}", "kernel-target alignment",
         f"kernel dev {score}", f"kernel test {score}",
     ]  # fmt: skip
     if results.config["finetune"]:
@@ -56,7 +57,8 @@ def score_table(results: Results) -> Table:
     chosen = kernel_choice(results)
     marked = [i for i, trial in enumerate(ordered) if _is_prompt(trial) and trial.prompt in chosen]
     note = (
-        "Marked: what the kernel puts first on dev, on some data seed. Alignment is centred, on the"
+        "Start: zero-shot, or the linear probe where a linear head begins. Marked: what the kernel"
+        " puts first on dev, on some data seed. Alignment is centred, on the"
         " training examples. In brackets intervals of test scores."
     )
     rows = [_scores(results, trial) for trial in ordered]
@@ -71,7 +73,7 @@ def _scores(results: Results, trial: Trial) -> list[str]:
     """Return the cells of one trial."""
     methods = ["kernel", *(["finetune"] if results.config["finetune"] else [])]
     aligned = alignment(results, trial)
-    row = [trial.label, *(_cell(value(results, trial, "zero-shot", s), s) for s in ("dev", "test"))]
+    row = [trial.label, *(_cell(start(results, trial, s), s) for s in ("dev", "test"))]
     row.append("–" if aligned is None else fmt.decimal(aligned.mean))
     for method in methods:
         row += [_cell(value(results, trial, method, split), split) for split in ("dev", "test")]

@@ -24,6 +24,8 @@ class Advice:
         qualifies: whether the kernels say that it is within tolerance, or only that it is closest.
         drop: how much lower it may score, or None where a share is given.
         share: of the other's score that it must reach, or None.
+        agreement: share of test examples that must get full fine-tuning's label, or None where the
+            kernels were not asked for that.
         rivals: the configurations that could have been advised instead; None for all.
     """
 
@@ -31,12 +33,25 @@ class Advice:
     qualifies: bool = True
     drop: float | None = None
     share: float | None = None
+    agreement: float | None = None
     rivals: Sequence[str] | None = None
 
     def within(self, score: float, other: float) -> bool:
         """Say if a score is within tolerance of another one."""
         floor = other - self.drop if self.drop is not None else (self.share or 1.0) * other
         return score >= floor - _SLACK
+
+    def like_full(self, score: float, full: float, same: float) -> bool:
+        """Say if a configuration is within tolerance of full fine-tuning in all that was asked.
+
+        Args:
+            score: its test score.
+            full: that of full fine-tuning.
+            same: share of test examples to which both give one label; NaN where it is not known.
+        """
+        return self.within(score, full) and (
+            self.agreement is None or not same < self.agreement - _SLACK
+        )
 
     @property
     def tolerance(self) -> str:

@@ -84,8 +84,10 @@ def names(results: Results) -> list[str]:
 
 
 def value(results: Results, name: str, metric: str) -> Pooled:
-    """Return a number of a configuration, pooled over its runs."""
+    """Return a number of a configuration, pooled over its runs; NaN where it was not measured."""
     rows = cells(_table(results), configuration=name, metric=metric)
+    if rows.empty:
+        return Pooled(math.nan, math.nan, math.nan, 0, "examples")
     return pool(rows, results.config["confidence"])
 
 
@@ -162,8 +164,9 @@ class Proof:
         of_best: in how many runs the advised one was within tolerance of that run's best.
         of_full: likewise of full fine-tuning.
         right: in how many runs it was right about full fine-tuning: where it says that the advised
-            one is within tolerance of it, whether it was; where that nothing is, whether nothing
-            was.
+            one is within tolerance of it, in score and, where that was asked, in predictions,
+            whether it was; where that nothing is, whether nothing was. None where predictions were
+            asked for and not kept.
         runs: how many runs: data seeds × draws.
         blind: share of all (run, configuration) pairs within tolerance of the run's best: what
             choosing blindly comes to.
@@ -173,7 +176,7 @@ class Proof:
     best: str
     of_best: int
     of_full: int
-    right: int
+    right: int | None
     runs: int
     blind: float
 
@@ -184,19 +187,26 @@ def proof(results: Results, advice: Advice) -> Proof | None:
     if advice.name not in trained or FULL not in trained:
         return None
     rivals = _rivals(trained, advice)
-    runs = _runs(results, trained)
+    runs, same = (_runs(results, trained, each) for each in ("trained", "full_agreement"))
     of_best = of_full = right = blind = 0
-    for scores in runs:
+    for scores, labels in zip(runs, same, strict=True):
         best = max(scores[name] for name in (*rivals, advice.name))
         of_best += advice.within(scores[advice.name], best)
-        like_full = [name for name in rivals if advice.within(scores[name], scores[FULL])]
-        of_full += advice.name in like_full
+        of_full += advice.within(scores[advice.name], scores[FULL])
+        like_full = [
+            name for name in rivals if advice.like_full(scores[name], scores[FULL], labels[name])
+        ]
         right += advice.name in like_full if advice.qualifies else not like_full
         blind += sum(advice.within(scores[name], best) for name in rivals)
     means = {name: value(results, name, "trained").mean for name in rivals}
     best_name = max(means, key=lambda name: means[name])
     share = blind / (len(runs) * len(rivals))
-    return Proof(advice.name, best_name, of_best, of_full, right, len(runs), share)
+    told = advice.agreement is None or not math.isnan(
+        value(results, advice.name, "full_agreement").mean
+    )
+    return Proof(
+        advice.name, best_name, of_best, of_full, right if told else None, len(runs), share
+    )
 
 
 def _rivals(trained: Sequence[str], advice: Advice) -> list[str]:
@@ -205,18 +215,23 @@ def _rivals(trained: Sequence[str], advice: Advice) -> list[str]:
     return [name for name in trained if name in allowed and name != FULL]
 
 
-def _runs(results: Results, trained: Sequence[str]) -> list[dict[str, float]]:
-    """Return the trained scores of every run: the n-th draw of each configuration on a data seed.
+def _runs(results: Results, trained: Sequence[str], metric: str) -> list[dict[str, float]]:
+    """Return a number of every run: the n-th draw of each configuration on a data seed.
 
-    What has fewer draws, or none of its own, stands with its last one in the runs beyond.
+    What has fewer draws, or none of its own, stands with its last one in the runs beyond; what was
+    not measured is NaN.
     """
-    rows = cells(_table(results), metric="trained")
+    table = _table(results)
+    rows, drawn = cells(table, metric=metric), cells(table, metric="trained")
     found = []
-    for seed in rows["data_seed"].unique():
+    for seed in drawn["data_seed"].unique():
         here = cells(rows, data_seed=int(seed))
-        scores = {name: cells(here, configuration=name)["value"].tolist() for name in trained}
-        for n in range(max(map(len, scores.values()))):
-            found.append({name: each[min(n, len(each) - 1)] for name, each in scores.items()})
+        numbers = {
+            name: cells(here, configuration=name)["value"].tolist() or [math.nan]
+            for name in trained
+        }
+        for n in range(cells(drawn, data_seed=int(seed)).groupby("configuration").size().max()):
+            found.append({name: each[min(n, len(each) - 1)] for name, each in numbers.items()})
     return found
 
 
@@ -229,7 +244,9 @@ def cheapest(results: Results, advice: Advice) -> str | None:
     good = [
         name
         for name in _rivals(trained, advice)
-        if advice.within(value(results, name, "trained").mean, full)
+        if advice.like_full(
+            value(results, name, "trained").mean, full, value(results, name, "full_agreement").mean
+        )
     ]
     return min(good, key=lambda name: parameters(results, name), default=None)
 

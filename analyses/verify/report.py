@@ -75,6 +75,7 @@ def _configurations(results: Results, advice: Advice) -> Table:
                 fmt.share_between(trained) + _mark(results, name),
                 fmt.points(trained.mean - predicted.mean),
                 fmt.percent(value(results, name, "prediction_agreement").mean),
+                fmt.percent(value(results, name, "full_agreement").mean),
                 _correlation(results, name, "logit_correlation"),
                 _correlation(results, name, "change_correlation"),
                 _distinct(values(results, name, "learning_rate")),
@@ -86,12 +87,13 @@ def _configurations(results: Results, advice: Advice) -> Table:
         "Put to the proof: predicted and fine-tuned",
         f"Test {score} of the judge's classifier on the kernel, and of the fine-tuned model at the"
         " step and setting that dev chose; by how many points training is above. Share of test"
-        " examples to which both give one label; correlation of their logits, and of what each adds"
-        " to the initial ones. Then what dev chose, run by run. Intervals in brackets. Predictions"
+        " examples to which both give one label, and to which training gives that of full"
+        " fine-tuning; correlation of predicted and trained logits, and of what each adds to the"
+        " initial ones. Then what dev chose, run by run. Intervals in brackets. Predictions"
         " and training share their test examples: chance in those favours the advice somewhat."
         + (f" {_BEYOND}" if any(on_edge(results, name) for name in shown) else ""),
         ["", "parameters", "predicted", "fine-tuned", "points above", "equal predictions",
-         "r of logits", "r of changes", "learning rate", "best step"],
+         "as full fine-tuning", "r of logits", "r of changes", "learning rate", "best step"],
         rows,
         marked=[i for i, name in enumerate(shown) if name == advice.name],
     )  # fmt: skip
@@ -165,7 +167,7 @@ def as_json(results: Results, advice: Advice) -> dict[str, Any]:
     """Return the verification as plain values; what is no number may stand as NaN."""
     found = proof(results, advice)
     metrics = (
-        *("predicted", "trained", "start", "prediction_agreement"),
+        *("predicted", "trained", "start", "prediction_agreement", "full_agreement"),
         *("logit_correlation", "change_correlation"),
     )
     return {

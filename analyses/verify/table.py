@@ -14,6 +14,8 @@ column            meaning
                   test examples to which the first two give one label; ``logit_correlation``:
                   Pearson's r of their logits, centred over the logits of an example;
                   ``change_correlation``: the same of what each adds to the initial logits;
+                  ``full_agreement``: share of test examples to which the fine-tuned model and
+                  full fine-tuning of the same data seed give one label;
                   ``learning_rate``, ``batch_size``, ``best_step``: chosen on dev; ``edge``: 1 if
                   the learning rate is at an end of its grid; ``diverged``: 1 if no setting of the
                   grid could be trained; ``seconds``: of all settings of the grid that did not

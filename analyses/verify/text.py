@@ -46,7 +46,7 @@ def sentence(results: Results, advice: Advice) -> str:
         f"{verdict(results, advice)} Fine-tuned, {_called(advice)} reaches a test"
         f" {score_name(results)} of {scores[found.advised]}, the best of the configurations"
         f" ({title(found.best)}) {scores[found.best]}, full fine-tuning {scores[FULL]}."
-        f" {_counts(found, advice)} {_order(results)} {_cost(results)}"
+        f" {_counts(found, advice)}{_labels(results, advice)} {_order(results)} {_cost(results)}"
     )
 
 
@@ -80,6 +80,11 @@ def verdict(results: Results, advice: Advice) -> str:
 def _about_full(found: Proof, advice: Advice) -> str:
     """Return whether what the kernels said of full fine-tuning was so."""
     named = title(advice.name)
+    if found.right is None:
+        return (
+            "Whether the kernels were right about full fine-tuning is not known: its predictions,"
+            " which they were asked about, were not kept."
+        )
     if advice.qualifies:
         yes = f"the advised {named} trained within tolerance of it"
         no = f"the advised {named} trained below the tolerance of it"
@@ -115,6 +120,17 @@ def _counts(found: Proof, advice: Advice) -> str:
         f"Its score is {advice.tolerance} that of the best of them in {found.of_best} of {runs},"
         f" and that of full fine-tuning in {found.of_full}; a configuration taken blindly is"
         f" within that of the best in {fmt.percent(found.blind, 0)} of cases."
+    )
+
+
+def _labels(results: Results, advice: Advice) -> str:
+    """Return how many test examples get the label of full fine-tuning, where that was asked."""
+    share = value(results, advice.name, "full_agreement").mean
+    if advice.agreement is None or math.isnan(share):
+        return ""
+    return (
+        f" It gives {fmt.percent(share)} of the test examples full fine-tuning's label (asked for:"
+        f" {fmt.percent(advice.agreement, 0)})."
     )
 
 

@@ -19,6 +19,7 @@ from analyses.inputs import Inputs
 from analyses.predictions import Key, Prediction, lookup
 from analyses.results import PREDICTIONS, Results
 from analyses.scores import SCORES
+from analyses.verify.advice import FULL
 from analyses.verify.table import row, tidy
 from analyses.verify.trial import Candidate, Trial
 from subkern.agreement import prediction_agreement, prediction_interval
@@ -55,6 +56,7 @@ def train_all(
     for seed, splits in inputs.splits.items():
         encoded = study.encode(model, splits)
         started = at_start(model, encoded["train"], results.config.get("head_init"))
+        full: Floats | None = None  # logits of full fine-tuning, which comes first
         for candidate in candidates:
             predicted = predictions[Key(seed, candidate.name, candidate.draw)]
             about = {**candidate.cell, "data_seed": seed}
@@ -62,6 +64,10 @@ def train_all(
             judge = _Judge(results, metric, predicted)
             found = _try(started, encoded, candidate, trial, rule, metric, place, bar.within)
             new = _lost(trial) if found is None else judge.rows(found, trial)
+            if found is not None:
+                logits = found.best.best_logits["test"]
+                full = logits if candidate.name == FULL else full
+                new += [] if full is None else [_like_full(logits, full)]
             rows += [{**each, **about} for each in new]
             bar.next()
     return tidy(rows)
@@ -119,6 +125,12 @@ def _try(
             )
     except AllDiverged:
         return None
+
+
+def _like_full(logits: Floats, full: Floats) -> Row:
+    """Return the row that says how many test examples get the label of full fine-tuning."""
+    share = prediction_agreement(labels_from_scores(full), labels_from_scores(logits))
+    return row(share, metric="full_agreement")
 
 
 def _lost(trial: Trial) -> list[Row]:
