@@ -816,7 +816,7 @@ def test_bad_options_get_one_line(tmp_path: Path, study_name: str) -> None:
         (("--verify-steps", "-3"), "--verify-steps -3 is of the verification: add --verify"),
         (
             ("--verify", "--adapter-seeds", "2", "--verify-draws", "5"),
-            "--verify-draws 5 is more than --adapter-seeds 2: give at most as many",
+            "verify-draws 5 is more than the 2 of adapter-seeds: give at most as many",
         ),
     ],
 )

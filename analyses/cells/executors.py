@@ -24,7 +24,7 @@ from analyses.cells.work import Ended, Job, lost, run_job
 from subkern.errors import UserError
 from subkern.tiles import share_memory
 
-__all__ = ["ATTEMPTS", "Executor", "Here", "Processes", "make_executor"]
+__all__ = ["ATTEMPTS", "Executor", "Here", "Processes", "check_executor", "make_executor"]
 
 ATTEMPTS = 3
 """How often a cell is tried whose process dies under it."""
@@ -190,22 +190,29 @@ def make_executor(
         gpus: of ``ray``: how many each cell needs.
 
     Raises:
-        UserError: an unknown kind, no workers or several of Ray, an address without Ray, or Ray is
-            not installed.
+        UserError: as `check_executor`, or Ray is not installed or does not answer.
+    """
+    check_executor(kind, workers=workers, address=address)
+    if kind == "ray":
+        from analyses.cells.executor_ray import Ray
+
+        return Ray(address, gpus)
+    return Here() if workers == 1 else Processes(workers)
+
+
+def check_executor(kind: str, *, workers: int, address: str | None) -> None:
+    """Raise `UserError` for an unknown kind, no workers, several of Ray, or an address without Ray.
+
+    No cluster is asked: it may be gone where only the state of a study is.
     """
     if kind not in ("local", "ray"):
         raise UserError(f"executor '{kind}' is unknown: use local or ray")
     if workers < 1:
         raise UserError(f"{workers} workers can do nothing: give --workers 1 or more")
-    if kind == "ray":
-        if workers > 1:
-            raise UserError(
-                f"--workers {workers} is for --executor local: on Ray as many cells run as there"
-                " are cores"
-            )
-        from analyses.cells.executor_ray import Ray
-
-        return Ray(address, gpus)
-    if address is not None:
+    if kind == "ray" and workers > 1:
+        raise UserError(
+            f"--workers {workers} is for --executor local: on Ray as many cells run as there are"
+            " cores"
+        )
+    if kind == "local" and address is not None:
         raise UserError(f"--address {address} is for --executor ray")
-    return Here() if workers == 1 else Processes(workers)

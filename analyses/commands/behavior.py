@@ -91,9 +91,10 @@ def analyze_behavior(
     from analyses.inputs import load_inputs
 
     settings = settings_of(behavior.Config, config, asked)
-    tasks = list(dict.fromkeys(filter(None, map(str.strip, settings.task.split(",")))))
-    for task in tasks:
-        load_inputs(replace(settings, task=task))  # a mistake in the last one is said at once
+    named = dict.fromkeys(filter(None, map(str.strip, settings.task.split(","))))
+    tasks = list(named) or [settings.task]
+    for task in tasks[1:]:
+        load_inputs(replace(settings, task=task))  # a mistake is said before the first is computed
     answers = []
     for task in tasks:
         place = out / Path(task).stem if len(tasks) > 1 else out

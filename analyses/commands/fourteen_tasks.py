@@ -89,19 +89,20 @@ def analyze_fourteen_tasks(
     computes what is new. A cell that fails does not stop the others.
     """
     from analyses.cells.cell import parse_only
-    from analyses.cells.executors import make_executor
+    from analyses.cells.executors import check_executor, make_executor
     from analyses.fourteen_tasks import Study, analyze
     from analyses.fourteen_tasks.screen import show_end, show_plan, show_status, watching
 
     study = Study(_settings(asked), out)
     filters = parse_only(only)
-    gpus = int(study.config.device.startswith("cuda"))
-    runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
+    check_executor(executor, workers=workers, address=address)
     if status or dry_run:
         study.check()
         show = show_status if status else show_plan
         show(study, filters, workers, as_json)
         return
+    gpus = int(study.config.device.startswith("cuda"))
+    runner = make_executor(executor, workers=workers, address=address, gpus=gpus)
     with watching(study, workers) as progress:
         done = analyze(
             study.config,

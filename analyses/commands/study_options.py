@@ -26,6 +26,7 @@ from analyses.commands.options import (
 from subkern.errors import UserError
 
 if TYPE_CHECKING:
+    from analyses.settings import Settings
     from analyses.study import Outcome
     from analyses.verify.trial import Trial
 
@@ -161,7 +162,7 @@ def split_trial(asked: dict[str, Any]) -> Trial | None:
     """Take the options of `VERIFYING` out of ``asked``; return how to train, if it is asked for.
 
     Raises:
-        UserError: there is nothing to train, or more draws than the study has seeds.
+        UserError: options are given of what is not asked for, or one is wrong.
     """
     from analyses.verify.trial import Trial
 
@@ -173,22 +174,12 @@ def split_trial(asked: dict[str, Any]) -> Trial | None:
             option = f"--{name.replace('_', '-')}"
             raise UserError(f"{option} {asked[name]} is of the verification: add --verify")
     given = {name.removeprefix("verify_"): asked.pop(name) for name in names}
-    if not wanted:
-        return None
-    trial = Trial(**given)
-    for name in ("adapter_seeds", "projection_seeds"):
-        seeds = asked.get(name)
-        if isinstance(seeds, int) and seeds < trial.draws:
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"--verify-draws {trial.draws} is more than {option} {seeds}: give at most as many"
-            )
-    return trial
+    return Trial(**given) if wanted else None
 
 
 def run_study(
     study: ModuleType,
-    settings: Stored,
+    settings: Settings,
     out: Path,
     *,
     overwrite: bool,
@@ -201,6 +192,8 @@ def run_study(
     """
     from analyses.terminal import ProgressBar
 
+    if trial is not None:
+        trial.check_draws(settings)  # before the study takes its time
     command = shlex.join(["subkern", *sys.argv[1:]])
     with ProgressBar(what) as report:
         found: Outcome = study.analyze(

@@ -135,7 +135,7 @@ class Study:
         return tidy(rows)
 
     def claim(self, command: str) -> None:
-        """Write down what is asked for, on what, and every command that computed some of it."""
+        """Write down what is asked for, on what, and by which commands so far."""
         config = provenance.normalize(self.config.as_dict())
         cell = next(iter(self.plan))
         before = str(_record(self.out / CONFIG).get("command", "")).splitlines()

@@ -159,16 +159,16 @@ def results(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     wide = wide.reset_index().sort_values("dev", ascending=False, kind="stable")
     best = wide.drop_duplicates(keys)
     several = best.groupby("method", observed=True)["subspace"].nunique()
-    names = [
-        f"{method} {subspace}" if several[method] > 1 else method
-        for method, subspace in zip(best["method"], best["subspace"], strict=True)
-    ]
-    best = best.assign(method=names)
     order = list(dict.fromkeys(rows["method"]))
+    place, names = {}, []
+    for method, subspace in zip(best["method"], best["subspace"], strict=True):
+        names.append(f"{method} {subspace}" if several[method] > 1 else method)
+        place[names[-1]] = (order.index(method), names[-1])
+    best = best.assign(method=names)
     found = {}
     for (head, k), part in best.groupby(["head", "k"], observed=True, sort=False):
         scores = part.pivot_table(index="method", columns="task", values="test", observed=True)
-        by = sorted(scores.index, key=lambda name: (order.index(name.split()[0]), name))
+        by = sorted(scores.index, key=lambda name: place[name])
         title = f"Test scores in percent, {HEADS.get(head, head)}, {k} shots"
         found[title] = (100 * scores).reindex(by).round(1).reset_index()
     return found

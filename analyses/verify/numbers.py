@@ -223,6 +223,7 @@ def _runs(results: Results, trained: Sequence[str], metric: str) -> list[dict[st
     """
     table = _table(results)
     rows, drawn = cells(table, metric=metric), cells(table, metric="trained")
+    drawn = drawn[drawn["configuration"].isin(trained)]
     found = []
     for seed in drawn["data_seed"].unique():
         here = cells(rows, data_seed=int(seed))

@@ -65,6 +65,7 @@ def prove(
     Raises:
         UserError: the study is not finished, or anything else that the user can put right.
     """
+    trial.check_draws(config)
     with only_run(directory.path):
         if directory.state() != "done":
             raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analyses.settings import distinct, one_of
+from analyses.settings import Settings, distinct, one_of
 from subkern.errors import UserError
 from subkern.grid_search import Grid
 from subkern.rules import parse_rule
@@ -58,6 +58,17 @@ class Trial:
                 if not each > 0:
                     flag = f"verify-{what.replace('_', '-')}"
                     raise UserError(f"{flag} holds {each}: give numbers above 0")
+
+    def check_draws(self, settings: Settings) -> None:
+        """Raise `UserError` if a study with these settings has fewer seeds to draw from."""
+        for name in settings.counted:
+            seeds = len(getattr(settings, name))
+            if seeds < self.draws:
+                option = name.replace("_", "-")
+                raise UserError(
+                    f"verify-draws {self.draws} is more than the {seeds} of {option}: give at most"
+                    " as many"
+                )
 
     @property
     def rates(self) -> tuple[float, ...]:
