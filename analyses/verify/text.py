@@ -87,7 +87,7 @@ def _about_full(found: Proof, advice: Advice) -> str:
         )
     if advice.qualifies:
         yes = f"the advised {named} trained within tolerance of it"
-        no = f"the advised {named} trained below the tolerance of it"
+        no = f"the advised {named} {_how_it_missed(found)}"
     else:
         yes = "as the kernels said, no configuration trained within tolerance of it"
         no = "the kernels said that no configuration is within tolerance of it, and one trained so"
@@ -96,6 +96,15 @@ def _about_full(found: Proof, advice: Advice) -> str:
     if found.right == 0:
         return f"Wrong about full fine-tuning: {no}."
     return f"Right about full fine-tuning in {found.right} of {found.runs} runs."
+
+
+def _how_it_missed(found: Proof) -> str:
+    """Return what kept an advised configuration from full fine-tuning: score or predictions."""
+    if found.of_full == found.runs:
+        return "scores within tolerance of it, but their predictions differ more than tolerated"
+    if found.of_full == 0:
+        return "trained below the tolerance of it"
+    return "trained below the tolerance of it, or to predictions that differ more than tolerated"
 
 
 def _choice(found: Proof) -> str:
