@@ -25,6 +25,7 @@ from analyses.lora import analysis as lora
 from analyses.predictions import Key, Prediction, lookup, to_table
 from analyses.results import PREDICTIONS, VERIFICATION, Results
 from analyses.subspace import analysis as subspace
+from analyses.verify import figure as verify_figure
 from analyses.verify import report as verify_report
 from analyses.verify import train as verify_train
 from analyses.verify.advice import FULL, Advice
@@ -476,6 +477,14 @@ def test_it_is_said_whether_score_or_predictions_missed() -> None:
     assert "rank 1 trained below the tolerance of it. " in said["rank 1"]
     assert "below the tolerance of it, or to predictions that differ more" in said["rank 2"]
     assert "rank 4 scores within tolerance of it, but their predictions differ" in said["rank 4"]
+
+
+@pytest.mark.parametrize(("first", "together"), [("1000", True), ("1", False)])
+def test_no_label_of_the_figure_covers_the_next_mark(first: str, together: bool) -> None:
+    """Labels of one cluster are written right of its last mark, one above the other."""
+    marks = [(0.84, 0.86, first, "orange"), (0.87, 0.86, "full", "blue")]
+    assert (len(verify_figure._clusters(marks, 0.52)) == 1) == together
+    assert len(verify_figure._clusters([marks[0], (0.87, 0.91, "full", "blue")], 0.52)) == 2
 
 
 def test_what_was_only_closest_is_called_so() -> None:

@@ -115,12 +115,17 @@ def _clusters(labels: list[Label], span: float) -> list[list[Label]]:
     found: list[list[Label]] = []
     for x, y, text, color in sorted(labels):
         for group in found:
-            if x - group[0][0] < 0.045 * span and abs(y - group[0][1]) < 0.03 * span:
+            if x - group[0][0] < _label_end(group[0]) * span and abs(y - group[0][1]) < 0.03 * span:
                 group.append((x, y, text, color))
                 break
         else:
             found.append([(x, y, text, color)])
     return found
+
+
+def _label_end(label: Label) -> float:
+    """Return where about a label right of its mark ends, as a share of the axis."""
+    return max(0.045, 0.027 + 0.0195 * len(label[2]))
 
 
 def _reach(results: Results) -> tuple[float, float]:
