@@ -480,7 +480,7 @@ def test_it_is_said_whether_score_or_predictions_missed() -> None:
 
 
 @pytest.mark.parametrize(("first", "together"), [("1000", True), ("1", False)])
-def test_no_label_of_the_figure_covers_the_next_mark(first: str, together: bool) -> None:
+def test_a_long_label_makes_room_for_the_next_mark(first: str, together: bool) -> None:
     """Labels of one cluster are written right of its last mark, one above the other."""
     marks = [(0.84, 0.86, first, "orange"), (0.87, 0.86, "full", "blue")]
     assert (len(verify_figure._clusters(marks, 0.52)) == 1) == together
