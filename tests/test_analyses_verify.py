@@ -23,6 +23,7 @@ from analyses import study
 from analyses.long_table import cells
 from analyses.lora import analysis as lora
 from analyses.predictions import Key, Prediction, lookup, to_table
+from analyses.report import Page
 from analyses.results import PREDICTIONS, VERIFICATION, Results
 from analyses.subspace import analysis as subspace
 from analyses.verify import figure as verify_figure
@@ -434,6 +435,24 @@ def test_the_time_of_what_diverged_is_said_not_to_count(out: Path, search: FakeS
     assert note in sentence(found, lora.advice(found))
     assert note in lora_page(found)
     assert "not counting" not in sentence(verified(FIVE), Advice("rank 4", drop=0.02))
+
+
+@pytest.mark.parametrize("trained", [["rank 4", FULL], [FULL]])
+def test_the_page_answers_with_the_verdict_and_shows_scores_large(trained: list[str]) -> None:
+    found = verified({name: FIVE[name] for name in ["rank 1", *trained]})
+    page = verify_report.with_proof(
+        Page("title", "question", "Take rank 4.", facts={"rank": "4"}),
+        found,
+        Advice("rank 4", drop=0.02),
+        None,
+    )
+    assert page.answer.startswith("Take rank 4. Put to the proof by fine-tuning: ")
+    assert page.answer.endswith(verdict(found, Advice("rank 4", drop=0.02)))
+    shown = [
+        name.replace("full", FULL).removeprefix("Fine-tuned accuracy, ") for name in page.facts
+    ]
+    assert shown == ["rank", *trained]
+    assert all(len(each) < 12 for each in page.facts.values())
 
 
 def lora_page(found: Results) -> str:

@@ -15,7 +15,7 @@ from analyses.grid import EDGE
 from analyses.report import Image, Page, Table
 from analyses.results import VERIFICATION, Results
 from analyses.study_numbers import score_name
-from analyses.verify.advice import Advice
+from analyses.verify.advice import FULL, Advice
 from analyses.verify.numbers import (
     cheapest,
     costs,
@@ -51,7 +51,8 @@ def with_proof(page: Page, results: Results, advice: Advice, picture: bytes | No
     }
     return replace(
         page,
-        facts={**page.facts, "Advice put to the proof": verdict(results, advice)},
+        answer=f"{page.answer} Put to the proof by fine-tuning: {verdict(results, advice)}",
+        facts={**page.facts, **_trained(results, advice)},
         caveats=[*page.caveats, *(f"Of the proof: {text}" for text in caveats(results, advice))],
         reading=[*page.reading, f"Put to the proof. {sentence(results, advice)}"],
         images=[*shown, *page.images],
@@ -59,6 +60,17 @@ def with_proof(page: Page, results: Results, advice: Advice, picture: bytes | No
         cost=[*page.cost, _cost(results)],
         settings={**page.settings, **trial},
     )
+
+
+def _trained(results: Results, advice: Advice) -> dict[str, str]:
+    """Return what the advice and full fine-tuning reached, as far as they could be trained."""
+    return {
+        f"Fine-tuned {score_name(results)}, {fact}": fmt.percent(
+            value(results, name, "trained").mean
+        )
+        for name, fact in ((advice.name, advice.name), (FULL, "full"))
+        if name in names(results)
+    }
 
 
 def _configurations(results: Results, advice: Advice) -> Table:
