@@ -600,6 +600,28 @@ def test_who_finds_another_at_a_cell_computes_it_by_itself(tmp_path: Path) -> No
     assert place.unfinished is None
 
 
-def test_a_failure_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
-    run(tmp_path, plan(["a"], [13]), Work(fail=((KERNEL, "error"),)))
+def failing(cell: Cell, needs: Any, place: Place) -> Found:
+    """Work whose kernels fail, the first by a mistake of the user's."""
+    assert place.unfinished is not None
+    mark = place.unfinished / "half"
+    begun = mark.exists()
+    mark.write_text("tiles", encoding="utf-8")
+    if cell.key == KERNEL:
+        raise UserError("no such rank")
+    if cell.method == "kernel-sgd" and not needs:
+        raise MemoryError(f"begun {begun}")
+    return Found([{"value": 1.0, "cell": cell.key}])
+
+
+def test_a_mistake_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
+    run(tmp_path, plan(["a"], [13]), failing)  # type: ignore[arg-type]
     assert list((tmp_path / "unfinished").iterdir()) == []
+
+
+def test_a_retry_goes_on_once_from_what_a_lack_of_memory_left(tmp_path: Path) -> None:
+    of = plan(["b"], [13])
+    begun = []
+    for _ in range(4):
+        reasons = run(tmp_path, of, failing, retry_failed=True).failed  # type: ignore[arg-type]
+        begun += reasons.values()
+    assert begun == [f"MemoryError: begun {each}" for each in (False, True, False, True)]

@@ -21,6 +21,7 @@ from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, named_parameters
 from subkern.prompts import EncodedExample
+from subkern.provenance import environment
 from subkern.rule_sweep import sweep_rules
 from subkern.rules import NAMES, UpdateRule, parse_rule
 from subkern.running import Running
@@ -310,6 +311,35 @@ def _parts(model: LogitModel, rows: torch.Tensor) -> list[tuple[str, torch.Tenso
 
 
 # --- all rules in one pass ---
+
+
+def test_a_killed_sweep_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other threads, on another machine, after a commit of what computes nothing."""
+    model, of, rules = oracles.logit_model(BERT), examples(BERT), ["sgd", "signgd"]
+    whole = sweep_rules(model, of, rules=rules)
+
+    def kill(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    tiles = tmp_path / "tiles"
+    with pytest.raises(KeyboardInterrupt):
+        sweep_rules(model, of, rules=rules, running=Running(progress=kill, checkpoint=tiles))
+    finished = {p.name: p.read_bytes() for p in tiles.glob("parameters-*.npz")}
+    assert finished
+    here = environment()
+    there = {
+        **here,
+        "machine": {**here["machine"], "threads": 64},
+        "code": {**here["code"], "commit": "another", "dirty": True},
+    }
+    monkeypatch.setattr("subkern.running.environment", lambda: there)
+    found = sweep_rules(model, of, rules=rules, running=Running(checkpoint=tiles))
+    for name, content in finished.items():
+        assert (tiles / name).read_bytes() == content
+    for kernel, uninterrupted in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(kernel.values, uninterrupted.values)
+        assert kernel.provenance["environment"]["machine"]["threads"] == 64
 
 
 @pytest.mark.parametrize(

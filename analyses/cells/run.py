@@ -60,7 +60,8 @@ def prepare(
     store.discard_stale(plan, chosen)
     if retry_failed:
         keys = plan.cells if chosen is None else chosen
-        store.discard(plan.dependents(key for key in keys if store.failure(key)))
+        failed = [key for key in keys if store.failure(key)]
+        store.discard(plan.dependents(failed), going_on=failed)
     states = store.states(plan)
     store.forget_failures(key for key, state in states.items() if state == "missing")
 

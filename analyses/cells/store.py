@@ -152,12 +152,17 @@ class CellStore:
             f" ({summary(changes)}): --overwrite computes them anew, another --out keeps them"
         )
 
-    def discard(self, keys: Iterable[str]) -> None:
-        """Forget cells, finished or failed; give the last ones first."""
+    def discard(self, keys: Iterable[str], going_on: Collection[str] = ()) -> None:
+        """Forget cells, finished or failed; give the last ones first.
+
+        What those ``going_on`` left unfinished stays.
+        """
         for key in keys:
             self._read.pop(key, None)
-            for folder in (self.folder(key), self.root / "failed" / key, self.unfinished(key)):
+            for folder in (self.folder(key), self.root / "failed" / key):
                 self._remove(folder)
+            if key not in going_on:
+                self._remove(self.unfinished(key))
 
     def discard_stale(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
         """Forget finished cells that now wait for other cells than they did, and what uses them.

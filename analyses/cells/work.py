@@ -41,7 +41,7 @@ class Place:
     Attributes:
         folder: for what it leaves to others; empty, and kept only once the cell is finished.
         unfinished: for what a killed attempt goes on from: it outlives this one, until the cell is
-            finished or has failed. None where there is no going on.
+            finished, or has failed and a further one would too. None where there is no going on.
     """
 
     folder: Path
@@ -73,11 +73,13 @@ class Ended:
         state: ``done``, ``failed`` (kept as such), ``full`` (no space left: nothing is kept) or
             ``lost`` (its process died).
         reason: one line, unless it is done.
+        passing: it failed by no mistake of the user's: elsewhere or later it may succeed.
     """
 
     key: str
     state: Literal["done", "failed", "full", "lost"]
     reason: str = ""
+    passing: bool = False
 
 
 def run_job(job: Job) -> Ended:
@@ -99,7 +101,7 @@ def run_job(job: Job) -> Ended:
     try:
         with _beating(attempt), attempt.unfinished() as unfinished:
             end = _attempt(attempt, job, Place(attempt.folder, unfinished))
-            if unfinished is not None and end.state != "full":
+            if unfinished is not None and end.state != "full" and not _is_kept(end, unfinished):
                 shutil.rmtree(unfinished, ignore_errors=True)
             return end
     except OSError as error:  # of the folder that outlives the attempt; others are kept
@@ -108,6 +110,18 @@ def run_job(job: Job) -> Ended:
         return Ended(cell.key, "full", _line(error))
     finally:
         attempt.end()
+
+
+def _is_kept(end: Ended, unfinished: Path) -> bool:
+    """Say if a retry goes on from what a failed attempt left, as where memory ran out.
+
+    Once: after a second failure it may be the reason, and the next attempt begins anew.
+    """
+    mark = unfinished / "failed"
+    if not end.passing or mark.exists():
+        return False
+    mark.touch()
+    return True
 
 
 def _attempt(attempt: Attempt, job: Job, place: Place) -> Ended:
@@ -140,7 +154,7 @@ def _failed(attempt: Attempt, error: Exception) -> Ended:
         if not is_full(other):
             raise
         return Ended(attempt.cell.key, "full", _line(other))
-    return Ended(attempt.cell.key, "failed", reason)
+    return Ended(attempt.cell.key, "failed", reason, passing=not isinstance(error, UserError))
 
 
 def lost(job: Job, reason: str) -> Ended:
