@@ -87,6 +87,7 @@ def compute_kernel(
     started = time.perf_counter()
     refuse_dead(coordinates, subspace, [*left, *right])
     recorded: dict[str, Any] = {}
+    earlier = 0.0
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
         outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress, rule))
@@ -104,7 +105,8 @@ def compute_kernel(
         else:
             outcome, cost = run_rule(job, block, rule, *sides, store, running.progress)
         recorded = {"reasons": list(plan.reasons)} | cost
-    recorded["seconds"] = time.perf_counter() - started
+        earlier = store.earlier
+    recorded["seconds"] = earlier + time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return to_kernel(outcome.values, outcome, left, right, provenance, recorded)
 

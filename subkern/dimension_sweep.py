@@ -121,7 +121,7 @@ def sweep_dimensions(
     }
     cost = spent | {
         "projection_seconds": projector.seconds,
-        "seconds": time.perf_counter() - started,
+        "seconds": store.earlier + time.perf_counter() - started,
         "peak_bytes": peak_bytes(),
     }
     return DimensionSweep(kernel(outcome.values, inner), kernels, cost)

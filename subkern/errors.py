@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["NoSpaceError", "UserError"]
+__all__ = ["NoMemoryError", "NoSpaceError", "UserError"]
 
 
 class UserError(ValueError):
@@ -23,3 +23,7 @@ class NoSpaceError(UserError):
     """A disk is full: no mistake, but the user's to put right. What was finished is kept."""
 
     status = 1
+
+
+class NoMemoryError(UserError):
+    """Memory ran out: the user's to put right, by other limits than those asked for."""

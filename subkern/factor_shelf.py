@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -21,7 +22,8 @@ from torch import Tensor
 from subkern.capture import Captured
 from subkern.errors import NoSpaceError
 from subkern.factors import Dense, Factor, Outer, Rows, zero_like
-from subkern.files import replacing, scratch_folder, scratch_root
+from subkern.files import is_full, replacing, scratch_folder, scratch_root
+from subkern.tiles import TileStore
 
 _KINDS = {"outer": Outer, "rows": Rows, "dense": Dense}
 _FIELDS = {
@@ -30,8 +32,24 @@ _FIELDS = {
     "dense": ("grad", "bound"),
 }
 
-FACTORS = "factors-*.safetensors"  # what the files of shelves are called
+_FILES = "factors-*.safetensors"  # what the files of shelves are called
 _SPARE = 4 * 2**30  # bytes of a disk that factors leave free: they can be captured again
+
+
+@contextmanager
+def factors_of(store: TileStore) -> Iterator[None]:
+    """Remove the files of shelves in a store's folder when its tiles are done, or cannot be.
+
+    After a kill, an interruption or a full disk they stay: the next run reads them. After an error
+    they would take gigabytes until somebody tries again; tiles stay.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            store.drop(_FILES)
+        raise
+    store.drop(_FILES)
 
 
 class Group(Protocol):

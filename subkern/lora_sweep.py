@@ -127,7 +127,8 @@ def sweep_targets(
     swept = [each.at(s, r).describe() for each in grids.values() for s, r in grid.cells]
     store = make_store(running, base | {"sweep": swept})
     outcome = run(job, left, right, store, running.progress)
-    cost = block.cost() | {"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
+    seconds = store.earlier + time.perf_counter() - started
+    cost = block.cost() | {"seconds": seconds, "peak_bytes": peak_bytes()}
 
     def kernel(values: np.ndarray, zeroed: float, subspace: Mapping[str, Any]) -> Kernel:
         provenance = base | {"subspace": dict(subspace)}

@@ -80,7 +80,7 @@ def sweep_rules(
     job = make_job(coordinates, plan, full_block(coordinates), running, seeing)
     store = make_store(running, {"kernels": [decisive(each) for each in described]})
     outcomes, cost = run_updates(job, applied, left, right, store, running.progress)
-    seconds = time.perf_counter() - started
+    seconds = store.earlier + time.perf_counter() - started
     recorded = {"reasons": list(plan.reasons), "seconds": seconds, "coordinates": coordinates.size}
     recorded["rules_together"] = len(applied)
     return [

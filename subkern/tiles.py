@@ -7,6 +7,7 @@ are captured once and their tile of the kernel is computed once, by symmetry.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def cut(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
 
 
 _RECORD = "tiling.json"
+_SECONDS = "seconds"  # in a tile's file: those since the one before
 _sharing = 1
 
 
@@ -136,11 +138,17 @@ class TileStore:
     Args:
         folder: where; None keeps nothing.
         fingerprint: of everything that decides the numbers; tiles of another are refused.
+
+    Attributes:
+        earlier: seconds that earlier runs took for the tiles they left, as far as they were asked
+            for; what is reported as a kernel's time is of all runs.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self.earlier = 0.0
+        self._counted = time.perf_counter()
 
     def tiling(self, choose: Callable[[], Tiling]) -> Tiling:
         """The tiling the folder was begun with, else a new one from `choose`.
@@ -179,14 +187,19 @@ class TileStore:
         if self.folder is None or not (path := self.folder / f"{key}.npz").exists():
             return None
         with np.load(path, allow_pickle=False) as saved:
-            return {name: saved[name] for name in saved.files}
+            arrays = {name: saved[name] for name in saved.files}
+        self.earlier += float(arrays.pop(_SECONDS, 0.0))
+        return arrays
 
     def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
         """Save `arrays` under `key`, whole or not at all."""
         if self.folder is None:
             return
+        now = time.perf_counter()
+        timed = arrays | {_SECONDS: np.array(now - self._counted)}
         with replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **timed)  # type: ignore[arg-type]
+        self._counted = now
 
     def drop(self, pattern: str) -> None:
         """Remove files that are no longer wanted."""

@@ -22,7 +22,7 @@ from analyses.cells.executors import Here, Processes, make_executor
 from analyses.cells.run import prepare
 from analyses.cells.status import Timing, counts, duration, status_table, time_left
 from analyses.cells.store import Attempt, CellStore
-from analyses.cells.work import Found, Job, Place, run_job
+from analyses.cells.work import Found, Job, Place, lost, run_job
 from fake_cells import Work, plan, run, table
 from subkern.errors import NoSpaceError, UserError
 from subkern.files import is_full
@@ -158,6 +158,27 @@ def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
     assert sorted(ran.computed) == sorted([KERNEL, RIDGE, RIDGE[:-5] + "svc", TRAIN, BEST])
     assert value(tmp_path, BEST) == 0.1 + 1 + 10
     assert ran.failed == {}
+
+
+def test_a_retry_that_fails_again_costs_nothing_that_was_done(tmp_path: Path) -> None:
+    """The best of a grid stays if the point that diverged diverges once more."""
+    of, work = plan(["a"], [13]), Work(fail=((TRAIN, "user"),))
+    run(tmp_path, of, work)
+    before = files(tmp_path)
+    ran = run(tmp_path, of, work, retry_failed=True)
+    assert (ran.computed, list(ran.failed)) == ([], [TRAIN])
+    assert ran.states[BEST] == "done"
+    assert files(tmp_path) == before
+
+
+def test_what_was_chosen_without_a_cell_that_is_there_now_is_not_current(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    run(tmp_path, of, Work(fail=((TRAIN, "user"),)))
+    ran = run(tmp_path, of, Work(), chosen={TRAIN}, retry_failed=True)
+    assert ran.computed == [TRAIN]
+    assert CellStore(tmp_path).states(of)[BEST] == "missing"
+    assert run(tmp_path, of, Work()).computed == [BEST]
+    assert value(tmp_path, BEST) == 0.1 + 1 + 10
 
 
 def test_a_worker_that_dies_takes_only_its_cell(tmp_path: Path) -> None:
@@ -620,8 +641,33 @@ def test_a_mistake_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
 
 def test_a_retry_goes_on_once_from_what_a_lack_of_memory_left(tmp_path: Path) -> None:
     of = plan(["b"], [13])
-    begun = []
+    begun: list[str] = []
     for _ in range(4):
         reasons = run(tmp_path, of, failing, retry_failed=True).failed  # type: ignore[arg-type]
         begun += reasons.values()
     assert begun == [f"MemoryError: begun {each}" for each in (False, True, False, True)]
+
+
+def test_a_retry_goes_on_once_from_what_a_dead_process_left(tmp_path: Path) -> None:
+    cell = plan(["a"], [13])[KERNEL]
+    job = Job(tmp_path, cell, Work())
+    tiles = CellStore(tmp_path).unfinished(KERNEL) / "tiles"
+    for _ in range(2):
+        tiles.mkdir(parents=True, exist_ok=True)
+        assert lost(job, "its process died").state == "failed"
+        assert tiles.exists() == (_ == 0)
+
+
+def test_the_seconds_of_a_cell_are_those_of_all_attempts(tmp_path: Path) -> None:
+    def slow(cell: Cell, needs: Any, place: Place) -> Found:
+        assert place.unfinished is not None
+        time.sleep(0.2)
+        return going_on(cell, needs, place)
+
+    job = Job(tmp_path, plan(["a"], [13])[KERNEL], slow)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job)
+    run_job(job)
+    stored = CellStore(tmp_path).stored(KERNEL)
+    assert stored is not None
+    assert 0.4 <= stored.seconds < 2

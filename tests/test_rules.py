@@ -325,6 +325,10 @@ def test_a_killed_sweep_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
     tiles = tmp_path / "tiles"
     with pytest.raises(KeyboardInterrupt):
         sweep_rules(model, of, rules=rules, running=Running(progress=kill, checkpoint=tiles))
+    first = tiles / "parameters-0.npz"
+    with np.load(first) as saved:
+        arrays = dict(saved)
+    np.savez(first, **(arrays | {"seconds": np.array(1000.0)}))
     finished = {p.name: p.read_bytes() for p in tiles.glob("parameters-*.npz")}
     assert finished
     here = environment()
@@ -340,6 +344,7 @@ def test_a_killed_sweep_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
     for kernel, uninterrupted in zip(found, whole, strict=True):
         np.testing.assert_array_equal(kernel.values, uninterrupted.values)
         assert kernel.provenance["environment"]["machine"]["threads"] == 64
+        assert 1000 < kernel.provenance["recorded"]["seconds"] < 1100  # of both runs
 
 
 @pytest.mark.parametrize(

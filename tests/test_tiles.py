@@ -122,6 +122,23 @@ def test_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert not store.folder.exists()
 
 
+def test_the_time_of_earlier_runs_is_that_of_the_tiles_they_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(tiles.time, "perf_counter", lambda: now)
+    store = TileStore(tmp_path, "f")
+    for key in ("left-0-0", "right-0-0"):
+        now += 3.0
+        store.put(key, TILE)
+    now += 50.0  # lost with the run that was killed here
+    again = TileStore(tmp_path, "f")
+    assert (again.earlier, again.get("right-0-1")) == (0.0, None)
+    for key in ("left-0-0", "right-0-0"):
+        again.get(key)
+    assert (store.earlier, again.earlier) == (0.0, 6.0)
+
+
 def test_a_folder_with_other_files_is_refused_and_they_stay(tmp_path: Path) -> None:
     """Tiles without their record may be of any settings."""
     for name in ("thesis.txt", "left-0-0.npz"):

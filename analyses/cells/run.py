@@ -48,7 +48,8 @@ def prepare(
         chosen: keys of the cells that may be computed; None for all. Others stay as they are,
             unless they use one that is forgotten.
         overwrite: forget finished cells of other settings or versions, and what uses them.
-        retry_failed: forget failures, and what was concluded from them.
+        retry_failed: forget failures. What a cell left unfinished stays, and what was chosen
+            without it does, unless it is finished now.
 
     Raises:
         UserError: chosen cells are there of other settings or versions, and ``overwrite`` is
@@ -60,8 +61,7 @@ def prepare(
     store.discard_stale(plan, chosen)
     if retry_failed:
         keys = plan.cells if chosen is None else chosen
-        failed = [key for key in keys if store.failure(key)]
-        store.discard(plan.dependents(failed), going_on=failed)
+        store.forget_failures(keys)
     states = store.states(plan)
     store.forget_failures(key for key, state in states.items() if state == "missing")
 
@@ -96,8 +96,12 @@ def run_cells(
         seen(ran.states, None)
     with executor:
         while True:
-            for key in _ready(plan, ran.states, wanted)[: _room(executor, running)]:
+            for key in _ready(plan, ran.states, wanted, store)[: _room(executor, running)]:
                 ran.states[key] = "running"
+                if store.stored(key) is not None:  # chosen from cells that are others by now
+                    outdated = plan.dependents([key])
+                    store.discard(outdated)
+                    ran.states |= dict.fromkeys(set(outdated) - {key}, "missing")
                 running.add(key)
                 executor.submit(Job(store.root.resolve(), plan[key], work))
             if not running:
@@ -118,8 +122,13 @@ def _room(executor: Executor, running: Collection[str]) -> int | None:
     return None if executor.slots is None else executor.slots - len(running)
 
 
-def _ready(plan: Plan, states: dict[str, State], wanted: Collection[str]) -> list[str]:
-    """Return the missing cells that need not wait; those that never can become ``blocked``."""
+def _ready(
+    plan: Plan, states: dict[str, State], wanted: Collection[str], store: CellStore
+) -> list[str]:
+    """Return the missing cells that need not wait; those that never can become ``blocked``.
+
+    What is finished, and was missing only while cells before it were tried again, becomes ``done``.
+    """
     ready = []
     for key in plan.order:
         if states[key] != "missing":
@@ -131,7 +140,10 @@ def _ready(plan: Plan, states: dict[str, State], wanted: Collection[str]) -> lis
             and all(states[name] == "done" for name in plan[key].needs)
             and all(states[name] not in ("missing", "running") for name in plan[key].after)
         ):
-            ready.append(key)
+            if store.is_current(plan[key], states):
+                states[key] = "done"
+            else:
+                ready.append(key)
     return plan.sorted(ready)
 
 

@@ -6,7 +6,8 @@ Below the study's folder::
     cells/<key>/...            what it left for others (kernels, shifts)
     failed/<key>/              failure.json and traceback.txt of a cell that failed
     work/<name>/lease.json     a running cell: which, and by whom; its folder moves to cells/
-    unfinished/<key>/          what a killed attempt at a cell left to go on from, and identity.json
+    unfinished/<key>/          what an attempt left to go on from that was killed, or failed by no
+                               mistake of the user's; identity.json, spent.json
 
 A lease counts while its process lives, or, on another machine, while it is renewed. So a killed
 run's cells are missing again at once and nothing has to be cleaned by hand.
@@ -22,7 +23,7 @@ import shutil
 import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,14 @@ class Stored:
     Attributes:
         identity: of the cell, and under ``after`` what it waited for.
         rows: the numbers it found, as columns of the study's table.
-        seconds: wall time.
+        seconds: wall time of all attempts, of those before the last to within `BEAT`.
+        saw: the cells of ``after`` that were finished when it was computed; None: not known.
     """
 
     identity: Mapping[str, Any]
     rows: list[dict[str, Any]]
     seconds: float
+    saw: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class CellStore:
             found = _json(self.folder(key) / "cell.json")
             if found is None:
                 return None
-            self._read[key] = Stored(found["identity"], found["rows"], found["seconds"])
+            known = {f.name: found[f.name] for f in fields(Stored) if f.name in found}
+            self._read[key] = Stored(**known)
         return self._read[key]
 
     def failure(self, key: str) -> Failure | None:
@@ -103,7 +107,8 @@ class CellStore:
         """Return the state of every cell of a plan; writes nothing.
 
         A finished cell of other settings or another version, or one that uses such a cell or chose
-        from such cells, does not count: it is missing. So does a failure.
+        from such cells, or from fewer or more than are finished now, does not count: it is missing.
+        So does a failure.
         """
         running = {lease["key"] for _, lease in self._leases() if lease and _alive(lease)}
         found: dict[str, State] = {}
@@ -112,7 +117,7 @@ class CellStore:
             stored, failure = self.stored(key), self.failure(key)
             settled = all(found[name] not in ("missing", "running") for name in cell.after)
             fresh = settled and all(found[name] == "done" for name in cell.needs)
-            if fresh and stored is not None and _is_of(cell, stored.identity):
+            if fresh and stored is not None and self.is_current(cell, found):
                 found[key] = "done"
             elif key in running:
                 found[key] = "running"
@@ -123,6 +128,13 @@ class CellStore:
             else:
                 found[key] = "missing"
         return {cell.key: found[cell.key] for cell in plan}
+
+    def is_current(self, cell: Cell, states: Mapping[str, State]) -> bool:
+        """Say if a cell is finished as it would be now that those before it are in these states."""
+        stored = self.stored(cell.key)
+        if stored is None or not _is_of(cell, stored.identity):
+            return False
+        return stored.saw in (None, sorted(n for n in cell.after if states[n] == "done"))
 
     def others(self, plan: Plan, chosen: Collection[str] | None = None) -> dict[str, list[str]]:
         """Return finished cells that are of other settings or versions, and how they differ.
@@ -152,17 +164,12 @@ class CellStore:
             f" ({summary(changes)}): --overwrite computes them anew, another --out keeps them"
         )
 
-    def discard(self, keys: Iterable[str], going_on: Collection[str] = ()) -> None:
-        """Forget cells, finished or failed; give the last ones first.
-
-        What those ``going_on`` left unfinished stays.
-        """
+    def discard(self, keys: Iterable[str]) -> None:
+        """Forget cells, finished or failed; give the last ones first."""
         for key in keys:
             self._read.pop(key, None)
-            for folder in (self.folder(key), self.root / "failed" / key):
+            for folder in (self.folder(key), self.root / "failed" / key, self.unfinished(key)):
                 self._remove(folder)
-            if key not in going_on:
-                self._remove(self.unfinished(key))
 
     def discard_stale(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
         """Forget finished cells that now wait for other cells than they did, and what uses them.
@@ -296,9 +303,17 @@ class Attempt:
         with contextlib.suppress(OSError):
             os.utime(self._lease)
 
-    def finish(self, rows: list[dict[str, Any]], seconds: float) -> None:
-        """Keep the cell: its folder appears under its key, whole; the first to finish wins."""
-        record = {"identity": identity_of(self.cell), "seconds": seconds, "rows": rows}
+    def finish(self, rows: list[dict[str, Any]], seconds: float, saw: Collection[str]) -> None:
+        """Keep the cell: its folder appears under its key, whole; the first to finish wins.
+
+        Args:
+            rows: its numbers.
+            seconds: what it took.
+            saw: the cells it waited for that were finished.
+        """
+        seen = sorted(name for name in self.cell.after if name in saw)
+        stored = Stored(identity_of(self.cell), rows, seconds, seen)
+        record = {f.name: getattr(stored, f.name) for f in fields(stored)}
         (self.folder / "cell.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         _flush(self.folder)
         target = self.store.folder(self.cell.key)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any, Literal
 
 from analyses.cells.cell import Cell
 from analyses.cells.store import BEAT, Attempt, CellStore
-from subkern.errors import UserError
-from subkern.files import is_full
+from subkern.errors import NoMemoryError, UserError
+from subkern.files import is_full, replacing
 
 __all__ = ["Ended", "Found", "Job", "Place", "Work", "lost", "run_job"]
 
@@ -99,8 +100,9 @@ def run_job(job: Job) -> Ended:
             raise
         return Ended(cell.key, "full", _line(error))
     try:
-        with _beating(attempt), attempt.unfinished() as unfinished:
-            end = _attempt(attempt, job, Place(attempt.folder, unfinished))
+        with attempt.unfinished() as unfinished:
+            with _beating(attempt, unfinished) as spent:
+                end = _attempt(attempt, job, Place(attempt.folder, unfinished), spent)
             if unfinished is not None and end.state != "full" and not _is_kept(end, unfinished):
                 shutil.rmtree(unfinished, ignore_errors=True)
             return end
@@ -124,9 +126,8 @@ def _is_kept(end: Ended, unfinished: Path) -> bool:
     return True
 
 
-def _attempt(attempt: Attempt, job: Job, place: Place) -> Ended:
+def _attempt(attempt: Attempt, job: Job, place: Place, spent: Callable[[], float]) -> Ended:
     """Compute, then keep the cell or its failure."""
-    started = time.perf_counter()
     key = job.cell.key
     try:
         needs = {
@@ -135,7 +136,7 @@ def _attempt(attempt: Attempt, job: Job, place: Place) -> Ended:
             if attempt.store.stored(name) is not None
         }
         found = job.work(job.cell, needs, place)
-        attempt.finish([_plain(row) for row in found.rows], time.perf_counter() - started)
+        attempt.finish([_plain(row) for row in found.rows], spent(), needs)
         for path in found.drop:
             _unlink(path)
         return Ended(key, "done")
@@ -154,17 +155,22 @@ def _failed(attempt: Attempt, error: Exception) -> Ended:
         if not is_full(other):
             raise
         return Ended(attempt.cell.key, "full", _line(other))
-    return Ended(attempt.cell.key, "failed", reason, passing=not isinstance(error, UserError))
+    mistake = isinstance(error, UserError) and not isinstance(error, NoMemoryError)
+    return Ended(attempt.cell.key, "failed", reason, passing=not mistake)
 
 
 def lost(job: Job, reason: str) -> Ended:
     """Keep as failed a cell whose process died each time it was tried."""
     attempt = CellStore(job.root).begin(job.cell)
+    end = Ended(job.cell.key, "failed", reason, passing=True)
     try:
         attempt.fail(reason, f"{reason}\n")
+        with attempt.unfinished() as unfinished:
+            if unfinished is not None and not _is_kept(end, unfinished):
+                shutil.rmtree(unfinished, ignore_errors=True)
     finally:
         attempt.end()
-    return Ended(job.cell.key, "failed", reason)
+    return end
 
 
 def _line(error: BaseException) -> str:
@@ -191,18 +197,41 @@ def _unlink(path: Path) -> None:
 
 
 @contextmanager
-def _beating(attempt: Attempt) -> Iterator[None]:
-    """Renew a lease from a thread for as long as this lasts."""
-    over = threading.Event()
+def _beating(attempt: Attempt, unfinished: Path | None) -> Iterator[Callable[[], float]]:
+    """Renew a lease from a thread for as long as this lasts; yield what tells the time spent.
+
+    It is that of all attempts: what they spent is written down with what they left unfinished.
+    """
+    over, started = threading.Event(), time.perf_counter()
+    record = None if unfinished is None else unfinished / "spent.json"
+    before = _seconds(record)
+
+    def spent() -> float:
+        return before + time.perf_counter() - started
+
+    def note() -> None:
+        if record is not None:
+            with suppress(OSError), replacing(record) as part:
+                part.write_text(json.dumps({"seconds": spent()}), encoding="utf-8")
 
     def beat() -> None:
         while not over.wait(BEAT):
             attempt.renew()
+            note()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        yield
+        yield spent
     finally:
         over.set()
         thread.join()
+        note()
+
+
+def _seconds(record: Path | None) -> float:
+    """Return what earlier attempts spent; 0 if there is no record, or half of one."""
+    try:
+        return 0.0 if record is None else float(json.loads(record.read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
