@@ -11,18 +11,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from analyses import versions
 from analyses.settings import Settings
 from subkern import provenance
 from subkern.data import SPLITS, Example, load_examples
 from subkern.errors import UserError
+from subkern.loading import origin
 from subkern.tasks import Task, get_task
 
 __all__ = [
     "Inputs",
     "code_digest",
-    "folder_digest",
     "identity",
     "load_inputs",
+    "model_files",
     "task_fields",
 ]
 
@@ -103,8 +105,8 @@ def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str
         "answer": config.decisive("answer"),
         "task": provenance.normalize(task_fields(inputs.task)),
         "examples": inputs.examples,
-        "model_files": folder_digest(Path(config.model)),
-        "environment": provenance.environment(),
+        "model_files": model_files(config.model, config.revision),
+        "environment": versions.environment(),
         "study": code_digest(*modules),
     }
 
@@ -154,10 +156,17 @@ def _digest(splits: Mapping[str, list[Example]]) -> str:
     return hashlib.sha256(provenance.canonical_json(rows).encode()).hexdigest()
 
 
-def folder_digest(folder: Path) -> str | None:
-    """Return the SHA-256 of a model folder's names and contents; None if the model is no folder."""
-    if not folder.is_dir():
-        return None
+def model_files(spec: str, revision: str | None) -> str | None:
+    """Return what identifies a model's files: of a folder their digest, of the hub the commit.
+
+    Of a demo model it is its package. None if the hub does not answer and has not before.
+    """
+    folder = Path(spec)
+    return _digest_of(folder) if folder.is_dir() else origin(spec, revision)
+
+
+def _digest_of(folder: Path) -> str:
+    """Return the SHA-256 of a folder's names and contents."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         digest.update(path.name.encode() + b"\0")

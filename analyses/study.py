@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from analyses import versions
 from analyses.classifiers import Split
 from analyses.heads import at_start
 from analyses.inputs import Inputs
@@ -289,6 +290,6 @@ def environment_since(started: datetime) -> dict[str, Any]:
     """Return versions, code and machine, and when the study started and finished."""
     times = {"started": started, "finished": datetime.now(UTC)}
     return {
-        **provenance.environment(),
+        **versions.environment(),
         **{name: time.isoformat(timespec="seconds") for name, time in times.items()},
     }

@@ -6,6 +6,7 @@ is refused. Remote code is never run.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from subkern.demo_models import DEMO_MODELS, demo_path
 from subkern.errors import UserError
 from subkern.models import LinearReadout, LogitModel, Readout, WordReadout, untie
 from subkern.prompts import Prompt
+from subkern.provenance import versions
 from subkern.tasks import Task
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -91,7 +93,7 @@ def load_model(
     model = model.to(device=_device(device), dtype=DTYPES[dtype]).eval()
     model.description = {
         "name": str(spec),
-        "revision": getattr(module.config, "_commit_hash", None) or revision,
+        "revision": (_commit(str(spec), revision) if _is_of_hub(spec) else None) or revision,
         "class": type(module).__name__,
         "head": head,
         "tie": tie,
@@ -136,6 +138,30 @@ def load_tokenizer(
     tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
     kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
     return tokenizer, kind
+
+
+def origin(spec: str, revision: str | None = None) -> str | None:
+    """Where the weights of a model that is no folder come from, without loading any.
+
+    ``"commit <hash>"`` of a hub id, ``"<package> <version>"`` of a demo model; None if the hub does
+    not answer and nothing of the model is in its cache.
+    """
+    if spec in DEMO_MODELS:
+        package = DEMO_MODELS[spec]
+        return f"{package} {versions(package)[package]}"
+    commit = _commit(spec, revision)
+    return None if commit is None else f"commit {commit}"
+
+
+@cache
+def _commit(spec: str, revision: str | None) -> str | None:
+    """The hub's commit of a model: what its cache calls the folder of the model's files."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(spec, "config.json", revision=revision)).parent.name
+    except (OSError, ValueError):
+        return None  # who loads the model says why
 
 
 def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
@@ -195,6 +221,10 @@ def _module(
             f"{' …' if len(missing) > 3 else ''} of {type(module).__name__}: {advice}"
         )
     return module
+
+
+def _is_of_hub(spec: str | Path) -> bool:
+    return str(spec) not in DEMO_MODELS and not Path(spec).is_dir()
 
 
 def _pretrained(auto: str, spec: str | Path, place: str | Path, **options: Any) -> Any:

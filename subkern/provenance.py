@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "normalize",
     "summary",
+    "versions",
 ]
 
 RECORDED_ONLY = (
@@ -175,13 +176,14 @@ def environment() -> dict[str, Any]:
     ``code.digest`` hashes the sources of the library, so changed code is noticed in a checkout and
     in an installed copy alike; ``commit`` and ``dirty`` are None outside a git checkout.
     """
-    return {"versions": _versions(), "code": dict(_code()), "machine": _machine()}
+    installed = {"subkern": subkern.__version__, **versions(*_PACKAGES)}
+    return {"versions": installed, "code": dict(_code()), "machine": _machine()}
 
 
-def _versions() -> dict[str, str | None]:
-    """Return the version of subkern and of every package whose code decides the numbers."""
-    found: dict[str, str | None] = {"subkern": subkern.__version__}
-    for package in _PACKAGES:
+def versions(*packages: str) -> dict[str, str | None]:
+    """Return the version of every package, None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

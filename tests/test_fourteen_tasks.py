@@ -19,8 +19,10 @@ from click.testing import CliRunner
 
 import tiny_study
 from analyses import study as studies
+from analyses import versions
 from analyses.cells.cell import parse_only
 from analyses.cells.executors import make_executor
+from analyses.cells.work import Place
 from analyses.fourteen_tasks import Done, Study, screen
 from analyses.fourteen_tasks import analysis as fourteen_tasks
 from analyses.fourteen_tasks import kernels as fourteen_kernels
@@ -361,6 +363,72 @@ def test_another_version_or_other_settings_are_refused(
     replaced = analyze(asked, tmp_path, overwrite=True)
     assert len(replaced.ran.computed) == 1
     pd.testing.assert_frame_equal(numbers(replaced.table), numbers(done.table))
+
+
+def test_a_worker_with_other_libraries_is_told_so(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(place, methods=("zero-shot",))
+    (cell,) = make_plan(asked)
+    here = provenance.environment()
+    other = {**here, "versions": {**here["versions"], "torch": "99"}}
+    monkeypatch.setattr(provenance, "environment", lambda: other)
+    with pytest.raises(UserError, match=r"the worker on '.*' has other .*asked for, .99. there\)"):
+        fourteen_tasks.Work(asked)(cell, {}, Place(tmp_path))
+    moved = {**here, "machine": {**here["machine"], "threads": 99}}
+    monkeypatch.setattr(provenance, "environment", lambda: moved)
+    assert fourteen_tasks.Work(asked)(cell, {}, Place(tmp_path)).rows
+
+
+def test_another_scikit_learn_is_another_version_of_classifiers_not_of_kernels(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(place, methods=("linear-probe", "kernel-sgd"))
+    analyze(asked, tmp_path)
+    monkeypatch.setattr(versions, "of_classifiers", lambda: {"scikit-learn": "99"})
+    found = Study(asked, tmp_path).store.others(make_plan(asked))
+    assert sorted(key.rpartition("/")[2] for key in found) == ["probe", "solve ridge"]
+    with pytest.raises(UserError, match=r"classifiers\.scikit-learn: .99. asked for"):
+        analyze(asked, tmp_path)
+
+
+def test_a_table_is_always_of_the_settings_beside_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks while a study is computed anew finds nothing of the one before."""
+    asked = config(place, methods=("zero-shot",))
+    fourteen_tasks.analyze(asked, tmp_path)
+    seen: list[tuple[int, int, bool]] = []
+
+    def look(*_: Any) -> None:
+        record = yaml.safe_load((tmp_path / "config.yaml").read_text())
+        table = pd.read_parquet(tmp_path / "results.parquet")
+        report = (tmp_path / "report.html").exists()
+        seen.append((record["config"]["test_limit"], len(table), report))
+
+    other = replace(asked, test_limit=4)
+    fourteen_tasks.analyze(other, tmp_path, overwrite=True, progress=look)
+    assert seen == [(4, 0, False), (4, 0, False)]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_report_that_was_not_drawn_is_drawn_by_the_next_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fourteen_tasks.analyze(config(place, methods=("zero-shot",)), tmp_path)
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    more = config(place, methods=("zero-shot", "linear-probe"))
+    with monkeypatch.context() as patch:
+        patch.setattr(fourteen_tasks, "draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fourteen_tasks.analyze(more, tmp_path)
+    done = fourteen_tasks.analyze(more, tmp_path)
+    assert done.ran.computed == []
+    assert done.report is not None
+    assert "linear probe" in done.report.read_text(encoding="utf-8").lower()
 
 
 @pytest.mark.slow

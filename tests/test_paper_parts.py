@@ -26,11 +26,14 @@ def rows(*tasks: str, **about: Any) -> pd.DataFrame:
     return fake_study.table(tasks=tasks, **{**SHOTS, **about})
 
 
-def part(folder: Path, table: pd.DataFrame, **config: Any) -> Path:
+def part(
+    folder: Path, table: pd.DataFrame, examples: dict[str, str] | None = None, **config: Any
+) -> Path:
     """Write a study of one model, with settings of its own."""
     settings = {"model": "models/tiny", "tasks": sorted(set(table["task"])), **config}
     run = RunDirectory(folder, "fourteen-tasks", {"config": settings})
-    run.claim(settings, {"schema": 1}, f"subkern analyze fourteen-tasks --out {folder.name}")
+    inputs = {"schema": 1, **({"examples": examples} if examples else {})}
+    run.claim(settings, inputs, f"subkern analyze fourteen-tasks --out {folder.name}")
     run.finish(table, {"machine": {"cores": 2}, "started": folder.name})
     return folder
 
@@ -123,15 +126,30 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
         ({"test_limit": 50}, "test_limit is 100 in the first and 50 in the second"),
         ({"model": "other"}, "model is 'tiny' in the first and 'other' in the second"),
         ({"steps": 10}, "steps is 60 in the first and 10 in the second"),
+        ({"solvers": ["svc"]}, r"solvers is \['ridge'\] in the first and \['svc'\] in the second"),
     ],
 )
 def test_parts_of_other_settings_are_refused(
     tmp_path: Path, config: dict[str, Any], said: str
 ) -> None:
-    settings: dict[str, Any] = {"test_limit": 100, "steps": 60}
+    settings: dict[str, Any] = {"test_limit": 100, "steps": 60, "solvers": ["ridge"]}
     first = part(tmp_path / "a", rows("RTE"), **settings)
     second = part(tmp_path / "b", rows("mr"), **{**settings, **config})
     refused([first, second], tmp_path / "out", said)
+
+
+def test_parts_on_other_examples_are_refused_and_the_whole_knows_all(tmp_path: Path) -> None:
+    first, same, other = (
+        part(tmp_path / name, rows(task), examples=examples)
+        for name, task, examples in (
+            ("a", "RTE", {"RTE/16-13": "abc"}),
+            ("b", "mr", {"RTE/16-13": "abc", "mr/16-13": "def"}),
+            ("c", "trec", {"mr/16-13": "other"}),
+        )
+    )
+    whole = paper.combine([first, same], tmp_path / "whole")
+    assert load(whole).results.inputs["examples"] == {"RTE/16-13": "abc", "mr/16-13": "def"}
+    refused([whole, other], tmp_path / "out", "digest of the examples of mr/16-13 is 'def' in the")
 
 
 def test_a_cell_with_two_values_is_refused(tmp_path: Path) -> None:

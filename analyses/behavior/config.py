@@ -93,7 +93,7 @@ class Config(Settings):
     @property
     def _rule(self) -> str:
         """The kernel's rule: of the optimizer's first steps."""
-        options = f":eps={self.epsilon:g}" if self.optimizer == "adam" else ""
+        options = f":eps={self.epsilon!r}" if self.optimizer == "adam" else ""
         return _RULES[self.optimizer] + options
 
     @property

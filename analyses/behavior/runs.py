@@ -198,7 +198,7 @@ class Lab:
         words = [
             "kept" if keep else "run",
             "all" if dim is None else str(dim),
-            f"{learning_rate:g}",
+            repr(learning_rate),
         ]
         return finetune(
             self.model,

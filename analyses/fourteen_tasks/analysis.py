@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analyses import versions
 from analyses.cells.cell import Cell, Plan, State
 from analyses.cells.executors import Executor, Here
 from analyses.cells.run import Ran, prepare, run_cells
@@ -31,7 +33,7 @@ from analyses.cells.store import CellStore
 from analyses.cells.work import Ended, Found, Place
 from analyses.fourteen_tasks.config import Config
 from analyses.fourteen_tasks.inputs import Context
-from analyses.fourteen_tasks.plan import STEPS, make_plan
+from analyses.fourteen_tasks.plan import STEPS, computed_with, make_plan
 from analyses.fourteen_tasks.table import SCHEMA, SCORES, tidy
 from analyses.paper.drawing import draw
 from analyses.results import REPORT
@@ -61,7 +63,13 @@ class Work:
     where: Path = field(default_factory=Path.cwd)
 
     def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
-        """Compute one cell."""
+        """Compute one cell.
+
+        Raises:
+            UserError: this process has other code or libraries than the one that made the plan, so
+                its numbers would be mixed with those of others.
+        """
+        _check_versions(cell)
         module, function = STEPS[cell.step.partition(" ")[0]]
         there = contextlib.chdir(self.where) if self.where.is_dir() else contextlib.nullcontext()
         with there:  # a worker of a cluster starts elsewhere
@@ -147,6 +155,10 @@ class Study:
                 "schema": SCHEMA,
                 "cells": len(self.plan),
                 "model": dict(cell.identity["model"]),
+                "examples": {
+                    f"{each.task}/{each.k}-{each.data_seed}": each.identity["examples"]["digest"]
+                    for each in self.plan
+                },
             },
             "asked": {"analysis": NAME, "settings": config},
         }
@@ -159,12 +171,26 @@ class Study:
         path = self.out / TABLE
         return pd.read_parquet(path) if path.is_file() else None
 
+    def is_written(self) -> bool:
+        """Say if the table that is there, if any, is of what is finished of these settings."""
+        written = self.written()
+        return written is None or self.table().equals(written)
+
+    def withdraw(self) -> None:
+        """Remove the table, and the report that is made from it."""
+        for name in (REPORT, TABLE):
+            (self.out / name).unlink(missing_ok=True)
+
     def refresh(self, started: datetime | None = None) -> pd.DataFrame:
-        """Write the table of what is finished, and the environment; return the table."""
+        """Write the table of what is finished, and the environment; return the table.
+
+        The report, which is of the table before, goes first.
+        """
         table = self.table()
+        (self.out / REPORT).unlink(missing_ok=True)
         times = {"started": started, "finished": datetime.now(UTC)}
         environment = {
-            **provenance.environment(),
+            **versions.environment(),
             **{n: t.isoformat(timespec="seconds") for n, t in times.items() if t is not None},
         }
         with replacing(self.out / ENVIRONMENT) as part:
@@ -215,7 +241,12 @@ def analyze(
         prepare(
             study.plan, study.store, chosen=chosen, overwrite=overwrite, retry_failed=retry_failed
         )
+        # Whoever looks while this runs, or after it is killed, finds a table of these settings.
+        if outdated := not study.is_written():
+            study.withdraw()
         study.claim(command or f"analyses.fourteen_tasks.analyze({config!r}, {str(out)!r})")
+        if outdated:
+            study.refresh(started)
         try:
             ran = run_cells(
                 study.plan,
@@ -236,6 +267,19 @@ def analyze(
         if changed:
             study.refresh(started)
     return Done(table, ran, _draw(study.out, table, changed=changed) if report else None)
+
+
+def _check_versions(cell: Cell) -> None:
+    """Raise `UserError` unless this process computes with what the cell is planned with."""
+    probed = cell.identity["model"]["head_init"] == "probe"
+    here = computed_with(cell.step.partition(" ")[0], probed)
+    asked = {name: cell.identity[name] for name in here}
+    if changes := provenance.differences(asked, here):
+        found = provenance.summary([change.removesuffix(" stored") for change in changes])
+        raise UserError(
+            f"the worker on '{platform.node()}' has other code or libraries ({found} there):"
+            " install what the study was started with"
+        )
 
 
 def _about(cell: Cell) -> dict[str, Any]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from analyses import study
+from analyses import study, versions
 from analyses.cells.cell import Cell, Plan
 from analyses.fourteen_tasks import inputs as fourteen_inputs
 from analyses.fourteen_tasks.config import Config
 from analyses.fourteen_tasks.inputs import inputs_of, rule_of, settings_of
 from analyses.fourteen_tasks.table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
-from analyses.inputs import Inputs, code_digest, folder_digest, task_fields
+from analyses.inputs import Inputs, code_digest, model_files, task_fields
 from subkern import provenance
 from subkern.errors import UserError
 from subkern.tasks import get_task
@@ -59,11 +58,11 @@ def make_plan(config: Config) -> Plan:
     _check(config)
     model = {
         "name": config.model,
-        "files": folder_digest(Path(config.model)),
+        "files": model_files(config.model, config.revision),
         **{n: getattr(config, n) for n in ("revision", "logits", "pooling", "tie", "dtype")},
         "seed": config.seed,
     }
-    environment = provenance.environment()
+    code = cache(computed_with)
     cells: list[Cell] = []
     for spec, k, seed, head in product(config.tasks, config.shots, config.data_seeds, config.heads):
         inputs = inputs_of(settings_of(config, spec, k, seed, head))
@@ -71,9 +70,8 @@ def make_plan(config: Config) -> Plan:
             "model": {**model, "head": head, "head_init": _start(config, head)},
             "task": provenance.normalize(task_fields(inputs.task)),
             "examples": inputs.examples[str(seed)],
-            "environment": environment,
         }
-        cells += _Builder(config, inputs, spec, k, seed, head, shared).cells()
+        cells += _Builder(config, inputs, spec, k, seed, head, shared, code).cells()
     if not cells:
         raise UserError(
             f"methods {', '.join(config.methods)} leave nothing to compute: a linear head that"
@@ -113,6 +111,21 @@ def _code(module: str) -> str:
     return code_digest(*modules, *_INPUTS)
 
 
+def computed_with(name: str, probed: bool) -> dict[str, Any]:
+    """Return the code and the libraries that decide the numbers of a step, as they are here.
+
+    Args:
+        name: of the step, one of `STEPS`.
+        probed: whether the model's head starts at a probe.
+    """
+    solved = probed or name in ("probe", "solve")
+    return {
+        "environment": provenance.environment(),
+        "study": _code(STEPS[name][0]),
+        **({"classifiers": versions.of_classifiers()} if solved else {}),
+    }
+
+
 class _Builder:
     """Makes the cells of one task, number of shots, data seed and head."""
 
@@ -125,8 +138,9 @@ class _Builder:
         data_seed: int,
         head: str,
         shared: Mapping[str, Any],
+        code: Callable[[str, bool], Mapping[str, Any]],
     ) -> None:
-        self.config, self.shared, self.spec = config, shared, spec
+        self.config, self.shared, self.spec, self.code = config, shared, spec, code
         self.place: dict[str, Any] = {
             "task": inputs.task.name,
             "k": k,
@@ -171,7 +185,7 @@ class _Builder:
         identity = {
             **self.shared,
             "settings": {"task": self.spec, **provenance.normalize(settings)},
-            "study": _code(STEPS[step.partition(" ")[0]][0]),
+            **self.code(step.partition(" ")[0], self.shared["model"]["head_init"] == "probe"),
         }
         return Cell(
             **self.place,

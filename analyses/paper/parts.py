@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.fourteen_tasks.table import FINETUNING, SCHEMA
+from analyses.fourteen_tasks.table import FINETUNING, KERNELS, SCHEMA
 from analyses.paper.study import Study, load
 from analyses.results import RunDirectory
 from subkern.errors import UserError
@@ -28,6 +28,8 @@ _NUMBERS = (
 """Settings that must not differ."""
 _TRAINING = ("steps", "eval_every", "loss", "batch_sizes", "learning_rates")
 """Those that must not where both parts trained."""
+_SOLVED = ("solvers", "asymmetric_solvers")
+"""Those that must not where both parts have classifiers on kernels."""
 _LINEAR = ("head_init",)
 """Those that must not where both parts have a linear head."""
 _ROW = ["split", "metric", "solver", "rule", "subspace", "optimizer"]  # what names a row of a cell
@@ -69,7 +71,10 @@ def combine(
     command = " ".join(["subkern figures", *map(shlex.quote, names), "--out", str(place)])
     command += " --across-versions" if found else ""
     commands = [*(part.results.command for part in parts), command]
-    inputs = {"schema": SCHEMA, "cells": table["cell"].nunique()}
+    examples: dict[str, str] = {}
+    for part in parts:
+        examples |= part.results.inputs.get("examples", {})
+    inputs = {"schema": SCHEMA, "cells": table["cell"].nunique(), "examples": examples}
     run.claim(_config(parts), {**parts[0].results.inputs, **inputs}, "\n".join(commands))
     run.finish(table, {"parts": environments})
     return place
@@ -88,7 +93,8 @@ def differences(environment: Mapping[str, Any]) -> list[str]:
         found.append(f"code of subkern {', '.join(commits.values())}")
     libraries = [part.get("versions", {}) for part in parts]
     for name in dict.fromkeys(name for part in libraries for name in part):
-        versions = dict.fromkeys(str(part.get(name)) for part in libraries)
+        # Earlier studies did not write down the libraries of their classifiers.
+        versions = dict.fromkeys(str(part[name]) for part in libraries if name in part)
         if len(versions) > 1:
             found.append(f"{name} {', '.join(versions)}")
     return found
@@ -141,14 +147,18 @@ def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
     """Yield the settings that decide a part's numbers."""
     config, model = part.results.config, part.results.inputs.get("model", {})
     yield "model", str(config.get("model")).rstrip("/").rpartition("/")[2]
-    yield "the model's files", model.get("files")
+    if model.get("files") is not None:  # earlier studies did not know those of the hub and demos
+        yield "the model's files", model["files"]
     for names, counts in (
         (_NUMBERS, True),
         (_TRAINING, _trained(part)),
+        (_SOLVED, bool(KERNELS.keys() & set(part.table["method"]))),
         (_LINEAR, "linear" in part.heads),
     ):
         for name in names if counts else ():
             yield name, config.get(name)
+    for name, digest in part.results.inputs.get("examples", {}).items():
+        yield f"the digest of the examples of {name}", digest
 
 
 def _trained(part: Study) -> bool:
