@@ -113,11 +113,18 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
     kernels = part(
         tmp_path / "kernels", rows("RTE", methods=("kernel-sgd",)), steps=1000, head_init="random"
     )
+    rates = [{"finetune-sgd": [0.1]}, {"finetune-adam": [0.2]}]
     trained = part(
-        tmp_path / "trained", rows("trec", methods=("finetune-sgd",)), steps=60, head_init="probe"
-    )
-    found = load(paper.combine([kernels, trained], tmp_path / "out"))
+        tmp_path / "trained", rows("trec", methods=("finetune-sgd",)), steps=60, head_init="probe",
+        learning_rates=rates[0],
+    )  # fmt: skip
+    other = part(
+        tmp_path / "other", rows("trec", methods=("finetune-adam",)), steps=60,
+        learning_rates=rates[1],
+    )  # fmt: skip
+    found = load(paper.combine([kernels, trained, other], tmp_path / "out"))
     assert found.results.config["steps"] == 60
+    assert found.results.config["learning_rates"] == rates[0] | rates[1]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +133,10 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
         ({"test_limit": 50}, "test_limit is 100 in the first and 50 in the second"),
         ({"model": "other"}, "model is 'tiny' in the first and 'other' in the second"),
         ({"steps": 10}, "steps is 60 in the first and 10 in the second"),
+        (
+            {"learning_rates": {"finetune-sgd": [0.1]}},
+            r"learning_rates of finetune-sgd is None in the first and \[0.1\] in the second",
+        ),
         ({"solvers": ["svc"]}, r"solvers is \['ridge'\] in the first and \['svc'\] in the second"),
     ],
 )

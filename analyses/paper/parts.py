@@ -26,8 +26,8 @@ _NUMBERS = (
     "revision", "logits", "pooling", "tie", "dtype", "seed", "epsilon", "test_limit",
 )  # fmt: skip
 """Settings that must not differ."""
-_TRAINING = ("steps", "eval_every", "loss", "batch_sizes", "learning_rates")
-"""Those that must not where both parts trained."""
+_TRAINING = ("steps", "eval_every", "loss", "batch_sizes")
+"""Those that must not where both trained; nor may the learning rates of a method of both."""
 _SOLVED = ("solvers", "asymmetric_solvers")
 """Those that must not where both parts have classifiers on kernels."""
 _LINEAR = ("head_init",)
@@ -151,18 +151,21 @@ def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
         yield "the model's files", model["files"]
     for names, counts in (
         (_NUMBERS, True),
-        (_TRAINING, _trained(part)),
+        (_TRAINING, bool(_trained(part))),
         (_SOLVED, bool(KERNELS.keys() & set(part.table["method"]))),
         (_LINEAR, "linear" in part.heads),
     ):
         for name in names if counts else ():
             yield name, config.get(name)
+    for method in _trained(part):
+        yield f"learning_rates of {method}", (config.get("learning_rates") or {}).get(method)
     for name, digest in part.results.inputs.get("examples", {}).items():
         yield f"the digest of the examples of {name}", digest
 
 
-def _trained(part: Study) -> bool:
-    return bool(FINETUNING.keys() & set(part.table["method"]))
+def _trained(part: Study) -> list[str]:
+    """Return the fine-tuning methods that a part has."""
+    return sorted(FINETUNING.keys() & set(part.table["method"]))
 
 
 def _together(parts: Sequence[Study]) -> pd.DataFrame:
