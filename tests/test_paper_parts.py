@@ -111,19 +111,22 @@ def test_what_failed_in_one_part_and_is_done_in_another_is_done(tmp_path: Path) 
 def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> None:
     """Steps count where both trained, a head's start where both have that head."""
     kernels = part(
-        tmp_path / "kernels", rows("RTE", methods=("kernel-sgd",)), steps=1000, head_init="random"
-    )
+        tmp_path / "kernels", rows("RTE", methods=("kernel-sgd",)), steps=1000, head_init="random",
+        batch_sizes=[2, 4],
+    )  # fmt: skip
     rates = [{"finetune-sgd": [0.1]}, {"finetune-adam": [0.2]}]
     trained = part(
         tmp_path / "trained", rows("trec", methods=("finetune-sgd",)), steps=60, head_init="probe",
-        learning_rates=rates[0],
+        learning_rates=rates[0], batch_sizes=[8],
     )  # fmt: skip
     other = part(
         tmp_path / "other", rows("trec", methods=("finetune-adam",)), steps=60,
-        learning_rates=rates[1],
+        learning_rates=rates[1], batch_sizes=[8],
     )  # fmt: skip
     found = load(paper.combine([kernels, trained, other], tmp_path / "out"))
     assert found.results.config["steps"] == 60
+    assert found.results.config["batch_sizes"] == [8]
+    assert found.results.config["head_init"] == "random"  # nobody uses it
     assert found.results.config["learning_rates"] == rates[0] | rates[1]
 
 

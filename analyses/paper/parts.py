@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -205,12 +206,25 @@ def _check_cell(cell: str, one: Study, other: Study) -> None:
 
 
 def _config(parts: Sequence[Study]) -> dict[str, Any]:
-    """Return the settings of the whole: lists hold what any part has."""
+    """Return the settings of the whole: of the parts that use them, lists hold what any has."""
+    configs = [part.results.config for part in parts]
+    idle = [_unused(part) for part in parts]
     found: dict[str, Any] = {}
-    for part in sorted(parts, key=lambda part: not _trained(part)):  # whose number of steps counts
-        for name, value in part.results.config.items():
-            found[name] = _union(found[name], value) if name in found else value
+    for name in dict.fromkeys(name for config in configs for name in config):
+        having = [i for i, config in enumerate(configs) if name in config]
+        using = [i for i in having if name not in idle[i]] or having
+        found[name] = reduce(_union, [configs[i][name] for i in using])
     return found
+
+
+def _unused(part: Study) -> set[str]:
+    """Return the settings that decide nothing of a part."""
+    methods = set(part.table["method"])
+    kinds = {kind for name, (_, kind) in {**KERNELS, **FINETUNING}.items() if name in methods}
+    found = set() if _trained(part) else {*_TRAINING, "learning_rates"}
+    found |= set() if KERNELS.keys() & methods else set(_SOLVED)
+    found |= set() if "linear" in part.heads else set(_LINEAR)
+    return found | ({"lora", "random"} - kinds)
 
 
 def _union(one: Any, other: Any) -> Any:
