@@ -1,7 +1,7 @@
-"""What a study was computed with: the library's own environment, and what its classifiers run on.
+"""What a study was computed with: the library's own environment, and the other libraries in it.
 
-Kernels and training do not depend on scikit-learn and scipy, so the library's fingerprints leave
-them out: hours of kernels outlive their upgrades. Classifiers, probes and flows do.
+Kernels and training of a model, but for random subspaces and probed heads, do not depend on
+scikit-learn and scipy, so the library's fingerprints leave them out; classifiers do.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 
 from subkern import provenance
 
-__all__ = ["environment", "of_classifiers"]
+__all__ = ["environment", "more"]
 
-_CLASSIFIERS = ("scikit-learn", "scipy")
+_MORE = ("scikit-learn", "scipy")
 
 
-def of_classifiers() -> dict[str, str | None]:
-    """Return the versions of the libraries that solve classifiers."""
-    return provenance.versions(*_CLASSIFIERS)
+def more() -> dict[str, str | None]:
+    """Return the versions of the libraries that only some numbers depend on."""
+    return provenance.versions(*_MORE)
 
 
 def environment() -> dict[str, Any]:
     """Return `provenance.environment`, with the versions of all libraries."""
     found = provenance.environment()
-    return {**found, "versions": {**found["versions"], **of_classifiers()}}
+    return {**found, "versions": {**found["versions"], **more()}}

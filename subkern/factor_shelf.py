@@ -36,6 +36,12 @@ _FILES = "factors-*.safetensors"  # what the files of shelves are called
 _SPARE = 4 * 2**30  # bytes of a disk that factors leave free: they can be captured again
 
 
+def drop_factors(folder: Path) -> None:
+    """Remove the files of shelves anywhere below a folder: its runs died."""
+    for path in folder.rglob(_FILES):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def factors_of(store: TileStore) -> Iterator[None]:
     """Remove the files of shelves in a store's folder when its tiles are done, or cannot be.

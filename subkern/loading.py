@@ -54,7 +54,8 @@ def load_model(
         dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``.
         device: torch device.
         seed: seed of a linear head's weights, and of random ones.
-        revision: hub revision (branch, tag or commit).
+        revision: hub revision (branch, tag or commit); None takes the commit in the cache, of the
+            main branch if there is none.
         pooling: what a linear head reads: ``"read"`` ([CLS], or the last token) or ``"mean"``.
         weights: ``"pretrained"``, or ``"random"``: the same architecture as transformers
             initialises it before any training, drawn in float32 with `seed`.
@@ -72,7 +73,7 @@ def load_model(
         if value not in known:
             raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
     place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
-    where = {"revision": revision} if revision else {}
+    where = _where(spec, revision)
     tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
     kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
     if weights == "random":
@@ -93,7 +94,7 @@ def load_model(
     model = model.to(device=_device(device), dtype=DTYPES[dtype]).eval()
     model.description = {
         "name": str(spec),
-        "revision": (_commit(str(spec), revision) if _is_of_hub(spec) else None) or revision,
+        "revision": where.get("revision"),
         "class": type(module).__name__,
         "head": head,
         "tie": tie,
@@ -134,7 +135,7 @@ def load_tokenizer(
 ) -> tuple[Any, str]:
     """The tokenizer of a model and the style of its prompts, without loading any weight."""
     place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
-    where = {"revision": revision} if revision else {}
+    where = _where(spec, revision)
     tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
     kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
     return tokenizer, kind
@@ -155,13 +156,27 @@ def origin(spec: str, revision: str | None = None) -> str | None:
 
 @cache
 def _commit(spec: str, revision: str | None) -> str | None:
-    """The hub's commit of a model: what its cache calls the folder of the model's files."""
+    """The hub's commit of a model: what its cache calls the folder of the model's files.
+
+    The one in the cache if there is one, so that a model does not change under a study when its
+    authors add to it; another is asked for by its revision.
+    """
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(spec, "config.json", revision=revision)).parent.name
-    except (OSError, ValueError):
-        return None  # who loads the model says why
+    for local in (True, False):
+        try:
+            found = hf_hub_download(spec, "config.json", revision=revision, local_files_only=local)
+        except Exception:  # of many kinds: who loads the model says why
+            continue
+        return Path(found).parent.name
+    return None
+
+
+def _where(spec: str | Path, revision: str | None) -> dict[str, str]:
+    """What `from_pretrained` is told beside a model's name: the commit, where there is one."""
+    commit = _commit(str(spec), revision) if _is_of_hub(spec) else None
+    found = commit or revision
+    return {"revision": found} if found else {}
 
 
 def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:

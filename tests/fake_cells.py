@@ -118,8 +118,7 @@ def run(out: Path, of: Plan, work: Work, executor: Executor | None = None, **how
     """Run a plan as studies do: lock, put in order, compute."""
     store = CellStore(out)
     with store.lock():
-        asked = {k: how.pop(k) for k in ("overwrite", "retry_failed") if k in how}
-        prepare(of, store, chosen=how.get("chosen"), **asked)
+        prepare(of, store, chosen=how.get("chosen"), overwrite=how.pop("overwrite", False))
         return run_cells(of, store, work, executor or make_executor(), **how)
 
 

@@ -127,6 +127,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> subspace.Outcome:
 # --- computing ---------------------------------------------------------------------------------
 
 
+def test_its_time_is_that_of_all_runs_of_its_kernels(results: Results) -> None:
+    took = results.table[results.table["metric"] == "cost.seconds"]["value"]
+    methods = results.table[results.table["metric"].str.fullmatch(r"cost\..*\.seconds")]["value"]
+    assert took.item() >= methods.sum() >= 1000
+
+
 def test_the_table_is_tidy_and_complete(results: Results) -> None:
     table = results.table
     assert {name: str(kind) for name, kind in table.dtypes.items()} == COLUMNS

@@ -22,9 +22,9 @@ from analyses.cells.executors import Here, Processes, make_executor
 from analyses.cells.run import prepare
 from analyses.cells.status import Timing, counts, duration, status_table, time_left
 from analyses.cells.store import Attempt, CellStore
-from analyses.cells.work import Found, Job, Place, lost, run_job
+from analyses.cells.work import Found, Job, OtherWorkerError, Place, lost, run_job
 from fake_cells import Work, plan, run, table
-from subkern.errors import NoSpaceError, UserError
+from subkern.errors import NoMemoryError, NoSpaceError, UserError
 from subkern.files import is_full
 
 KERNEL = "a/16-13/prompt/kernel-sgd/kernel"
@@ -169,6 +169,21 @@ def test_a_retry_that_fails_again_costs_nothing_that_was_done(tmp_path: Path) ->
     assert (ran.computed, list(ran.failed)) == ([], [TRAIN])
     assert ran.states[BEST] == "done"
     assert files(tmp_path) == before
+
+
+def test_a_retry_that_is_killed_takes_nothing_away(tmp_path: Path) -> None:
+    of = plan(["a"], [13])
+    run(tmp_path, of, Work(fail=((TRAIN, "user"),)))
+    before = CellStore(tmp_path).states(of)
+
+    def killed(*_: Any) -> Found:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, of, killed, retry_failed=True)  # type: ignore[arg-type]
+    assert CellStore(tmp_path).states(of) == before
+    only = run(tmp_path, of, Work(fail=((TRAIN, "user"),)), chosen={TRAIN}, retry_failed=True)
+    assert only.states == before  # of cells that were not chosen, too
 
 
 def test_what_was_chosen_without_a_cell_that_is_there_now_is_not_current(tmp_path: Path) -> None:
@@ -629,7 +644,7 @@ def failing(cell: Cell, needs: Any, place: Place) -> Found:
     if cell.key == KERNEL:
         raise UserError("no such rank")
     if cell.method == "kernel-sgd" and not needs:
-        raise MemoryError(f"begun {begun}")
+        raise (NoMemoryError if cell.data_seed == 21 else MemoryError)(f"begun {begun}")
     return Found([{"value": 1.0, "cell": cell.key}])
 
 
@@ -638,23 +653,40 @@ def test_a_mistake_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
     assert list((tmp_path / "unfinished").iterdir()) == []
 
 
-def test_a_retry_goes_on_once_from_what_a_lack_of_memory_left(tmp_path: Path) -> None:
-    of = plan(["b"], [13])
+@pytest.mark.parametrize("seed", [13, 21])
+def test_a_retry_goes_on_once_from_what_a_lack_of_memory_left(tmp_path: Path, seed: int) -> None:
+    of = plan(["b"], [seed])
     begun: list[str] = []
     for _ in range(4):
         reasons = run(tmp_path, of, failing, retry_failed=True).failed  # type: ignore[arg-type]
         begun += reasons.values()
-    assert begun == [f"MemoryError: begun {each}" for each in (False, True, False, True)]
+    found = [text.removeprefix("MemoryError: ") for text in begun]
+    assert found == [f"begun {each}" for each in (False, True, False, True)]
+
+
+def test_a_worker_that_must_not_compute_a_cell_leaves_what_is_there(tmp_path: Path) -> None:
+    def other(cell: Cell, needs: Any, place: Place) -> Found:
+        raise OtherWorkerError("another version")
+
+    cell = plan(["a"], [13])[KERNEL]
+    with pytest.raises(KeyboardInterrupt):
+        run_job(Job(tmp_path, cell, going_on))  # type: ignore[arg-type]
+    for _ in range(2):
+        assert run_job(Job(tmp_path, cell, other)).state == "failed"  # type: ignore[arg-type]
+    assert (CellStore(tmp_path).unfinished(KERNEL) / "half").exists()
 
 
 def test_a_retry_goes_on_once_from_what_a_dead_process_left(tmp_path: Path) -> None:
     cell = plan(["a"], [13])[KERNEL]
     job = Job(tmp_path, cell, Work())
-    tiles = CellStore(tmp_path).unfinished(KERNEL) / "tiles"
-    for _ in range(2):
-        tiles.mkdir(parents=True, exist_ok=True)
-        assert lost(job, "its process died").state == "failed"
-        assert tiles.exists() == (_ == 0)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(Job(tmp_path, cell, going_on))  # type: ignore[arg-type]
+    left = CellStore(tmp_path).unfinished(KERNEL)
+    (left / "factors-0.safetensors").write_bytes(b"gigabytes")
+    assert lost(job, "its process died").state == "failed"
+    assert ((left / "half").exists(), list(left.glob("factors*"))) == (True, [])
+    assert lost(job, "its process died").state == "failed"
+    assert not left.exists()
 
 
 def test_the_seconds_of_a_cell_are_those_of_all_attempts(tmp_path: Path) -> None:

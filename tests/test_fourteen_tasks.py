@@ -22,13 +22,13 @@ from analyses import study as studies
 from analyses import versions
 from analyses.cells.cell import parse_only
 from analyses.cells.executors import make_executor
-from analyses.cells.work import Place
+from analyses.cells.work import FAILED, OtherWorkerError, Place
 from analyses.fourteen_tasks import Done, Study, screen
 from analyses.fourteen_tasks import analysis as fourteen_tasks
 from analyses.fourteen_tasks import kernels as fourteen_kernels
 from analyses.fourteen_tasks import training as fourteen_training
 from analyses.fourteen_tasks.config import PRESETS, RATES, Config
-from analyses.fourteen_tasks.inputs import settings_of
+from analyses.fourteen_tasks.inputs import Context, settings_of
 from analyses.fourteen_tasks.plan import make_plan
 from analyses.fourteen_tasks.screen import abreast
 from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
@@ -373,11 +373,29 @@ def test_a_worker_with_other_libraries_is_told_so(
     here = provenance.environment()
     other = {**here, "versions": {**here["versions"], "torch": "99"}}
     monkeypatch.setattr(provenance, "environment", lambda: other)
-    with pytest.raises(UserError, match=r"the worker on '.*' has other .*asked for, .99. there\)"):
+    said = r"the worker on '.*' is not like .*versions\.torch: .* asked for, .99. there\)"
+    with pytest.raises(OtherWorkerError, match=said):
         fourteen_tasks.Work(asked)(cell, {}, Place(tmp_path))
     moved = {**here, "machine": {**here["machine"], "threads": 99}}
     monkeypatch.setattr(provenance, "environment", lambda: moved)
     assert fourteen_tasks.Work(asked)(cell, {}, Place(tmp_path)).rows
+
+
+@pytest.mark.parametrize("what", ["model", "data"])
+def test_a_worker_with_another_model_or_data_is_told_so(
+    place: Path, tmp_path: Path, what: str
+) -> None:
+    asked = config(place, methods=("zero-shot",))
+    (cell,) = make_plan(asked)
+    (tiny_study.model if what == "model" else tiny_study.data)(tmp_path / what)
+    if what == "model":
+        (tmp_path / what / "extra.txt").write_text("another", encoding="utf-8")
+    else:
+        for path in (tmp_path / what).rglob("train*"):
+            path.write_text(path.read_text().replace("a", "e"), encoding="utf-8")
+    there = replace(asked, **{what: str(tmp_path / what)})
+    with pytest.raises(OtherWorkerError, match="files: " if what == "model" else "examples.digest"):
+        fourteen_tasks.Work(there)(cell, {}, Place(tmp_path))
 
 
 def test_another_scikit_learn_is_another_version_of_classifiers_not_of_kernels(
@@ -385,10 +403,10 @@ def test_another_scikit_learn_is_another_version_of_classifiers_not_of_kernels(
 ) -> None:
     asked = config(place, methods=("linear-probe", "kernel-sgd"))
     analyze(asked, tmp_path)
-    monkeypatch.setattr(versions, "of_classifiers", lambda: {"scikit-learn": "99"})
+    monkeypatch.setattr(versions, "more", lambda: {"scikit-learn": "99"})
     found = Study(asked, tmp_path).store.others(make_plan(asked))
     assert sorted(key.rpartition("/")[2] for key in found) == ["probe", "solve ridge"]
-    with pytest.raises(UserError, match=r"classifiers\.scikit-learn: .99. asked for"):
+    with pytest.raises(UserError, match=r"more\.scikit-learn: .99. asked for"):
         analyze(asked, tmp_path)
 
 
@@ -410,6 +428,37 @@ def test_a_table_is_always_of_the_settings_beside_it(
     fourteen_tasks.analyze(other, tmp_path, overwrite=True, progress=look)
     assert seen == [(4, 0, False), (4, 0, False)]
     assert (tmp_path / "report.html").exists()
+
+
+def test_an_interruption_leaves_the_report_of_a_table_that_did_not_change(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(place, methods=("zero-shot",))
+    fourteen_tasks.analyze(asked, tmp_path)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fourteen_tasks, "run_cells", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fourteen_tasks.analyze(asked, tmp_path)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_less_memory_cuts_the_tiles_of_a_failed_kernel_anew(place: Path, tmp_path: Path) -> None:
+    asked = config(place, methods=("kernel-sgd",), memory="1GiB")
+    cell = next(cell for cell in make_plan(asked) if cell.step == "kernel")
+
+    def begin(memory: str) -> Path:
+        found = Context(replace(asked, memory=memory), cell, {}, Place(tmp_path, tmp_path)).running
+        assert found.checkpoint is not None
+        return Path(found.checkpoint)
+
+    (begin("1GiB")).mkdir()
+    assert begin("2GiB").exists()  # a killed run goes on, whatever it is given now
+    (tmp_path / FAILED).touch()
+    assert begin("2GiB").exists()
+    assert not begin("1GiB").exists()
 
 
 def test_a_report_that_was_not_drawn_is_drawn_by_the_next_run(

@@ -14,6 +14,7 @@ from families import FAMILIES, VOCAB, Family, case_id, random_examples
 from subkern import UserError, pairwise
 from subkern.checks import make_plan
 from subkern.compute import compute_kernel
+from subkern.dimension_sweep import sweep_dimensions
 from subkern.lora_grid import LoraGrid
 from subkern.lora_sweep import sweep_lora
 from subkern.models import LogitModel, WordReadout, named_parameters
@@ -338,3 +339,27 @@ def test_tiles_of_other_settings_are_refused(change: str, tmp_path: Path) -> Non
     ):
         OTHER[change](model, running)
     assert {p.name: p.read_bytes() for p in (tmp_path / "tiles").iterdir()} == before
+
+
+TIMED: dict[str, Callable[[LogitModel, Running], float]] = {
+    "kernel": lambda model, running: compute_kernel(model, X, running=running).provenance[
+        "recorded"
+    ]["seconds"],
+    "lora": lambda model, running: sweep_lora(
+        model, X, grid=LoraGrid((1,), (0,)), running=running
+    ).cost["seconds"],
+    "dimensions": lambda model, running: sweep_dimensions(
+        model, X, dims=(4,), kinds=("srht",), seeds=(0,), running=running
+    ).cost["seconds"],
+}
+
+
+@pytest.mark.parametrize("what", TIMED)
+def test_the_seconds_of_a_kernel_are_those_of_all_runs(what: str, tmp_path: Path) -> None:
+    model, running = oracles.logit_model(GPT2), Running(checkpoint=tmp_path / "tiles")
+    TIMED[what](model, running)
+    for path in (tmp_path / "tiles").glob("*.npz"):
+        with np.load(path) as saved:
+            arrays = dict(saved)
+        np.savez(path, **(arrays | {"seconds": np.array(1000.0)}))
+    assert TIMED[what](model, running) >= 1000

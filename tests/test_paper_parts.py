@@ -121,7 +121,7 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
     )  # fmt: skip
     other = part(
         tmp_path / "other", rows("trec", methods=("finetune-adam",)), steps=60,
-        learning_rates=rates[1], batch_sizes=[8],
+        learning_rates=rates[1] | {"finetune-sgd": [9.0]}, batch_sizes=[8],
     )  # fmt: skip
     found = load(paper.combine([kernels, trained, other], tmp_path / "out"))
     assert found.results.config["steps"] == 60
@@ -138,7 +138,7 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
         ({"steps": 10}, "steps is 60 in the first and 10 in the second"),
         (
             {"learning_rates": {"finetune-sgd": [0.1]}},
-            r"learning_rates of finetune-sgd is None in the first and \[0.1\] in the second",
+            r"rates of finetune-sgd is \[0.0001, .* in the first and \[0.1\] in the second",
         ),
         ({"solvers": ["svc"]}, r"solvers is \['ridge'\] in the first and \['svc'\] in the second"),
     ],
@@ -158,7 +158,7 @@ def test_parts_on_other_examples_are_refused_and_the_whole_knows_all(tmp_path: P
         for name, task, examples in (
             ("a", "RTE", {"RTE/16-13": "abc"}),
             ("b", "mr", {"RTE/16-13": "abc", "mr/16-13": "def"}),
-            ("c", "trec", {"mr/16-13": "other"}),
+            ("c", "mr", {"mr/16-13": "other", "RTE/16-13": "of none of its numbers"}),
         )
     )
     whole = paper.combine([first, same], tmp_path / "whole")

@@ -38,7 +38,6 @@ def prepare(
     *,
     chosen: Collection[str] | None = None,
     overwrite: bool = False,
-    retry_failed: bool = False,
 ) -> None:
     """Put a study's folder in order before a run.
 
@@ -48,8 +47,6 @@ def prepare(
         chosen: keys of the cells that may be computed; None for all. Others stay as they are,
             unless they use one that is forgotten.
         overwrite: forget finished cells of other settings or versions, and what uses them.
-        retry_failed: forget failures. What a cell left unfinished stays, and what was chosen
-            without it does, unless it is finished now.
 
     Raises:
         UserError: chosen cells are there of other settings or versions, and ``overwrite`` is
@@ -59,9 +56,6 @@ def prepare(
         store.discard(plan.dependents(store.others(plan, chosen)))
     store.refuse_others(plan, chosen)
     store.discard_stale(plan, chosen)
-    if retry_failed:
-        keys = plan.cells if chosen is None else chosen
-        store.forget_failures(keys)
     states = store.states(plan)
     store.forget_failures(key for key, state in states.items() if state == "missing")
 
@@ -73,6 +67,7 @@ def run_cells(
     executor: Executor,
     *,
     chosen: Collection[str] | None = None,
+    retry_failed: bool = False,
     seen: Seen | None = None,
 ) -> Ran:
     """Compute the chosen cells that are missing; a failure stops only the cells that need it.
@@ -83,6 +78,8 @@ def run_cells(
         work: computes a cell.
         executor: who does it; it is started and stopped here.
         chosen: keys of the cells that may be computed; None for all.
+        retry_failed: compute those that failed, too. They stay failed until they have ended, and
+            what was chosen without them stays unless they finish.
         seen: told of progress.
 
     Raises:
@@ -91,17 +88,26 @@ def run_cells(
     """
     ran = Ran(store.states(plan))
     wanted = set(plan.cells if chosen is None else chosen)
+    if retry_failed:
+        failed = [key for key in wanted if ran.states[key] == "failed"]
+        ran.states |= dict.fromkeys(plan.dependents(failed), "missing")
+    # Finished, and missing all the same: of cells that are others by now, or tried again.
+    kept = {key for key, state in ran.states.items() if state == "missing" and store.stored(key)}
     running: set[str] = set()
     if seen is not None:
         seen(ran.states, None)
     with executor:
         while True:
-            for key in _ready(plan, ran.states, wanted, store)[: _room(executor, running)]:
-                ran.states[key] = "running"
-                if store.stored(key) is not None:  # chosen from cells that are others by now
+            ready, current = _ready(plan, ran.states, wanted, store, kept)
+            if current and seen is not None:
+                seen(ran.states, None)
+            for key in ready[: _room(executor, running)]:
+                if key in kept:
                     outdated = plan.dependents([key])
                     store.discard(outdated)
-                    ran.states |= dict.fromkeys(set(outdated) - {key}, "missing")
+                    kept.difference_update(outdated)
+                    ran.states |= dict.fromkeys(outdated, "missing")
+                ran.states[key] = "running"
                 running.add(key)
                 executor.submit(Job(store.root.resolve(), plan[key], work))
             if not running:
@@ -111,6 +117,7 @@ def run_cells(
                 _note(end, ran, plan, store)
                 if seen is not None:
                     seen(ran.states, end)
+    ran.states = store.states(plan)  # of cells that were not chosen, too
     for key in plan.sorted(wanted):
         if ran.states[key] == "failed" and (failure := store.failure(key)) is not None:
             ran.failed[key] = failure.reason
@@ -123,28 +130,32 @@ def _room(executor: Executor, running: Collection[str]) -> int | None:
 
 
 def _ready(
-    plan: Plan, states: dict[str, State], wanted: Collection[str], store: CellStore
-) -> list[str]:
-    """Return the missing cells that need not wait; those that never can become ``blocked``.
+    plan: Plan,
+    states: dict[str, State],
+    wanted: Collection[str],
+    store: CellStore,
+    kept: set[str],
+) -> tuple[list[str], bool]:
+    """Return the missing cells that need not wait, and whether any became ``done``.
 
-    What is finished, and was missing only while cells before it were tried again, becomes ``done``.
+    Those that can never be computed become ``blocked``. Of the finished cells that are ``kept``,
+    those that are as they would be computed now become ``done``.
     """
-    ready = []
+    ready, current = [], False
     for key in plan.order:
         if states[key] != "missing":
             continue
         if any(states[name] in ("failed", "blocked") for name in plan[key].needs):
             states[key] = "blocked"
-        elif (
-            key in wanted
-            and all(states[name] == "done" for name in plan[key].needs)
-            and all(states[name] not in ("missing", "running") for name in plan[key].after)
+        elif all(states[name] == "done" for name in plan[key].needs) and all(
+            states[name] not in ("missing", "running") for name in plan[key].after
         ):
-            if store.is_current(plan[key], states):
-                states[key] = "done"
-            else:
+            if key in kept and store.is_current(plan[key], states):
+                states[key], current = "done", True
+                kept.discard(key)
+            elif key in wanted:
                 ready.append(key)
-    return plan.sorted(ready)
+    return plan.sorted(ready), current
 
 
 def _note(end: Ended, ran: Ran, plan: Plan, store: CellStore) -> None:

@@ -51,7 +51,7 @@ class Stored:
     Attributes:
         identity: of the cell, and under ``after`` what it waited for.
         rows: the numbers it found, as columns of the study's table.
-        seconds: wall time of all attempts, of those before the last to within `BEAT`.
+        seconds: wall time, with that of the attempts it went on from (to within `BEAT` each).
         saw: the cells of ``after`` that were finished when it was computed; None: not known.
     """
 
@@ -291,7 +291,7 @@ class Attempt:
                 return
             record = folder / "identity.json"
             identity = _json(record)
-            if identity is not None and not _is_of(self.cell, identity):
+            if identity is None or not _is_of(self.cell, identity):
                 for path in folder.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             with replacing(record) as part:

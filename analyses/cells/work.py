@@ -19,7 +19,20 @@ from analyses.cells.store import BEAT, Attempt, CellStore
 from subkern.errors import NoMemoryError, UserError
 from subkern.files import is_full, replacing
 
-__all__ = ["Ended", "Found", "Job", "Place", "Work", "lost", "run_job"]
+__all__ = [
+    "FAILED",
+    "Ended",
+    "Found",
+    "Job",
+    "OtherWorkerError",
+    "Place",
+    "Work",
+    "lost",
+    "run_job",
+]
+
+FAILED = "failed"
+"""A mark beside what an attempt left unfinished that failed, as where memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,8 @@ class Place:
     Attributes:
         folder: for what it leaves to others; empty, and kept only once the cell is finished.
         unfinished: for what a killed attempt goes on from: it outlives this one, until the cell is
-            finished, or has failed and a further one would too. None where there is no going on.
+            finished, or has failed and a further one would too; with the mark `FAILED` where the
+            last attempt did. None where there is no going on.
     """
 
     folder: Path
@@ -74,13 +88,19 @@ class Ended:
         state: ``done``, ``failed`` (kept as such), ``full`` (no space left: nothing is kept) or
             ``lost`` (its process died).
         reason: one line, unless it is done.
-        passing: it failed by no mistake of the user's: elsewhere or later it may succeed.
+        unfinished: what becomes of what it left to go on from: it is ``gone``; it is ``kept``, as
+            it failed by no mistake of the user's and may succeed elsewhere or later, but not a
+            second time; or it was ``untouched``.
     """
 
     key: str
     state: Literal["done", "failed", "full", "lost"]
     reason: str = ""
-    passing: bool = False
+    unfinished: Literal["gone", "kept", "untouched"] = "gone"
+
+
+class OtherWorkerError(UserError):
+    """Who was given a cell must not compute it: its numbers would be of something else."""
 
 
 def run_job(job: Job) -> Ended:
@@ -103,8 +123,8 @@ def run_job(job: Job) -> Ended:
         with attempt.unfinished() as unfinished:
             with _beating(attempt, unfinished) as spent:
                 end = _attempt(attempt, job, Place(attempt.folder, unfinished), spent)
-            if unfinished is not None and end.state != "full" and not _is_kept(end, unfinished):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            if unfinished is not None and end.state != "full":
+                _settle(end, unfinished)
             return end
     except OSError as error:  # of the folder that outlives the attempt; others are kept
         if not is_full(error):
@@ -114,16 +134,22 @@ def run_job(job: Job) -> Ended:
         attempt.end()
 
 
-def _is_kept(end: Ended, unfinished: Path) -> bool:
-    """Say if a retry goes on from what a failed attempt left, as where memory ran out.
+def _settle(end: Ended, unfinished: Path) -> None:
+    """Remove what an attempt left, unless a retry may go on from it.
 
-    Once: after a second failure it may be the reason, and the next attempt begins anew.
+    It may once: after a second failure that may be the reason, and the next attempt begins anew.
+    Captured factors go in any case: they take gigabytes until somebody tries again.
     """
-    mark = unfinished / "failed"
-    if not end.passing or mark.exists():
-        return False
+    if end.unfinished == "untouched":
+        return
+    mark = unfinished / FAILED
+    if end.unfinished == "gone" or mark.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return
+    from subkern.factor_shelf import drop_factors  # late: torch takes seconds
+
     mark.touch()
-    return True
+    drop_factors(unfinished)
 
 
 def _attempt(attempt: Attempt, job: Job, place: Place, spent: Callable[[], float]) -> Ended:
@@ -155,21 +181,35 @@ def _failed(attempt: Attempt, error: Exception) -> Ended:
         if not is_full(other):
             raise
         return Ended(attempt.cell.key, "full", _line(other))
-    mistake = isinstance(error, UserError) and not isinstance(error, NoMemoryError)
-    return Ended(attempt.cell.key, "failed", reason, passing=not mistake)
+    return Ended(attempt.cell.key, "failed", reason, _left_by(error))
+
+
+def _left_by(error: Exception) -> Literal["gone", "kept", "untouched"]:
+    """Return what becomes of what an attempt left that failed so."""
+    if isinstance(error, OtherWorkerError):
+        return "untouched"
+    if isinstance(error, UserError) and not isinstance(error, NoMemoryError):
+        return "gone"
+    return "kept"
 
 
 def lost(job: Job, reason: str) -> Ended:
     """Keep as failed a cell whose process died each time it was tried."""
-    attempt = CellStore(job.root).begin(job.cell)
-    end = Ended(job.cell.key, "failed", reason, passing=True)
+    key = job.cell.key
     try:
-        attempt.fail(reason, f"{reason}\n")
-        with attempt.unfinished() as unfinished:
-            if unfinished is not None and not _is_kept(end, unfinished):
-                shutil.rmtree(unfinished, ignore_errors=True)
-    finally:
-        attempt.end()
+        attempt = CellStore(job.root).begin(job.cell)
+        end = Ended(key, "failed", reason, "kept")
+        try:
+            attempt.fail(reason, f"{reason}\n")
+            with attempt.unfinished() as unfinished:
+                if unfinished is not None:
+                    _settle(end, unfinished)
+        finally:
+            attempt.end()
+    except OSError as error:
+        if not is_full(error):
+            raise
+        return Ended(key, "full", _line(error))
     return end
 
 
@@ -210,7 +250,7 @@ def _beating(attempt: Attempt, unfinished: Path | None) -> Iterator[Callable[[],
         return before + time.perf_counter() - started
 
     def note() -> None:
-        if record is not None:
+        if record is not None and record.parent.is_dir():
             with suppress(OSError), replacing(record) as part:
                 part.write_text(json.dumps({"seconds": spent()}), encoding="utf-8")
 

@@ -54,7 +54,7 @@ _NOT_SETTINGS = ("preset", "config", "rates")
 @click.option("--pooling", help="Of a linear head: read | mean.  [default: read]")
 @click.option("--logits", help="all | binary | auto.  [default: auto]")
 @click.option("--tie", help="model | untied (the paper's).  [default: model]")
-@click.option("--revision", help="Hub revision of the model.")
+@click.option("--revision", help="Hub revision of the model; unless given, the one in the cache.")
 @click.option("--test-limit", type=int, help="At most so many test examples.")
 @RUNNING
 @click.option(

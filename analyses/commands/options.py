@@ -98,7 +98,9 @@ RUNNING = options(
 )
 READING = options(
     click.option("--tie", default="model", show_default=True, help="model | untied (the paper's)."),
-    click.option("--revision", help="Hub revision of the model."),
+    click.option(
+        "--revision", help="Hub revision of the model; unless given, the one in the cache."
+    ),
 )
 TARGETS = options(
     click.option(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from analyses.cells.store import CellStore
 from analyses.cells.work import Ended, Found, Place
 from analyses.fourteen_tasks.config import Config
 from analyses.fourteen_tasks.inputs import Context
-from analyses.fourteen_tasks.plan import STEPS, computed_with, make_plan
+from analyses.fourteen_tasks.plan import STEPS, check_worker, make_plan
 from analyses.fourteen_tasks.table import SCHEMA, SCORES, tidy
 from analyses.paper.drawing import draw
 from analyses.results import REPORT
@@ -66,16 +65,14 @@ class Work:
         """Compute one cell.
 
         Raises:
-            UserError: this process has other code or libraries than the one that made the plan, so
-                its numbers would be mixed with those of others.
+            OtherWorkerError: see `check_worker`.
         """
-        _check_versions(cell)
         module, function = STEPS[cell.step.partition(" ")[0]]
         there = contextlib.chdir(self.where) if self.where.is_dir() else contextlib.nullcontext()
         with there:  # a worker of a cluster starts elsewhere
-            found: Found = getattr(import_module(module), function)(
-                Context(self.config, cell, needs, place)
-            )
+            context = Context(self.config, cell, needs, place)
+            check_worker(self.config, cell, context.inputs)
+            found: Found = getattr(import_module(module), function)(context)
         return found
 
 
@@ -174,12 +171,17 @@ class Study:
     def is_written(self) -> bool:
         """Say if the table that is there, if any, is of what is finished of these settings."""
         written = self.written()
-        return written is None or self.table().equals(written)
+        return written is not None and self.table().equals(written)
 
-    def withdraw(self) -> None:
-        """Remove the table, and the report that is made from it."""
-        for name in (REPORT, TABLE):
-            (self.out / name).unlink(missing_ok=True)
+    def withdraw(self) -> bool:
+        """Remove a report, and a table, that are not of these settings; say if a table was."""
+        settings = provenance.normalize(self.config.as_dict())
+        other = self.written() is not None and not self.is_written()
+        if other or _record(self.out / CONFIG).get("config", settings) != settings:
+            (self.out / REPORT).unlink(missing_ok=True)
+        if other:
+            (self.out / TABLE).unlink()
+        return other
 
     def refresh(self, started: datetime | None = None) -> pd.DataFrame:
         """Write the table of what is finished, and the environment; return the table.
@@ -238,14 +240,11 @@ def analyze(
     if not overwrite:
         study.store.refuse_others(study.plan, chosen)
     with study.store.lock():
-        prepare(
-            study.plan, study.store, chosen=chosen, overwrite=overwrite, retry_failed=retry_failed
-        )
+        prepare(study.plan, study.store, chosen=chosen, overwrite=overwrite)
         # Whoever looks while this runs, or after it is killed, finds a table of these settings.
-        if outdated := not study.is_written():
-            study.withdraw()
+        withdrawn = study.withdraw()
         study.claim(command or f"analyses.fourteen_tasks.analyze({config!r}, {str(out)!r})")
-        if outdated:
+        if withdrawn:
             study.refresh(started)
         try:
             ran = run_cells(
@@ -254,32 +253,21 @@ def analyze(
                 Work(config),
                 executor or Here(),
                 chosen=chosen,
+                retry_failed=retry_failed,
                 seen=None if progress is None else partial(progress, study.plan),
             )
         except BaseException:
             with contextlib.suppress(
                 OSError
             ):  # what is done may be read, whatever stopped the rest
-                study.refresh(started)
+                if not study.is_written():
+                    study.refresh(started)
             raise
         table = study.table()
-        changed = not table.equals(study.written())
+        changed = not study.is_written()
         if changed:
             study.refresh(started)
     return Done(table, ran, _draw(study.out, table, changed=changed) if report else None)
-
-
-def _check_versions(cell: Cell) -> None:
-    """Raise `UserError` unless this process computes with what the cell is planned with."""
-    probed = cell.identity["model"]["head_init"] == "probe"
-    here = computed_with(cell.step.partition(" ")[0], probed)
-    asked = {name: cell.identity[name] for name in here}
-    if changes := provenance.differences(asked, here):
-        found = provenance.summary([change.removesuffix(" stored") for change in changes])
-        raise UserError(
-            f"the worker on '{platform.node()}' has other code or libraries ({found} there):"
-            " install what the study was started with"
-        )
 
 
 def _about(cell: Cell) -> dict[str, Any]:

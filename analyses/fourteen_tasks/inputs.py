@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -10,7 +11,7 @@ from typing import Any
 
 from analyses import study
 from analyses.cells.cell import Cell
-from analyses.cells.work import Place
+from analyses.cells.work import FAILED, Place
 from analyses.fourteen_tasks.config import Config
 from analyses.fourteen_tasks.table import KERNELS, SCORES
 from analyses.inputs import Inputs, load_inputs
@@ -134,9 +135,19 @@ class Context:
 
     @property
     def running(self) -> Running:
-        """How kernels are computed; what was killed goes on from its finished tiles."""
-        config = self.config
-        return Running(config.batch_size, config.memory, checkpoint=self.unfinished("tiles"))
+        """How kernels are computed; what was killed goes on from its finished tiles.
+
+        Tiles are cut for the memory they were begun with: where an attempt failed, perhaps for want
+        of it, and less is asked for now, they are cut anew.
+        """
+        config, tiles = self.config, self.unfinished("tiles")
+        if tiles is not None and self.place.unfinished is not None:
+            asked = self.place.unfinished / "memory"
+            again = (self.place.unfinished / FAILED).exists() and asked.exists()
+            if again and asked.read_text(encoding="utf-8") != str(config.memory):
+                shutil.rmtree(tiles, ignore_errors=True)
+            asked.write_text(str(config.memory), encoding="utf-8")
+        return Running(config.batch_size, config.memory, checkpoint=tiles)
 
     def need(self, method: str, step: str) -> Path:
         """Return the folder of one of the cells it waited for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any
 
 from analyses import study, versions
 from analyses.cells.cell import Cell, Plan
+from analyses.cells.work import OtherWorkerError
 from analyses.fourteen_tasks import inputs as fourteen_inputs
 from analyses.fourteen_tasks.config import Config
 from analyses.fourteen_tasks.inputs import inputs_of, rule_of, settings_of
@@ -19,7 +21,7 @@ from subkern import provenance
 from subkern.errors import UserError
 from subkern.tasks import get_task
 
-__all__ = ["STEPS", "make_plan"]
+__all__ = ["STEPS", "check_worker", "make_plan"]
 
 REFERENCE = "kernel-sgd"
 _PLAIN = ("zero-shot", "linear-probe")
@@ -53,13 +55,21 @@ def make_plan(config: Config) -> Plan:
     """Return the cells of a study, task by task.
 
     Raises:
-        UserError: a task or its data cannot be read, or a method needs one that is not asked for.
+        UserError: a task, its data or the model cannot be read, or a method needs one that is not
+            asked for.
     """
     _check(config)
+    files = model_files(config.model, config.revision)
+    if files is None:
+        raise UserError(
+            f"model '{config.model}' is no directory, and not on the hub (or the hub is offline):"
+            " use a local directory, demo:smollm2 or demo:minilm"
+        )
     model = {
         "name": config.model,
-        "files": model_files(config.model, config.revision),
-        **{n: getattr(config, n) for n in ("revision", "logits", "pooling", "tie", "dtype")},
+        "files": files,
+        "revision": None if files.startswith("commit ") else config.revision,
+        **{n: getattr(config, n) for n in ("logits", "pooling", "tie", "dtype")},
         "seed": config.seed,
     }
     code = cache(computed_with)
@@ -111,19 +121,48 @@ def _code(module: str) -> str:
     return code_digest(*modules, *_INPUTS)
 
 
-def computed_with(name: str, probed: bool) -> dict[str, Any]:
+def computed_with(name: str, more: bool) -> dict[str, Any]:
     """Return the code and the libraries that decide the numbers of a step, as they are here.
 
     Args:
         name: of the step, one of `STEPS`.
-        probed: whether the model's head starts at a probe.
+        more: whether scikit-learn and scipy do.
     """
-    solved = probed or name in ("probe", "solve")
     return {
         "environment": provenance.environment(),
         "study": _code(STEPS[name][0]),
-        **({"classifiers": versions.of_classifiers()} if solved else {}),
+        **({"more": versions.more()} if more else {}),
     }
+
+
+def check_worker(config: Config, cell: Cell, inputs: Inputs) -> None:
+    """Raise `OtherWorkerError` unless this process computes what the cell is planned to be.
+
+    Another machine may have other code, libraries, model files or examples under the same names;
+    its numbers would be mixed with those of others.
+    """
+    here = {
+        **computed_with(cell.step.partition(" ")[0], "more" in cell.identity),
+        "model": {**cell.identity["model"], "files": _files(config)},
+        "examples": inputs.examples[str(cell.data_seed)],
+    }
+    asked = {name: cell.identity[name] for name in here}
+    if changes := provenance.differences(asked, here):
+        found = provenance.summary([change.removesuffix(" stored") for change in changes])
+        raise OtherWorkerError(
+            f"the worker on '{platform.node()}' is not like the study's start ({found} there): give"
+            " all the same code, libraries, model and data"
+        )
+
+
+@cache
+def _files_of(model: str, revision: str | None) -> str | None:
+    return model_files(model, revision)
+
+
+def _files(config: Config) -> str | None:
+    """Return what identifies the model's files, read once in a process that computes cells."""
+    return _files_of(config.model, config.revision)
 
 
 class _Builder:
@@ -185,7 +224,7 @@ class _Builder:
         identity = {
             **self.shared,
             "settings": {"task": self.spec, **provenance.normalize(settings)},
-            **self.code(step.partition(" ")[0], self.shared["model"]["head_init"] == "probe"),
+            **self.code(step.partition(" ")[0], self._needs_more(step, settings)),
         }
         return Cell(
             **self.place,
@@ -195,6 +234,12 @@ class _Builder:
             needs=tuple(cell.key for cell in needs),
             after=tuple(cell.key for cell in after),
         )
+
+    def _needs_more(self, step: str, settings: Mapping[str, Any]) -> bool:
+        """Say if a cell needs scikit-learn or scipy: for probes, classifiers, random subspaces."""
+        probed = self.shared["model"]["head_init"] == "probe"
+        random = str(settings.get("subspace", "")).startswith("random")
+        return probed or random or step.partition(" ")[0] in ("probe", "solve")
 
     def _kernel(self, method: str, subspace: str) -> Cell:
         """Return the cell that computes a kernel, or takes it from those of all sign rules."""

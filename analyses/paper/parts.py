@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.fourteen_tasks.config import RATES
 from analyses.fourteen_tasks.table import FINETUNING, KERNELS, SCHEMA
 from analyses.paper.study import Study, load
 from analyses.results import RunDirectory
@@ -73,9 +74,15 @@ def combine(
     command += " --across-versions" if found else ""
     commands = [*(part.results.command for part in parts), command]
     examples: dict[str, str] = {}
+    models = [part.results.inputs.get("model") or {} for part in parts]
     for part in parts:
-        examples |= part.results.inputs.get("examples", {})
-    inputs = {"schema": SCHEMA, "cells": table["cell"].nunique(), "examples": examples}
+        examples |= _examples(part)
+    inputs = {
+        "schema": SCHEMA,
+        "cells": table["cell"].nunique(),
+        "model": next((each for each in models if each.get("files") is not None), models[0]),
+        "examples": examples,
+    }
     run.claim(_config(parts), {**parts[0].results.inputs, **inputs}, "\n".join(commands))
     run.finish(table, {"parts": environments})
     return place
@@ -136,8 +143,8 @@ def _check_place(run: RunDirectory, parts: Sequence[Study]) -> None:
 def _check_settings(one: Study, other: Study) -> None:
     """Raise `UserError` if a setting that decides numbers of both differs."""
     mine, theirs = (dict(_deciding(part)) for part in (one, other))
-    for name in mine.keys() & theirs.keys():
-        if mine[name] != theirs[name]:
+    for name in mine:
+        if name in theirs and mine[name] != theirs[name]:
             raise UserError(
                 f"'{one.where}' and '{other.where}' are not of one study: {name} is"
                 f" {mine[name]!r} in the first and {theirs[name]!r} in the second"
@@ -158,10 +165,24 @@ def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
     ):
         for name in names if counts else ():
             yield name, config.get(name)
-    for method in _trained(part):
-        yield f"learning_rates of {method}", (config.get("learning_rates") or {}).get(method)
-    for name, digest in part.results.inputs.get("examples", {}).items():
+    for method, rates in _rates(part).items():
+        yield f"learning_rates of {method}", rates
+    for name, digest in _examples(part).items():
         yield f"the digest of the examples of {name}", digest
+
+
+def _rates(part: Study) -> dict[str, list[float]]:
+    """Return the learning rates of the methods that a part trained."""
+    given = part.results.config.get("learning_rates") or {}
+    return {method: list(given.get(method, RATES[method])) for method in _trained(part)}
+
+
+def _examples(part: Study) -> dict[str, str]:
+    """Return the digests of the examples that a part has numbers of, by task, shots and seed."""
+    known: dict[str, str] = part.results.inputs.get("examples", {})
+    columns = part.table[["task", "k", "data_seed"]].drop_duplicates()
+    having = {f"{task}/{k}-{seed}" for task, k, seed in columns.itertuples(index=False)}
+    return {name: digest for name, digest in known.items() if name in having}
 
 
 def _trained(part: Study) -> list[str]:
@@ -214,6 +235,8 @@ def _config(parts: Sequence[Study]) -> dict[str, Any]:
         having = [i for i, config in enumerate(configs) if name in config]
         using = [i for i in having if name not in idle[i]] or having
         found[name] = reduce(_union, [configs[i][name] for i in using])
+    if any(map(_trained, parts)):
+        found["learning_rates"] = reduce(_union, map(_rates, parts))
     return found
 
 
