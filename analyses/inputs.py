@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,7 +44,7 @@ class Inputs:
     logits: str
     splits: Mapping[int, Mapping[str, list[Example]]]
 
-    @property
+    @cached_property
     def examples(self) -> dict[str, dict[str, Any]]:
         """Size of every split and a digest of the examples, by data seed."""
         return {

@@ -10,17 +10,17 @@ from typing import Any
 
 from subkern import provenance
 
-__all__ = ["environment", "more"]
+__all__ = ["environment", "libraries"]
 
-_MORE = ("scikit-learn", "scipy")
+_LIBRARIES = ("scikit-learn", "scipy")
 
 
-def more() -> dict[str, str | None]:
+def libraries() -> dict[str, str | None]:
     """Return the versions of the libraries that only some numbers depend on."""
-    return provenance.versions(*_MORE)
+    return provenance.versions(*_LIBRARIES)
 
 
 def environment() -> dict[str, Any]:
     """Return `provenance.environment`, with the versions of all libraries."""
     found = provenance.environment()
-    return {**found, "versions": {**found["versions"], **more()}}
+    return {**found, "versions": {**found["versions"], **libraries()}}

@@ -87,7 +87,7 @@ def compute_kernel(
     started = time.perf_counter()
     refuse_dead(coordinates, subspace, [*left, *right])
     recorded: dict[str, Any] = {}
-    earlier = 0.0
+    store = make_store(running, provenance)
     if engine == "reference":
         check_function(coordinates.model, [*left, *right])
         outcome = Outcome(*reference_kernel(coordinates, left, right, running.progress, rule))
@@ -97,7 +97,7 @@ def compute_kernel(
         )
         block = Timed(full_block(coordinates))
         job = make_job(coordinates, plan, block, running, rule)
-        sides, store = (left, right), make_store(running, provenance)
+        sides = left, right
         if coordinates.projection is not None:
             projection = coordinates.projection
             outcome = run_projected(job, projection, *sides, store, rule, running.progress)
@@ -105,8 +105,7 @@ def compute_kernel(
         else:
             outcome, cost = run_rule(job, block, rule, *sides, store, running.progress)
         recorded = {"reasons": list(plan.reasons)} | cost
-        earlier = store.earlier
-    recorded["seconds"] = earlier + time.perf_counter() - started
+    recorded["seconds"] = store.earlier + time.perf_counter() - started
     recorded["coordinates"] = coordinates.size
     return to_kernel(outcome.values, outcome, left, right, provenance, recorded)
 

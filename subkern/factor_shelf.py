@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -22,8 +21,7 @@ from torch import Tensor
 from subkern.capture import Captured
 from subkern.errors import NoSpaceError
 from subkern.factors import Dense, Factor, Outer, Rows, zero_like
-from subkern.files import is_full, replacing, scratch_folder, scratch_root
-from subkern.tiles import TileStore
+from subkern.files import replacing, scratch_folder, scratch_root
 
 _KINDS = {"outer": Outer, "rows": Rows, "dense": Dense}
 _FIELDS = {
@@ -32,30 +30,7 @@ _FIELDS = {
     "dense": ("grad", "bound"),
 }
 
-_FILES = "factors-*.safetensors"  # what the files of shelves are called
 _SPARE = 4 * 2**30  # bytes of a disk that factors leave free: they can be captured again
-
-
-def drop_factors(folder: Path) -> None:
-    """Remove the files of shelves anywhere below a folder: its runs died."""
-    for path in folder.rglob(_FILES):
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def factors_of(store: TileStore) -> Iterator[None]:
-    """Remove the files of shelves in a store's folder when its tiles are done, or cannot be.
-
-    After a kill, an interruption or a full disk they stay: the next run reads them. After an error
-    they would take gigabytes until somebody tries again; tiles stay.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_full(error):
-            store.drop(_FILES)
-        raise
-    store.drop(_FILES)
 
 
 class Group(Protocol):

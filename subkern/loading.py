@@ -154,6 +154,14 @@ def origin(spec: str, revision: str | None = None) -> str | None:
     return None if commit is None else f"commit {commit}"
 
 
+def not_found(spec: str | Path) -> UserError:
+    """The error to raise where a model is nowhere."""
+    return UserError(
+        f"model '{spec}' is no directory and not on the hub (or the hub is offline): use a local"
+        f" directory or {', '.join(DEMO_MODELS)}"
+    )
+
+
 @cache
 def _commit(spec: str, revision: str | None) -> str | None:
     """The hub's commit of a model: what its cache calls the folder of the model's files.
@@ -252,9 +260,7 @@ def _pretrained(auto: str, spec: str | Path, place: str | Path, **options: Any) 
         if isinstance(place, Path) or Path(str(place)).is_dir():
             reason = f"directory '{spec}' does not load as {auto}"
         else:
-            demos = ", ".join(DEMO_MODELS)
-            reason = f"model '{spec}' is no directory and not on the hub (or the hub is offline)"
-            raise UserError(f"{reason}: use a local directory or {demos}") from error
+            raise not_found(spec) from error
         raise UserError(f"{reason}: {str(error).strip().splitlines()[0][:160]}") from error
 
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from subkern.capture import Captured, capture
 from subkern.checks import Plan
 from subkern.errors import NoMemoryError
-from subkern.factor_shelf import Shelf, factors_of
+from subkern.factor_shelf import Shelf
 from subkern.factors import zero_like
 from subkern.files import is_full
 from subkern.models import LogitModel
-from subkern.tiles import Progress, TileStore, Tiling, choose_tiling, cut
+from subkern.tiles import FACTORS, Progress, TileStore, Tiling, choose_tiling, cut
 
 if TYPE_CHECKING:
     from subkern.prompts import EncodedExample
@@ -102,19 +102,19 @@ def run(
     done = 0
     tiles: dict[str, dict[str, np.ndarray]] = {}
     source = _Source(job, tiling, (left, extra), mirror, store)
-    with factors_of(store):
-        for side, i, k in tiling.tasks(mirror):
-            key = f"{side}-{i}-{k}"
-            tile = store.get(key)
-            if tile is None:
-                with _naming_memory():
-                    tile = source.tile(side, i, k)
-                store.put(key, tile)
-            tiles[key] = tile
-            twice = 2 if side == "left" and i != k else 1
-            done += twice * len(tile["left"]) * len(tile["right"])
-            if progress is not None:
-                progress(done, total)
+    for side, i, k in tiling.tasks(mirror):
+        key = f"{side}-{i}-{k}"
+        tile = store.get(key)
+        if tile is None:
+            with _naming_memory():
+                tile = source.tile(side, i, k)
+            store.put(key, tile)
+        tiles[key] = tile
+        twice = 2 if side == "left" and i != k else 1
+        done += twice * len(tile["left"]) * len(tile["right"])
+        if progress is not None:
+            progress(done, total)
+    store.drop(FACTORS)
     picks = [places.get(e.id, -1) for e in right]
     outcome = assemble(tiles, tiling, mirror, picks, job.directions)
     return replace(outcome, kept=_sums(tiles, tiling))

@@ -12,7 +12,7 @@ from subkern.dead import refuse_dead
 from subkern.errors import UserError
 from subkern.kernel import Kernel
 from subkern.models import LogitModel
-from subkern.provenance import decisive
+from subkern.provenance import fingerprint
 from subkern.random_subspace import RandomSubspace
 from subkern.rules import UpdateRule, as_rule
 from subkern.running import (
@@ -78,7 +78,7 @@ def sweep_rules(
     plan = make_plan(coordinates.model, coordinates.parameters, [*left, *right], running.batch_size)
     seeing = max(applied, key=lambda rule: (not rule.is_sgd, rule.zero_tolerance))
     job = make_job(coordinates, plan, full_block(coordinates), running, seeing)
-    store = make_store(running, {"kernels": [decisive(each) for each in described]})
+    store = make_store(running, {"kernels": [fingerprint(each) for each in described]})
     outcomes, cost = run_updates(job, applied, left, right, store, running.progress)
     seconds = store.earlier + time.perf_counter() - started
     recorded = {"reasons": list(plan.reasons), "seconds": seconds, "coordinates": coordinates.size}

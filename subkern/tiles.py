@@ -101,6 +101,8 @@ def cut(sizes: Sequence[float], budget: float) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in pairwise(bounds))
 
 
+FACTORS = "factors-*.safetensors"
+"""What the files of factors are called that lie beside tiles (`subkern.factor_shelf`)."""
 _RECORD = "tiling.json"
 _SECONDS = "seconds"  # in a tile's file: those since the one before
 _sharing = 1

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subkern.factor_shelf import Shelf, factors_of
+from subkern.factor_shelf import Shelf
 from subkern.pairwise import Job, Outcome, factor_bytes, fill
 from subkern.rules import UpdateRule
 from subkern.threads import side_by_side
-from subkern.tiles import Progress, TileStore, Tiling, cut
+from subkern.tiles import FACTORS, Progress, TileStore, Tiling, cut
 from subkern.updates import Zeroed, parameter_updates
 
 if TYPE_CHECKING:
@@ -54,19 +54,19 @@ def run_updates(
     values = [np.zeros((rule.directions, len(left), c, len(order), c)) for rule in rules]
     zeroed, logits = 0, np.zeros((0, c))
     shelf = None
-    with factors_of(store):
-        for k, names in enumerate(units):
-            unit = store.get(f"parameters-{k}")
-            if unit is None:
-                shelf = shelf or _shelf(job, everyone, tiling, store)
-                unit = _unit(job, rules, shelf, names, len(left), columns)
-                store.put(f"parameters-{k}", unit)
-            for i, sums in enumerate(values):
-                sums += unit[f"values-{i}"]
-            zeroed += int(unit["zeroed"])
-            logits = unit["logits"]
-            if progress is not None:
-                progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
+    for k, names in enumerate(units):
+        unit = store.get(f"parameters-{k}")
+        if unit is None:
+            shelf = shelf or _shelf(job, everyone, tiling, store)
+            unit = _unit(job, rules, shelf, names, len(left), columns)
+            store.put(f"parameters-{k}", unit)
+        for i, sums in enumerate(values):
+            sums += unit[f"values-{i}"]
+        zeroed += int(unit["zeroed"])
+        logits = unit["logits"]
+        if progress is not None:
+            progress(len(left) * len(right) * (k + 1) // len(units), len(left) * len(right))
+    store.drop(FACTORS)
     mine = [places[e.id] for e in left]
     picks = [order[e.id] for e in right]
     sides = logits[: len(left)][mine], logits[columns][picks]

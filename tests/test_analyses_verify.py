@@ -448,10 +448,7 @@ def test_the_page_answers_with_the_verdict_and_shows_scores_large(trained: list[
     )
     assert page.answer.startswith("Take rank 4. Put to the proof by fine-tuning: ")
     assert page.answer.endswith(verdict(found, Advice("rank 4", drop=0.02)))
-    shown = [
-        name.replace("full", FULL).removeprefix("Fine-tuned accuracy, ") for name in page.facts
-    ]
-    assert shown == ["rank", *trained]
+    assert list(page.facts) == ["rank", *(f"Fine-tuned accuracy, {name}" for name in trained)]
     assert all(len(each) < 12 for each in page.facts.values())
 
 

@@ -403,10 +403,10 @@ def test_another_scikit_learn_is_another_version_of_classifiers_not_of_kernels(
 ) -> None:
     asked = config(place, methods=("linear-probe", "kernel-sgd"))
     analyze(asked, tmp_path)
-    monkeypatch.setattr(versions, "more", lambda: {"scikit-learn": "99"})
+    monkeypatch.setattr(versions, "libraries", lambda: {"scikit-learn": "99"})
     found = Study(asked, tmp_path).store.others(make_plan(asked))
     assert sorted(key.rpartition("/")[2] for key in found) == ["probe", "solve ridge"]
-    with pytest.raises(UserError, match=r"more\.scikit-learn: .99. asked for"):
+    with pytest.raises(UserError, match=r"libraries\.scikit-learn: .99. asked for"):
         analyze(asked, tmp_path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny_folder
 from analyses.inputs import model_files
 from subkern.loading import origin
 
@@ -30,15 +31,20 @@ def test_a_folder_is_what_it_holds(tmp_path: Path) -> None:
     assert before != model_files(str(tmp_path), None)
 
 
-def test_a_hub_id_is_the_commit_that_its_cache_holds(tmp_path: Path) -> None:
+def test_a_hub_model_is_the_commit_in_the_cache_and_loaded_at_it(tmp_path: Path) -> None:
     """In a process of its own: the place of the cache is read once, from the environment."""
     repository = tmp_path / "hub" / "models--some--model"
     snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    tiny_folder.masked_model(snapshot)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
-    code = "from subkern.loading import origin; print(origin('some/model'), origin('some/other'))"
+    code = """
+from subkern.loading import load_model, origin
+from subkern.tasks import get_task
+model = load_model("some/model", task=get_task("mr"))
+print(origin("some/model"), origin("some/other"), model.description["revision"])
+"""
     environment = {
         **os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)
     }  # fmt: skip
@@ -46,7 +52,7 @@ def test_a_hub_id_is_the_commit_that_its_cache_holds(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.split("\n")[-2] == f"commit {COMMIT} None"
+    assert done.stdout.splitlines()[-1] == f"commit {COMMIT} None {COMMIT}"
 
 
 def test_what_is_nowhere_has_no_origin() -> None:

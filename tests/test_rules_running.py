@@ -22,7 +22,7 @@ from test_rules import GPT2, assert_close, examples
 # --- ways of running ---
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(Exception):  # noqa: N818
     """Stands for Ctrl-C."""
 
 

@@ -18,6 +18,7 @@ from analyses.cells.cell import Cell
 from analyses.cells.store import BEAT, Attempt, CellStore
 from subkern.errors import NoMemoryError, UserError
 from subkern.files import is_full, replacing
+from subkern.tiles import FACTORS
 
 __all__ = [
     "FAILED",
@@ -146,10 +147,9 @@ def _settle(end: Ended, unfinished: Path) -> None:
     if end.unfinished == "gone" or mark.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
         return
-    from subkern.factor_shelf import drop_factors  # late: torch takes seconds
-
     mark.touch()
-    drop_factors(unfinished)
+    for path in unfinished.rglob(FACTORS):
+        path.unlink()
 
 
 def _attempt(attempt: Attempt, job: Job, place: Place, spent: Callable[[], float]) -> Ended:

@@ -168,15 +168,11 @@ class Study:
         path = self.out / TABLE
         return pd.read_parquet(path) if path.is_file() else None
 
-    def is_written(self) -> bool:
-        """Say if the table that is there, if any, is of what is finished of these settings."""
-        written = self.written()
-        return written is not None and self.table().equals(written)
-
     def withdraw(self) -> bool:
         """Remove a report, and a table, that are not of these settings; say if a table was."""
         settings = provenance.normalize(self.config.as_dict())
-        other = self.written() is not None and not self.is_written()
+        written = self.written()
+        other = written is not None and not self.table().equals(written)
         if other or _record(self.out / CONFIG).get("config", settings) != settings:
             (self.out / REPORT).unlink(missing_ok=True)
         if other:
@@ -257,14 +253,12 @@ def analyze(
                 seen=None if progress is None else partial(progress, study.plan),
             )
         except BaseException:
-            with contextlib.suppress(
-                OSError
-            ):  # what is done may be read, whatever stopped the rest
-                if not study.is_written():
+            with contextlib.suppress(OSError):
+                if not study.table().equals(study.written()):  # what is done may be read
                     study.refresh(started)
             raise
         table = study.table()
-        changed = not study.is_written()
+        changed = not table.equals(study.written())
         if changed:
             study.refresh(started)
     return Done(table, ran, _draw(study.out, table, changed=changed) if report else None)

@@ -138,7 +138,7 @@ class Context:
         """How kernels are computed; what was killed goes on from its finished tiles.
 
         Tiles are cut for the memory they were begun with: where an attempt failed, perhaps for want
-        of it, and less is asked for now, they are cut anew.
+        of it, and another amount is asked for now, they are cut anew.
         """
         config, tiles = self.config, self.unfinished("tiles")
         if tiles is not None and self.place.unfinished is not None:

@@ -19,6 +19,7 @@ from analyses.fourteen_tasks.table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
 from analyses.inputs import Inputs, code_digest, model_files, task_fields
 from subkern import provenance
 from subkern.errors import UserError
+from subkern.loading import not_found
 from subkern.tasks import get_task
 
 __all__ = ["STEPS", "check_worker", "make_plan"]
@@ -61,10 +62,7 @@ def make_plan(config: Config) -> Plan:
     _check(config)
     files = model_files(config.model, config.revision)
     if files is None:
-        raise UserError(
-            f"model '{config.model}' is no directory, and not on the hub (or the hub is offline):"
-            " use a local directory, demo:smollm2 or demo:minilm"
-        )
+        raise not_found(config.model)
     model = {
         "name": config.model,
         "files": files,
@@ -121,17 +119,17 @@ def _code(module: str) -> str:
     return code_digest(*modules, *_INPUTS)
 
 
-def computed_with(name: str, more: bool) -> dict[str, Any]:
+def computed_with(name: str, libraries: bool) -> dict[str, Any]:
     """Return the code and the libraries that decide the numbers of a step, as they are here.
 
     Args:
         name: of the step, one of `STEPS`.
-        more: whether scikit-learn and scipy do.
+        libraries: whether scikit-learn and scipy do.
     """
     return {
         "environment": provenance.environment(),
         "study": _code(STEPS[name][0]),
-        **({"more": versions.more()} if more else {}),
+        **({"libraries": versions.libraries()} if libraries else {}),
     }
 
 
@@ -142,8 +140,8 @@ def check_worker(config: Config, cell: Cell, inputs: Inputs) -> None:
     its numbers would be mixed with those of others.
     """
     here = {
-        **computed_with(cell.step.partition(" ")[0], "more" in cell.identity),
-        "model": {**cell.identity["model"], "files": _files(config)},
+        **computed_with(cell.step.partition(" ")[0], "libraries" in cell.identity),
+        "model": {**cell.identity["model"], "files": _files(config.model, config.revision)},
         "examples": inputs.examples[str(cell.data_seed)],
     }
     asked = {name: cell.identity[name] for name in here}
@@ -156,13 +154,9 @@ def check_worker(config: Config, cell: Cell, inputs: Inputs) -> None:
 
 
 @cache
-def _files_of(model: str, revision: str | None) -> str | None:
+def _files(model: str, revision: str | None) -> str | None:
+    """Return what identifies a model's files, read once in a process that computes cells."""
     return model_files(model, revision)
-
-
-def _files(config: Config) -> str | None:
-    """Return what identifies the model's files, read once in a process that computes cells."""
-    return _files_of(config.model, config.revision)
 
 
 class _Builder:
@@ -224,7 +218,7 @@ class _Builder:
         identity = {
             **self.shared,
             "settings": {"task": self.spec, **provenance.normalize(settings)},
-            **self.code(step.partition(" ")[0], self._needs_more(step, settings)),
+            **self.code(step.partition(" ")[0], self._needs_libraries(step, settings)),
         }
         return Cell(
             **self.place,
@@ -235,7 +229,7 @@ class _Builder:
             after=tuple(cell.key for cell in after),
         )
 
-    def _needs_more(self, step: str, settings: Mapping[str, Any]) -> bool:
+    def _needs_libraries(self, step: str, settings: Mapping[str, Any]) -> bool:
         """Say if a cell needs scikit-learn or scipy: for probes, classifiers, random subspaces."""
         probed = self.shared["model"]["head_init"] == "probe"
         random = str(settings.get("subspace", "")).startswith("random")

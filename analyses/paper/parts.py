@@ -73,15 +73,12 @@ def combine(
     command = " ".join(["subkern figures", *map(shlex.quote, names), "--out", str(place)])
     command += " --across-versions" if found else ""
     commands = [*(part.results.command for part in parts), command]
-    examples: dict[str, str] = {}
     models = [part.results.inputs.get("model") or {} for part in parts]
-    for part in parts:
-        examples |= _examples(part)
     inputs = {
         "schema": SCHEMA,
         "cells": table["cell"].nunique(),
         "model": next((each for each in models if each.get("files") is not None), models[0]),
-        "examples": examples,
+        "examples": {k: digest for part in parts for k, digest in _examples(part).items()},
     }
     run.claim(_config(parts), {**parts[0].results.inputs, **inputs}, "\n".join(commands))
     run.finish(table, {"parts": environments})
@@ -157,13 +154,9 @@ def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
     yield "model", str(config.get("model")).rstrip("/").rpartition("/")[2]
     if model.get("files") is not None:  # earlier studies did not know those of the hub and demos
         yield "the model's files", model["files"]
-    for names, counts in (
-        (_NUMBERS, True),
-        (_TRAINING, bool(_trained(part))),
-        (_SOLVED, bool(KERNELS.keys() & set(part.table["method"]))),
-        (_LINEAR, "linear" in part.heads),
-    ):
-        for name in names if counts else ():
+    unused = _unused(part)
+    for name in (*_NUMBERS, *_TRAINING, *_SOLVED, *_LINEAR):
+        if name not in unused:
             yield name, config.get(name)
     for method, rates in _rates(part).items():
         yield f"learning_rates of {method}", rates

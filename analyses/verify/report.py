@@ -65,10 +65,10 @@ def with_proof(page: Page, results: Results, advice: Advice, picture: bytes | No
 def _trained(results: Results, advice: Advice) -> dict[str, str]:
     """Return what the advice and full fine-tuning reached, as far as they could be trained."""
     return {
-        f"Fine-tuned {score_name(results)}, {fact}": fmt.percent(
+        f"Fine-tuned {score_name(results)}, {name}": fmt.percent(
             value(results, name, "trained").mean
         )
-        for name, fact in ((advice.name, advice.name), (FULL, "full"))
+        for name in (advice.name, FULL)
         if name in names(results)
     }
 
