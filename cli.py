@@ -36,11 +36,11 @@ from analyses.commands.prompting import analyze_prompting
 from analyses.commands.subspace import analyze_subspace
 from subkern import __version__
 from subkern.errors import UserError
-from subkern.files import is_full
-from subkern.subspace_text import FORMS
+from subkern.storage.files import is_full
+from subkern.subspaces.text import FORMS
 
 if TYPE_CHECKING:
-    from subkern.kernel import Kernel
+    from subkern.kernels.kernel import Kernel
 
 RULE_HELP = (
     "sgd | signgd | asymmetric_signgd | adam | asymmetric_adam; options after a colon, as in"
@@ -67,8 +67,8 @@ def tasks(ctx: click.Context, as_json: bool) -> None:
         return
     import pandas as pd
 
-    from analyses.terminal import show
-    from subkern.tasks import TASKS
+    from analyses.show.terminal import show
+    from subkern.tasks.catalogue import TASKS
 
     rows = [
         {
@@ -98,9 +98,9 @@ def tasks_show(
 
     Without --data the texts are placeholders.
     """
-    from subkern.data import Example, load_examples
-    from subkern.loading import load_prompt
-    from subkern.tasks import get_task
+    from subkern.models.load import load_prompt
+    from subkern.tasks.catalogue import get_task
+    from subkern.tasks.examples import Example, load_examples
 
     spec = get_task(task)
     prompt = load_prompt(model, task=spec, head=head)
@@ -146,14 +146,15 @@ def kernel(**asked: Any) -> None:
 
     The same command again continues an interrupted run, or says "up to date".
     """
-    from analyses.heads import load_started
-    from analyses.terminal import ProgressBar, wrapped
-    from subkern.compute import compute_kernel, kernel_identity
-    from subkern.files import only_run
-    from subkern.lmk import check_export, export_lmk
-    from subkern.rules import parse_rule
-    from subkern.running import Running, as_subspace
-    from subkern.tasks import get_task
+    from analyses.engine.heads import load_started
+    from analyses.show.terminal import ProgressBar, wrapped
+    from subkern.kernels.compute import compute_kernel, kernel_identity
+    from subkern.kernels.lm_kernel_ft import check_export, export_lmk
+    from subkern.kernels.request import RunOptions
+    from subkern.kernels.rules import parse_rule
+    from subkern.storage.files import only_run
+    from subkern.subspaces.text import as_subspace
+    from subkern.tasks.catalogue import get_task
 
     out, task = asked["out"], get_task(asked["task"])
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
@@ -172,17 +173,17 @@ def kernel(**asked: Any) -> None:
             click.echo(f"{out} is up to date\n{wrapped(repr(found))}")
         else:
             with ProgressBar("kernel entries") as report:
-                running = Running(asked["batch_size"], asked["memory"], report, tiles)
-                found = compute_kernel(model, *sides, running=running, **method)
+                options = RunOptions(asked["batch_size"], asked["memory"], report, tiles)
+                found = compute_kernel(model, *sides, options=options, **method)
             found.save(out, overwrite=asked["overwrite"])
             click.echo(f"wrote {out}\n{wrapped(repr(found))}")
-        Running(checkpoint=tiles).clear()  # also what a run left that was killed after saving
+        RunOptions(checkpoint=tiles).clear()  # also what a run left that was killed after saving
     if asked["export_lmk"] is not None:
         click.echo(f"wrote {export_lmk(found, asked['export_lmk'], overwrite=asked['overwrite'])}")
 
 
 def _examples(task: Any, asked: dict[str, Any], side: str) -> Any:
-    from subkern.data import load_examples
+    from subkern.tasks.examples import load_examples
 
     return load_examples(
         task,
@@ -196,7 +197,7 @@ def _examples(task: Any, asked: dict[str, Any], side: str) -> Any:
 
 def _finished(out: Path, identity: dict[str, Any], overwrite: bool) -> Kernel | None:
     """The kernel already at `out` if it has this identity; UserError if it has another."""
-    from subkern.kernel import Kernel
+    from subkern.kernels.kernel import Kernel
 
     if overwrite or not out.exists():
         return None
@@ -239,8 +240,8 @@ def solve(
     """Solve a classifier on TRAIN (train x train), score it on EVAL (train x eval)."""
     import pandas as pd
 
-    from analyses.terminal import show
-    from subkern.kernel import Kernel
+    from analyses.show.terminal import show
+    from subkern.kernels.kernel import Kernel
     from subkern.solvers import evaluate, parse_grid, parse_scales
 
     kernels = [Kernel.load(p) for p in (train, evaluation, *([dev] if dev else []))]
@@ -266,9 +267,9 @@ def agree(
     as_json: bool,
 ) -> None:
     """Agreement metrics of kernel OTHER with REFERENCE, with intervals."""
-    from analyses.terminal import show
+    from analyses.show.terminal import show
     from subkern.agreement import agreement_table
-    from subkern.kernel import Kernel
+    from subkern.kernels.kernel import Kernel
 
     table = agreement_table(
         Kernel.load(reference),

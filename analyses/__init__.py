@@ -1,5 +1,6 @@
 """Studies built on subkern, each with ``Config``, ``run(config)`` and ``plot(results)``.
 
-Computing and drawing are separate: ``run`` returns :class:`analyses.results.Results`, and all that
+Computing and drawing are separate: ``run`` returns :class:`analyses.engine.run_folder.Results`,
+and all that
 is drawn or said is made from those alone, so a saved run can be redrawn without its model.
 """

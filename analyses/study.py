@@ -14,28 +14,36 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses import versions
-from analyses.classifiers import Split
-from analyses.heads import at_start
-from analyses.inputs import Inputs
-from analyses.report import Page, png, render
-from analyses.results import FIGURE_FOLDER, REPORT, VERIFICATION, Results, RunDirectory, replacing
-from analyses.settings import Settings
-from analyses.verify.advice import Advice
-from analyses.verify.figure import predicted_against_trained
-from analyses.verify.numbers import is_compared, is_verified
-from analyses.verify.report import with_proof
-from subkern import provenance
 from subkern.agreement.predictions import Score
-from subkern.data import Example
 from subkern.errors import UserError
-from subkern.files import only_run
-from subkern.kernel import Kernel
-from subkern.loading import load_model
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.running import Running
-from subkern.tiles import Progress
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.load import load_model
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.storage import provenance
+from subkern.storage.files import only_run
+from subkern.storage.progress import Progress
+from subkern.tasks.examples import Example
+
+from .engine import environment as versions
+from .engine.classifiers import Split
+from .engine.heads import at_start
+from .engine.inputs import Inputs
+from .engine.run_folder import (
+    FIGURE_FOLDER,
+    REPORT,
+    VERIFICATION,
+    Results,
+    RunDirectory,
+    replacing,
+)
+from .engine.settings import Settings
+from .show.page import Page, png, render
+from .verify.advice import Advice
+from .verify.figure import predicted_against_trained
+from .verify.numbers import is_compared, is_verified
+from .verify.report import with_proof
 
 __all__ = [
     "Drawing",
@@ -92,7 +100,7 @@ class Part:
         train: the examples on the left of its kernels.
         every: train, dev and test, those on the right.
         split: which ids are which.
-        running: how to compute, with a checkpoint folder of its own.
+        options: how to compute, with a checkpoint folder of its own.
     """
 
     seed: int
@@ -100,7 +108,7 @@ class Part:
     train: list[EncodedExample]
     every: list[EncodedExample]
     split: Split
-    running: Running
+    options: RunOptions
 
 
 @dataclass(frozen=True)
@@ -277,7 +285,7 @@ def parts(
             encoded["train"],
             [*encoded["train"], *encoded["dev"], *encoded["test"]],
             Split(**{name: [each.id for each in found] for name, found in encoded.items()}),
-            Running(config.batch_size, config.memory, progress, folder),
+            RunOptions(config.batch_size, config.memory, progress, folder),
         )
 
 

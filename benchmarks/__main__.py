@@ -85,7 +85,7 @@ def main(
     from benchmarks.cases import QUICK, Plan
     from benchmarks.report import SCHEMA, report, write_json
     from subkern.errors import UserError
-    from subkern.provenance import environment
+    from subkern.storage.provenance import environment
 
     started = time.monotonic()
     transformers.logging.disable_progress_bar()

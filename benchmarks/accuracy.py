@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.contenders import Contender
 from benchmarks.ours import SWEEP, both_directions
 from benchmarks.problem import Problem
-from subkern.compute import compute_kernel
-from subkern.lora_grid import LoraGrid
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.sweeps.lora_grid import LoraGrid
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def kernel_oracle(part: Problem, rule: str = "sgd") -> Oracle:
 def sweep_oracle(part: Problem, grid: LoraGrid = SWEEP) -> Oracle:
     """LoRA's kernel of the first seed at the largest rank, float64, from a PEFT-wrapped model."""
     exact = _in_float64(part)
-    subspace = grid.at(grid.seeds[0], max(grid.ranks))
+    subspace = grid.lora(grid.seeds[0], max(grid.ranks))
     values = compute_kernel(exact.model, exact.left, exact.right, subspace=subspace).values
     few = exact.left[:1], exact.right[:1]
     known = compute_kernel(exact.model, *few, subspace=subspace, engine="reference").values

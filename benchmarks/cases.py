@@ -17,8 +17,8 @@ from benchmarks.ours import SWEEP, RankSweep, Subkern
 from benchmarks.paper import PaperAlgorithm
 from benchmarks.paper_signs import PaperSigns
 from benchmarks.problem import Problem
-from subkern.lora_grid import LoraGrid
-from subkern.tiles import parse_memory
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.storage.memory import parse_memory
 
 OURS = "subkern"
 BEST, SHIPPED, ROWS = "paper, best batches", "paper, as shipped", "Jacobian rows"

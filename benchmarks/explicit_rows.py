@@ -16,8 +16,8 @@ from torch import Tensor
 from benchmarks.contenders import Say
 from benchmarks.measure import Sample, counted, timed
 from benchmarks.problem import Examples, Problem, by_length, spread, tokens
-from subkern.capture import frozen
-from subkern.models import LogitModel, named_parameters
+from subkern.gradients.capture import frozen
+from subkern.models.logit_model import LogitModel, named_parameters
 
 _COLUMNS = (2**12, 2**14, 2**16)  # terms of one float32 product, before its sum in float64
 _SLICE = 16  # the product is timed on one of so many equal parts of the columns

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.measure import counted
 from benchmarks.problem import Examples, Problem, by_length, tokens
-from subkern.capture import Captured, capture
-from subkern.contraction import contract, shared_inputs
-from subkern.factors import Factor, Outer, Rows
-from subkern.models import LogitModel, named_parameters
+from subkern.gradients.capture import Captured, capture
+from subkern.gradients.contract import contract, shared_inputs
+from subkern.gradients.factors import Factor, OuterFactor, RowFactor
+from subkern.models.logit_model import LogitModel, named_parameters
 
 
 def kernel_flops(problem: Problem, left: int, right: int) -> float:
@@ -75,6 +75,10 @@ def _contraction(
 def _lengths(factors: Sequence[Factor]) -> tuple[int, ...]:
     """What decides the work beside the shape: positions or rows of every example."""
     return tuple(
-        len(f.inputs) if isinstance(f, Outer) else len(f.ids) if isinstance(f, Rows) else 0
+        len(f.inputs)
+        if isinstance(f, OuterFactor)
+        else len(f.ids)
+        if isinstance(f, RowFactor)
+        else 0
         for f in factors
     )

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from benchmarks.problem import Examples, Problem
-from subkern.data import load_examples
-from subkern.demo_models import demo_path
-from subkern.loading import load_model
-from subkern.models import LogitModel, WordReadout
-from subkern.prompts import EncodedExample, Prompt
-from subkern.tasks import Task, get_task
+from subkern.models.demo import demo_path
+from subkern.models.load import load_model
+from subkern.models.logit_model import LogitModel, WordReadout
+from subkern.prompts.prompt import EncodedExample, Prompt
+from subkern.tasks.catalogue import Task, get_task
+from subkern.tasks.examples import load_examples
 
 SHARED = Path(os.environ.get("SUBKERN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Where a masked MiniLM and the SST-2 files may be; nothing here needs them."""

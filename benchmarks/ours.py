@@ -10,11 +10,11 @@ from benchmarks.contenders import Say
 from benchmarks.flops import kernel_flops
 from benchmarks.measure import Sample, timed
 from benchmarks.problem import Problem
-from subkern.compute import compute_kernel
-from subkern.kernel import Kernel
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.running import Running
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
 
 SWEEP = LoraGrid(ranks=(1, 2, 4, 8, 16, 32), seeds=(0, 1, 2))
 """The rank sweep that is timed: 6 ranks × 3 seeds, all linear layers."""
@@ -77,9 +77,9 @@ class Subkern:
         }
 
     def _compute(self, problem: Problem) -> Kernel:
-        running = Running(memory=self.memory)
+        options = RunOptions(memory=self.memory)
         return compute_kernel(
-            problem.model, problem.left, problem.right, rule=self.rule, running=running
+            problem.model, problem.left, problem.right, rule=self.rule, options=options
         )
 
 
@@ -110,18 +110,18 @@ class RankSweep:
 
     def values(self, problem: Problem) -> np.ndarray:
         """Its kernel of the first seed at the largest rank, ``[n, c, m, c]``."""
-        running = Running(memory=self.memory)
+        options = RunOptions(memory=self.memory)
         swept = sweep_lora(
-            problem.model, problem.left, problem.right, grid=self.grid, running=running
+            problem.model, problem.left, problem.right, grid=self.grid, options=options
         )
         return swept.kernels[self.grid.seeds[0], max(self.grid.ranks)].values
 
     def sample(self, turn: int) -> Sample:
         """The whole sweep, its seconds shared by the entries of one kernel."""
-        whole, running = self.problem, Running(memory=self.memory)
+        whole, options = self.problem, RunOptions(memory=self.memory)
         seconds, swept = timed(
             lambda: sweep_lora(
-                whole.model, whole.left, whole.right, grid=self.grid, running=running
+                whole.model, whole.left, whole.right, grid=self.grid, options=options
             )
         )
         parts = {"contraction_seconds": float(swept.cost["contraction_seconds"])}

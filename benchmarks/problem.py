@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
 
 Examples = list[EncodedExample]
 

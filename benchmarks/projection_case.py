@@ -20,7 +20,7 @@ from benchmarks.measure import Sample, release_memory, resident_bytes, timed
 from benchmarks.problem import Problem, spread
 from benchmarks.projectors import CONTENDERS, Gradients, Missing, Prepare
 from benchmarks.race import take_turns
-from subkern.models import named_parameters
+from subkern.models.logit_model import named_parameters
 
 _EQUAL = 1.25  # errors up to so many times the others' count as equal: a seed's varies as much
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subkern.projections import KINDS, Cell
-from subkern.sketching import Projections
+from subkern.projections.project import Projections
+from subkern.projections.spec import KINDS, ProjectionSpec
 
 DEPS = Path(os.environ.get("SUBKERN_BENCH_DEPS", "runs/bench-deps"))
 """Where `make bench-deps` puts what is compared with and nothing here depends on."""
@@ -37,10 +37,10 @@ class Missing(Exception):  # noqa: N818  (a finding for the table, not a fault)
 
 
 def ours(kind: str) -> Prepare:
-    """`subkern.sketching.Projections`."""
+    """`subkern.projections.project.Projections`."""
 
     def prepare(gradients: Gradients, dim: int, seed: int) -> Project:
-        cell = Cell(kind, seed, dim)
+        cell = ProjectionSpec(kind, seed, dim)
         projections = Projections([cell], {n: g.shape[1] for n, g in gradients.items()})
         return lambda: projections.project(gradients)[cell]
 

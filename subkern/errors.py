@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = ["NoMemoryError", "NoSpaceError", "UserError"]
@@ -27,3 +28,9 @@ class NoSpaceError(UserError):
 
 class NoMemoryError(UserError):
     """Memory ran out: the user's to put right, by other limits than those asked for."""
+
+
+def check_choice(what: str, value: str, known: Sequence[str]) -> None:
+    """Raise `UserError` unless `value` is `known`."""
+    if value not in known:
+        raise UserError(f"unknown {what} '{value}': use {' or '.join(known)}")

@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT)]
 
-from analyses.cells.cell import Cell, Plan  # noqa: E402
-from analyses.cells.executors import Executor, make_executor  # noqa: E402
-from analyses.cells.run import Ran, prepare, run_cells  # noqa: E402
-from analyses.cells.store import CellStore  # noqa: E402
-from analyses.cells.work import Found, Place  # noqa: E402
+from analyses.scheduler.cell import Cell, Plan  # noqa: E402
+from analyses.scheduler.executors import Executor, make_executor  # noqa: E402
+from analyses.scheduler.run import Ran, prepare, run_cells  # noqa: E402
+from analyses.scheduler.store import CellStore  # noqa: E402
+from analyses.scheduler.work import Found, Place  # noqa: E402
 from subkern.errors import UserError  # noqa: E402
 
 RATES = (0.1, 1.0, 10.0)

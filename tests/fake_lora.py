@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from subkern.kernel import Kernel
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import LoraSweep
-from subkern.prompts import EncodedExample
-from subkern.running import Running
-from subkern.target_sets import Resolved, Targets
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora import LoraSweep
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.lora_targets import Resolved, Targets
 
 FEATURES, ADAPTED = 600, 480  # parameters of the made-up model, and how many of them LoRA adapts
 SETS = {"qv": (0, 60), "attention": (0, 160), "mlp": (160, 480)}  # of targets not listed: all
@@ -72,12 +72,12 @@ class FakeModel:
 
 
 def load_model(spec: str, *, task: Any, logits: str = "all", **_: Any) -> FakeModel:
-    """Stand in for `subkern.loading.load_model`."""
+    """Stand in for `subkern.models.load.load_model`."""
     return FakeModel(1 if logits == "binary" else len(task.labels), task)
 
 
 def resolve(model: FakeModel, targets: Targets) -> Resolved:
-    """Stand in for `subkern.target_sets.resolve`."""
+    """Stand in for `subkern.subspaces.lora_targets.resolve`."""
     return Resolved(targets, note="query, key and value are one layer" if targets == "qv" else "")
 
 
@@ -89,11 +89,11 @@ def sweep_targets(
     sets: Mapping[str, Targets],
     grid: LoraGrid,
     rule: str,
-    running: Running,
+    options: RunOptions,
 ) -> dict[str, LoraSweep]:
     """Stand in for `sweep_targets`: LoRA kernels are random sketches of a set's features."""
-    if running.progress is not None:
-        running.progress(len(left) * len(right), len(left) * len(right))
+    if options.progress is not None:
+        options.progress(len(left) * len(right), len(left) * len(right))
     return {name: _sweep(model, left, right, name, grid) for name in sets}
 
 

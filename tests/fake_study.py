@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.engine.run_folder import RunDirectory
 from analyses.fourteen_tasks.table import COLUMNS, tidy
-from analyses.results import RunDirectory
-from subkern.tasks import TASKS
+from subkern.tasks.catalogue import TASKS
 
 GAIN = {
     "linear-probe": 0.55, "kernel-sgd": 0.85, "kernel-signgd": 0.82, "kernel-adam": 0.86,

@@ -13,9 +13,9 @@ import numpy as np
 import fake_lora
 from fake_lora import ADAPTED, FEATURES, FakeModel
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.lora_grid import LoraGrid
-from subkern.running import Running
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora_grid import LoraGrid
 
 METHODS = {"full": FEATURES, "bias": 50, "norm": 20, "ia3": 30, "vera:r=4": 10}
 
@@ -81,12 +81,12 @@ def sweep_dimensions(
     dims: Sequence[int],
     kinds: Sequence[str],
     seeds: Sequence[int],
-    running: Running,
+    options: RunOptions,
     **_: Any,
 ) -> Swept:
     """Stand in for `sweep_dimensions`: prefixes of one projection of the features."""
-    if running.progress is not None:
-        running.progress(len(left) * len(right), len(left) * len(right))
+    if options.progress is not None:
+        options.progress(len(left) * len(right), len(left) * len(right))
     kernels = {}
     for kind in kinds:
         for seed in seeds:

@@ -15,8 +15,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from subkern.precision import KeepDouble
-from subkern.prompts import EncodedExample
+from subkern.models.precision import KeepDouble
+from subkern.prompts.prompt import EncodedExample
 
 VOCAB = 61
 PAD = 1

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from families import Family
-from subkern.models import LinearReadout, LogitModel, WordReadout
-from subkern.precision import KeepDouble
-from subkern.prompts import EncodedExample
+from subkern.models.logit_model import LinearReadout, LogitModel, WordReadout
+from subkern.models.precision import KeepDouble
+from subkern.prompts.prompt import EncodedExample
 
 WORDS = (7, 9, 11, 23, 42, 58)  # label words; the first c of them are read
 

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from analyses import study
-from analyses.results import Results
-from analyses.settings import Settings
+from analyses.engine.run_folder import Results
+from analyses.engine.settings import Settings
 from analyses.study import Outcome
 from browser import Browser, chromium
 from subkern.errors import UserError
@@ -93,9 +93,9 @@ def check_goes_on(
     folders: list[Path] = []
     real = getattr(*patched)
 
-    def interrupted(*_: Any, running: Any, **__: Any) -> None:
-        running.checkpoint.mkdir(parents=True)
-        folders.append(running.checkpoint)
+    def interrupted(*_: Any, options: Any, **__: Any) -> None:
+        options.checkpoint.mkdir(parents=True)
+        folders.append(options.checkpoint)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(*patched, interrupted)

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import cli
 import oracles
-from analyses import inputs, study
+from analyses import study
 from analyses.behavior import analysis as behavior
 from analyses.behavior import runs as behavior_runs
 from analyses.behavior.config import Config
@@ -37,15 +37,16 @@ from analyses.behavior.numbers import (
 from analyses.behavior.report import page, summary
 from analyses.behavior.table import row, tidy
 from analyses.behavior.text import as_json, caveats, rate, sentence
-from analyses.long_table import cells
-from analyses.results import Results
+from analyses.engine import inputs
+from analyses.engine.long_table import cells
+from analyses.engine.run_folder import Results
 from families import FAMILIES, random_examples
 from study_checks import check_summary, with_f1
-from subkern.data import Example
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
+from subkern.kernels.kernel import Kernel
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.tasks.examples import Example
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 COUNTS = {"train": 6, "dev": 6, "test": 9}

@@ -20,9 +20,12 @@ from scipy import stats
 
 import cli
 import fake_lora
-from analyses import inputs, study, style
-from analyses.classifiers import Split, tune
-from analyses.long_table import cells
+from analyses import study
+from analyses.engine import inputs
+from analyses.engine.classifiers import Split, tune
+from analyses.engine.long_table import cells
+from analyses.engine.pooling import pool
+from analyses.engine.run_folder import Results
 from analyses.lora import analysis as lora
 from analyses.lora.captions import captions, contrast, effective_directions
 from analyses.lora.config import Config
@@ -33,9 +36,8 @@ from analyses.lora.report import page, summary
 from analyses.lora.table import COLUMNS, row, tidy
 from analyses.lora.text import caveats, sentence
 from analyses.lora.verdict import recommend
-from analyses.pooling import pool
-from analyses.results import Results
-from analyses.study_report import cost_table
+from analyses.show import style
+from analyses.show.study_page import cost_table
 from study_checks import (
     check_goes_on,
     check_in_browser,
@@ -48,11 +50,11 @@ from study_checks import (
     with_f1,
 )
 from subkern.agreement import METRICS, cka
-from subkern.data import Example
 from subkern.errors import UserError
-from subkern.kernel import Kernel
+from subkern.kernels.kernel import Kernel
 from subkern.solvers import make_solver
-from subkern.tasks import Task
+from subkern.tasks.catalogue import Task
+from subkern.tasks.examples import Example
 
 QUICK: dict[str, Any] = {"resamples": 20, "kernel_resamples": 3}
 
@@ -60,7 +62,7 @@ QUICK: dict[str, Any] = {"resamples": 20, "kernel_resamples": 3}
 def load_examples(
     task: Task, source: str, *, split: str, shots: int, seed: int, limit: int | None
 ) -> list[Example]:
-    """Stand in for `subkern.data.load_examples`."""
+    """Stand in for `subkern.tasks.examples.load_examples`."""
     count = {"train": shots * len(task.labels), "dev": 20, "test": 60}[split]
     return [
         Example(f"{split}-{i}", (f"text {i} of {seed}",), i % len(task.labels))

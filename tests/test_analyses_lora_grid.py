@@ -12,8 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from analyses import inputs, study
-from analyses.long_table import cells
+from analyses import study
+from analyses.engine import inputs
+from analyses.engine.long_table import cells
+from analyses.engine.run_folder import Results
+from analyses.engine.settings import solvers_for
 from analyses.lora import analysis as lora
 from analyses.lora import pareto as lora_pareto
 from analyses.lora.budget import parse_budget
@@ -25,15 +28,13 @@ from analyses.lora.numbers import kernel_agreement, trained, zero_shot
 from analyses.lora.table import row, tidy
 from analyses.lora.targets import from_texts, is_grid, names, only
 from analyses.lora.verdict import recommend
-from analyses.results import Results
-from analyses.settings import solvers_for
 from browser import Browser
 from study_checks import check_in_browser, check_summary
 from subkern import load_examples, load_model, solvers, sweep_targets
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.lora_sweep import resolve_sets
-from subkern.target_sets import NAMED, resolve
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.sweeps.lora import resolve_sets
+from subkern.subspaces.lora_targets import NAMED, resolve
 from test_analyses_lora import _made_up, config, undrawn  # noqa: F401  (fixtures)
 
 REAL = [
@@ -79,7 +80,7 @@ def test_options_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         seen.append(settings)
         raise UserError("enough")
 
-    monkeypatch.setattr("analyses.lora.analyze", stop)  # what the command calls
+    monkeypatch.setattr("analyses.lora.analysis.analyze", stop)  # what the command calls
     stored = tmp_path / "c.yaml"
     stored.write_text(json.dumps({"model": "m", "task": "mr", "target_sets": ["qv", "mlp"]}))
     base = ["analyze", "lora", "--config", str(stored), "--out", str(tmp_path / "o")]

@@ -20,7 +20,8 @@ import cli
 import fake_finetune
 import tiny_folder
 from analyses import study
-from analyses.long_table import cells
+from analyses.engine.long_table import cells
+from analyses.engine.run_folder import Results
 from analyses.prompting import analysis as prompting
 from analyses.prompting import measure as prompting_measure
 from analyses.prompting import training as prompting_training
@@ -43,7 +44,6 @@ from analyses.prompting.numbers import start as begun
 from analyses.prompting.report import page, summary
 from analyses.prompting.table import COLUMNS, row, tidy
 from analyses.prompting.text import caveats, sentence
-from analyses.results import Results
 from browser import Browser
 from study_checks import (
     check_in_browser,
@@ -53,15 +53,15 @@ from study_checks import (
     check_up_to_date,
     check_written,
 )
-from subkern import compute
 from subkern.agreement import kernel_target_alignment
-from subkern.compute import compute_kernel
-from subkern.data import load_examples
 from subkern.errors import UserError
-from subkern.grid_search import AllDiverged
-from subkern.loading import load_model
-from subkern.prompt_sets import built_in
-from subkern.tasks import get_task
+from subkern.kernels import compute
+from subkern.kernels.compute import compute_kernel
+from subkern.models.load import load_model
+from subkern.prompts.choose import built_in
+from subkern.tasks.catalogue import get_task
+from subkern.tasks.examples import load_examples
+from subkern.training.grid_search import AllDiverged
 
 NAMES = ("lm-bff", "minimal", "cat/dog", "swapped")
 MR = get_task("mr")

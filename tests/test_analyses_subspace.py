@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 import cli
 import fake_lora
 import fake_subspace
-from analyses import inputs, study
-from analyses.long_table import cells
-from analyses.results import Results
-from analyses.settings import ASYMMETRIC_CLASSIFIERS
+from analyses import study
+from analyses.engine import inputs
+from analyses.engine.long_table import cells
+from analyses.engine.run_folder import Results
+from analyses.engine.settings import ASYMMETRIC_CLASSIFIERS
 from analyses.subspace import analysis as subspace
 from analyses.subspace import distortion
 from analyses.subspace import kernels as subspace_kernels
@@ -57,11 +58,11 @@ from study_checks import (
     with_f1,
 )
 from subkern.agreement import cka
-from subkern.data import Example
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.projections import jl_bound, variance
-from subkern.tasks import Task
+from subkern.kernels.kernel import Kernel
+from subkern.projections.theory import jl_bound, variance
+from subkern.tasks.catalogue import Task
+from subkern.tasks.examples import Example
 
 DIMS = (2, 16, 128)
 
@@ -69,7 +70,7 @@ DIMS = (2, 16, 128)
 def load_examples(
     task: Task, source: str, *, split: str, shots: int, seed: int, limit: int | None
 ) -> list[Example]:
-    """Stand in for `subkern.data.load_examples`."""
+    """Stand in for `subkern.tasks.examples.load_examples`."""
     count = {"train": shots * len(task.labels), "dev": 12, "test": 40}[split]
     return [
         Example(f"{split}-{seed}-{i}", (f"text {i}",), i % len(task.labels))

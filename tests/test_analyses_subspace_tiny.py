@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 import oracles
-from analyses import inputs, study
-from analyses.long_table import cells
-from analyses.results import Results
+from analyses import study
+from analyses.engine import inputs
+from analyses.engine.long_table import cells
+from analyses.engine.run_folder import Results
 from analyses.subspace import analysis as subspace
 from analyses.subspace.config import Config
 from analyses.subspace.numbers import agreement, kinds
 from families import FAMILIES, random_examples
-from subkern.compute import compute_kernel
-from subkern.data import Example
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.random_subspace import RandomSubspace
+from subkern.kernels.compute import compute_kernel
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.random import RandomSubspace
+from subkern.tasks.examples import Example
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 COUNTS = {"train": 6, "dev": 4, "test": 6}

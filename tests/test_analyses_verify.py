@@ -20,11 +20,11 @@ from scipy import stats
 
 import cli
 from analyses import study
-from analyses.long_table import cells
+from analyses.engine.long_table import cells
+from analyses.engine.predictions import Key, Prediction, lookup, to_table
+from analyses.engine.run_folder import PREDICTIONS, VERIFICATION, Results
 from analyses.lora import analysis as lora
-from analyses.predictions import Key, Prediction, lookup, to_table
-from analyses.report import Page
-from analyses.results import PREDICTIONS, VERIFICATION, Results
+from analyses.show.page import Page
 from analyses.subspace import analysis as subspace
 from analyses.verify import figure as verify_figure
 from analyses.verify import report as verify_report
@@ -48,9 +48,9 @@ from analyses.verify.trial import RATES, Trial
 from fake_lora import f0
 from study_checks import check_in_browser, check_summary, with_f1
 from subkern.errors import UserError
-from subkern.grid_search import AllDiverged
 from subkern.solvers import labels_from_scores
-from subkern.training import Training
+from subkern.training.grid_search import AllDiverged
+from subkern.training.settings import Training
 from test_analyses_lora import _made_up, config  # noqa: F401  (fixtures)
 
 QUICK = Trial(steps=4, learning_rates=(1e-4, 1e-3, 1e-2))
@@ -63,7 +63,7 @@ def trained_logits(examples: Any, rank: int) -> np.ndarray:
 
 
 class FakeSearch:
-    """Stands in for `subkern.grid_search.search`, and keeps what it was asked for."""
+    """Stands in for `subkern.training.grid_search.search`, and keeps what it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[Path] = []

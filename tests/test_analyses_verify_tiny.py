@@ -12,18 +12,18 @@ import pytest
 
 import tiny_folder
 from analyses import study
-from analyses.inputs import load_inputs
-from analyses.long_table import cells
+from analyses.engine.inputs import load_inputs
+from analyses.engine.long_table import cells
+from analyses.engine.run_folder import VERIFICATION, Results
 from analyses.lora import analysis as lora
-from analyses.results import VERIFICATION, Results
-from analyses.study_numbers import zero_shot
+from analyses.show.study_numbers import zero_shot
 from analyses.subspace import analysis as subspace
 from analyses.subspace.json_answer import as_json
 from analyses.verify import train as verify_train
 from analyses.verify.numbers import names, proof, value
 from analyses.verify.trial import Trial
-from subkern.grid_search import Grid, search
-from subkern.training import Training
+from subkern.training.grid_search import TrainingGrid, search
+from subkern.training.settings import Training
 from test_analyses_subspace_tiny import _tiny  # noqa: F401  (fixture)
 
 TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, draws=1)
@@ -49,7 +49,7 @@ def of_one(results: Results, name: str, metric: str) -> float:
     return float(cells(table, configuration=name, metric=metric)["value"].item())
 
 
-@pytest.mark.filterwarnings("ignore::subkern.grid_search.GridEdgeWarning")
+@pytest.mark.filterwarnings("ignore::subkern.training.grid_search.TrainingGridEdgeWarning")
 def test_the_numbers_are_those_of_the_library(out: Path) -> None:
     found = subspace.verify(config(), out, TRIAL).results
     assert names(found) == ["full", "srht 4", "srht 32", "LoRA rank 2", "bias"]
@@ -61,7 +61,7 @@ def test_the_numbers_are_those_of_the_library(out: Path) -> None:
             model,
             encoded,
             subspace=form,
-            grid=Grid((0.03, 0.1), (3,)),
+            grid=TrainingGrid((0.03, 0.1), (3,)),
             training=Training(optimizer="sgd", steps=6, eval_every=1),
         ).best
         assert of_one(found, name, "trained") == best.scores["test"]

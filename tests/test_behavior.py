@@ -12,7 +12,8 @@ import torch
 
 import oracles
 from families import FAMILIES, random_examples
-from subkern.behavior import (
+from subkern.errors import UserError
+from subkern.kernel_behavior import (
     Evidence,
     Thresholds,
     compare_linearized,
@@ -21,16 +22,15 @@ from subkern.behavior import (
     kernels_over_training,
     subspace_at,
 )
-from subkern.compute import compute_kernel
-from subkern.errors import UserError
-from subkern.subspace_text import parse_subspace
-from subkern.tunable import Tunable
+from subkern.kernels.compute import compute_kernel
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.text import parse_subspace
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 SUBSPACES = ("full", "bias", "lora:r=2,alpha=4", "random:dim=6,kind=srht")
 
 
-def shifts(tunable: Tunable, *sizes: float) -> dict[int, dict[str, torch.Tensor]]:
+def shifts(tunable: MovableModel, *sizes: float) -> dict[int, dict[str, torch.Tensor]]:
     """One random direction at several sizes, the position as the step."""
     generator = torch.Generator().manual_seed(0)
     drawn = {
@@ -45,7 +45,7 @@ def shifts(tunable: Tunable, *sizes: float) -> dict[int, dict[str, torch.Tensor]
 def test_features_are_exactly_unchanged_at_zero_steps(text: str, rule: str) -> None:
     model, examples = oracles.logit_model(GPT2), random_examples(5)
     start = compute_kernel(model, examples, rule=rule, subspace=text)
-    tunable = Tunable(model, parse_subspace(text))
+    tunable = MovableModel(model, parse_subspace(text))
     found = dict(
         kernels_over_training(
             model, examples, subspace=text, shifts=shifts(tunable, 0.0, 0.05), rule=rule
@@ -66,7 +66,7 @@ def test_features_are_exactly_unchanged_at_zero_steps(text: str, rule: str) -> N
 def test_the_kernel_along_training_is_that_of_the_moved_model(text: str) -> None:
     """Against autograd at z₀ + shift, by the chain rule written out for P."""
     model, examples = oracles.logit_model(GPT2), random_examples(3)
-    tunable = Tunable(model, parse_subspace(text))
+    tunable = MovableModel(model, parse_subspace(text))
     shift = shifts(tunable, 0.05)[0]
     tunable.move(shift)
     z = list(tunable.coordinates.values())
@@ -85,7 +85,7 @@ def test_the_kernel_along_training_is_that_of_the_moved_model(text: str) -> None
 
 def test_a_subspace_at_a_checkpoint_is_refused_politely() -> None:
     model = oracles.logit_model(GPT2)
-    at = parse_subspace("full").at(Tunable(model, parse_subspace("full")).tensors())  # type: ignore[attr-defined]
+    at = parse_subspace("full").at(MovableModel(model, parse_subspace("full")).tensors())  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="give the subspace it is around"):
         subspace_at(model, at, {})
 

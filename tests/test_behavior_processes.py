@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 
-from analyses.long_table import cells
+from analyses.engine.long_table import cells
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -25,7 +25,7 @@ from benchmarks.projection_case import expected_errors, middle_gradients
 from benchmarks.projectors import CONTENDERS, Missing
 from benchmarks.race import take_turns
 from benchmarks.schedule import schedule, seconds_for
-from subkern.compute import compute_kernel
+from subkern.kernels.compute import compute_kernel
 
 
 def problem(binary: bool = True) -> Problem:

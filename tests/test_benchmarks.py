@@ -29,7 +29,7 @@ from benchmarks.paper import PaperAlgorithm
 from benchmarks.problem import Problem, batches, by_length, padded, spread, strata
 from benchmarks.projectors import CONTENDERS as PROJECTIONS
 from benchmarks.report import SCHEMA, report
-from subkern.compute import compute_kernel
+from subkern.kernels.compute import compute_kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {"masked": tiny_masked, "causal": tiny_causal}

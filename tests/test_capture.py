@@ -14,23 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import oracles
-from subkern.capture import Captured, NotCovered, capture
-from subkern.checks import make_plan
-from subkern.compute import compute_kernel
-from subkern.contraction import (
+from subkern.gradients.capture import Captured, NotCovered, capture
+from subkern.gradients.contract import (
     BLOCK,
     blocked_gram,
     contract,
     dense,
     explicit,
+    factored,
     group_block,
     matched_rows,
     parameter_block,
 )
-from subkern.factored import factored
-from subkern.factors import Dense, Factor, Outer, Rows, merge
-from subkern.models import LogitModel, named_parameters
-from subkern.running import Running
+from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor, merge
+from subkern.gradients.plan import make_plan
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import LogitModel, named_parameters
 from toys import CLASSES, VOCAB, WIDTH, Use, toy, toy_examples
 
 SQUARE = {"w": (WIDTH, WIDTH)}
@@ -88,7 +88,9 @@ def flat(x: Tensor) -> Tensor:
 
 COVERED: dict[str, Case] = {
     "linear": Case(
-        lambda p, x, i: F.linear(x, p.w, p.b), {"w": (4, WIDTH), "b": (4,)}, kinds={"w": Outer}
+        lambda p, x, i: F.linear(x, p.w, p.b),
+        {"w": (4, WIDTH), "b": (4,)},
+        kinds={"w": OuterFactor},
     ),
     "linear without bias": Case(lambda p, x, i: F.linear(x, p.w), {"w": (4, WIDTH)}),
     "linear of keywords": Case(
@@ -101,35 +103,37 @@ COVERED: dict[str, Case] = {
     "addmm": Case(
         lambda p, x, i: torch.addmm(p.b, flat(x), p.w).view(*x.shape[:2], 4),
         {"w": (WIDTH, 4), "b": (4,)},
-        kinds={"w": Outer, "b": Dense},
+        kinds={"w": OuterFactor, "b": DenseFactor},
     ),
-    "matmul": Case(lambda p, x, i: x @ p.w, {"w": (WIDTH, 4)}, kinds={"w": Outer}),
+    "matmul": Case(lambda p, x, i: x @ p.w, {"w": (WIDTH, 4)}, kinds={"w": OuterFactor}),
     "matmul of the transpose": Case(lambda p, x, i: x @ p.w.T, {"w": (4, WIDTH)}),
     "torch.matmul of the transpose": Case(lambda p, x, i: torch.matmul(x, p.w.t()), SQUARE),
     "linear of the transpose": Case(lambda p, x, i: F.linear(x, p.w.T), {"w": (WIDTH, 4)}),
     "both ways round": Case(
-        lambda p, x, i: F.linear(x, p.w).sin() @ p.w, SQUARE, kinds={"w": Dense}
+        lambda p, x, i: F.linear(x, p.w).sin() @ p.w, SQUARE, kinds={"w": DenseFactor}
     ),
     "used twice": Case(
-        lambda p, x, i: F.linear(F.linear(x, p.w).sin(), p.w), SQUARE, kinds={"w": Outer}
+        lambda p, x, i: F.linear(F.linear(x, p.w).sin(), p.w), SQUARE, kinds={"w": OuterFactor}
     ),
-    "embedding": Case(lambda p, x, i: x * F.embedding(i, p.e), TABLE, kinds={"e": Rows}),
+    "embedding": Case(lambda p, x, i: x * F.embedding(i, p.e), TABLE, kinds={"e": RowFactor}),
     "embedding, flat": Case(
-        lambda p, x, i: x * F.embedding(i.flatten(), p.e).view(x.shape), TABLE, kinds={"e": Rows}
+        lambda p, x, i: x * F.embedding(i.flatten(), p.e).view(x.shape),
+        TABLE,
+        kinds={"e": RowFactor},
     ),
     "embedding with padding row": Case(
-        lambda p, x, i: x * F.embedding(i, p.e, padding_idx=3), TABLE, kinds={"e": Rows}
+        lambda p, x, i: x * F.embedding(i, p.e, padding_idx=3), TABLE, kinds={"e": RowFactor}
     ),
     "tied": Case(
-        lambda p, x, i: F.linear(F.embedding(i, p.e), p.e), TABLE, kinds={"e": Rows}
+        lambda p, x, i: F.linear(F.embedding(i, p.e), p.e), TABLE, kinds={"e": RowFactor}
     ),
     "large decoder": Case(
-        lambda p, x, i: F.linear(x, p.w), {"w": (100, WIDTH)}, kinds={"w": Rows}
+        lambda p, x, i: F.linear(x, p.w), {"w": (100, WIDTH)}, kinds={"w": RowFactor}
     ),
     "large decoder, all of it read": Case(
         lambda p, x, i: F.linear(x, p.w).unflatten(-1, (5, 20)).sum(-1),
         {"w": (100, WIDTH)},
-        kinds={"w": Outer},
+        kinds={"w": OuterFactor},
     ),
     "layer norm": Case(lambda p, x, i: F.layer_norm(x, (WIDTH,), p.w, p.b), NORM),
     "layer norm, eps 0.1": Case(lambda p, x, i: F.layer_norm(x, (WIDTH,), p.w, p.b, 0.1), NORM),
@@ -137,7 +141,7 @@ COVERED: dict[str, Case] = {
     "layer norm, gain": Case(lambda p, x, i: F.layer_norm(x, (WIDTH,), p.w), GAIN),
     "layer norm, bias": Case(lambda p, x, i: F.layer_norm(x, (WIDTH,), None, p.w), GAIN),
     "layer norm, no affine": Case(
-        lambda p, x, i: F.layer_norm(x * p.w, (WIDTH,)), GAIN, kinds={"w": Dense}
+        lambda p, x, i: F.layer_norm(x * p.w, (WIDTH,)), GAIN, kinds={"w": DenseFactor}
     ),
     "layer norm of two axes": Case(
         lambda p, x, i: F.layer_norm(x.unflatten(-1, (2, 3)), (2, 3), p.w, p.b).flatten(2),
@@ -160,7 +164,7 @@ COVERED: dict[str, Case] = {
     "positions [1, t, d]": Case(
         lambda p, x, i: x + F.embedding(torch.arange(x.shape[1])[None], p.e),
         TABLE,
-        kinds={"e": Rows},
+        kinds={"e": RowFactor},
     ),
     "positions with norm": Case(
         lambda p, x, i: x
@@ -290,8 +294,8 @@ def test_plan_knows_how_to_capture(name: str) -> None:
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_kernel_equals_autograd(name: str, batch_size: int | None) -> None:
     model = toy(ALL[name].use, **ALL[name].shapes)
-    running = Running(batch_size=batch_size)
-    kernel = compute_kernel(model, BATCH[:2], BATCH, running=running)
+    options = RunOptions(batch_size=batch_size)
+    kernel = compute_kernel(model, BATCH[:2], BATCH, options=options)
     rows = oracles.jacobian(model, BATCH)
     assert oracles.error(kernel.values, oracles.kernel(rows[:2], rows)) <= 1e-12
 
@@ -313,7 +317,7 @@ def test_a_shared_table_is_refused_in_a_batch_of_any_size(rows: int) -> None:
     batch = toy_examples((5, 3, 4, 5, 2))
     rows_of = oracles.jacobian(model, batch)
     for size in (2, 3, 5):
-        kernel = compute_kernel(model, batch, running=Running(batch_size=size))
+        kernel = compute_kernel(model, batch, options=RunOptions(batch_size=size))
         assert oracles.error(kernel.values, oracles.kernel(rows_of)) <= 1e-12
 
 
@@ -369,7 +373,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def outers(counts: list[int], seed: int, transposed: bool = False) -> list[Factor]:
     g = generator(seed)
     return [
-        Outer(
+        OuterFactor(
             torch.randn(t, D_IN, generator=g, dtype=torch.float64),
             torch.randn(t, C, D_OUT, generator=g, dtype=torch.float64),
             transposed,
@@ -381,7 +385,7 @@ def outers(counts: list[int], seed: int, transposed: bool = False) -> list[Facto
 def rows(ids: list[list[int]], seed: int) -> list[Factor]:
     g = generator(seed)
     return [
-        Rows(
+        RowFactor(
             torch.tensor(sorted(i), dtype=torch.long),
             torch.randn(len(i), C, D_IN, generator=g, dtype=torch.float64),
         )
@@ -391,7 +395,7 @@ def rows(ids: list[list[int]], seed: int) -> list[Factor]:
 
 def denses(n: int, seed: int) -> list[Factor]:
     g = generator(seed)
-    return [Dense(torch.randn(C, *SHAPE, generator=g, dtype=torch.float64)) for _ in range(n)]
+    return [DenseFactor(torch.randn(C, *SHAPE, generator=g, dtype=torch.float64)) for _ in range(n)]
 
 
 SIDES: dict[str, list[Factor]] = {
@@ -424,7 +428,7 @@ def test_block_equals_its_definition(left: str, right: str) -> None:
     np.testing.assert_allclose(block, loop(SIDES[left], SIDES[right]), rtol=0, atol=1e-12)
 
 
-def factored_alone(left: Sequence[Outer], right: Sequence[Outer]) -> Tensor:
+def factored_alone(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> Tensor:
     return factored([left], [right])
 
 
@@ -442,7 +446,9 @@ def test_forms_agree_at_sizes_that_do_not_divide_a_block(d_in: int, d_out: int) 
     g = generator()
     sides = [
         [
-            Outer(torch.randn(t, d_in, generator=g), torch.randn(t, 2, d_out, generator=g), False)
+            OuterFactor(
+                torch.randn(t, d_in, generator=g), torch.randn(t, 2, d_out, generator=g), False
+            )
             for t in counts
         ]
         for counts in ([2, 3], [4, 1, 0])
@@ -460,8 +466,10 @@ def test_forms_agree_at_sizes_that_do_not_divide_a_block(d_in: int, d_out: int) 
 
 def test_explicit_is_formed_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = explicit(SIDES["outer"], SIDES["outer"])
-    monkeypatch.setattr("subkern.contraction.TILE_BYTES", 1)
-    monkeypatch.setattr("subkern.contraction.BLOCK", 2 * D_IN)  # two rows of seven: one is left
+    monkeypatch.setattr("subkern.gradients.contract.TILE_BYTES", 1)
+    monkeypatch.setattr(
+        "subkern.gradients.contract.BLOCK", 2 * D_IN
+    )  # two rows of seven: one is left
     torch.testing.assert_close(explicit(SIDES["outer"], SIDES["outer"]), wanted)
 
 
@@ -469,12 +477,12 @@ def test_explicit_is_formed_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch
 def test_layers_that_share_inputs_add_up_whatever_the_tile(
     left_tokens: int, right_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subkern.factored.LEFT_TOKENS", left_tokens)
-    monkeypatch.setattr("subkern.factored.RIGHT_TOKENS", right_tokens)
+    monkeypatch.setattr("subkern.gradients.contract.LEFT_TOKENS", left_tokens)
+    monkeypatch.setattr("subkern.gradients.contract.RIGHT_TOKENS", right_tokens)
     layers = [
         [
             [
-                Outer(f.inputs, other.cotangents, False)
+                OuterFactor(f.inputs, other.cotangents, False)
                 for f, other in zip(side, others, strict=True)
             ]
             for others in (side, outers(counts, 9))

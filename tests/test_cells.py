@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 import fake_cells
-from analyses.cells.cell import Cell, Plan, parse_only
-from analyses.cells.executors import Here, Processes, make_executor
-from analyses.cells.run import prepare
-from analyses.cells.status import Timing, counts, duration, status_table, time_left
-from analyses.cells.store import Attempt, CellStore
-from analyses.cells.work import Found, Job, OtherWorkerError, Place, lost, run_job
+from analyses.scheduler.cell import Cell, Plan, parse_only
+from analyses.scheduler.executors import Here, Processes, make_executor
+from analyses.scheduler.run import prepare
+from analyses.scheduler.status import Timing, counts, duration, status_table, time_left
+from analyses.scheduler.store import Attempt, CellStore
+from analyses.scheduler.work import Found, Job, OtherWorkerError, Place, lost, run_job
 from fake_cells import Work, plan, run, table
 from subkern.errors import NoMemoryError, NoSpaceError, UserError
-from subkern.files import is_full
+from subkern.storage.files import is_full
 
 KERNEL = "a/16-13/prompt/kernel-sgd/kernel"
 RIDGE = "a/16-13/prompt/kernel-sgd/solve ridge"

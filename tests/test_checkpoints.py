@@ -18,11 +18,11 @@ from torch import Tensor
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.groups import LastLayers, ParameterGroup
-from subkern.lora import Lora
-from subkern.models import LogitModel, named_parameters
-from subkern.subspaces import Full, ParameterSubset, Peft, Subspace, Trainable
+from subkern.kernels.compute import compute_kernel
+from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.subspaces.base import Full, HasCheckpoint, ParameterSubset, Peft, Subspace
+from subkern.subspaces.lora import Lora
+from subkern.subspaces.parameter_groups import LastLayers, ParameterGroup
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, ENCODER = BY_NAME["bert", "masked"], BY_NAME["roberta", "encoder"]
@@ -103,7 +103,7 @@ def test_what_peft_saved_is_where_the_kernel_is(method: str, tmp_path: Path) -> 
     assert np.abs(at_start.left_logits - kernel.left_logits).max() > 1e-4
 
 
-SUBSPACES: dict[str, tuple[Family, Trainable]] = {
+SUBSPACES: dict[str, tuple[Family, HasCheckpoint]] = {
     "full": (BERT, Full()),
     "full-encoder": (ENCODER, Full()),
     "bias": (GPT2, ParameterSubset("bias$")),
@@ -163,7 +163,7 @@ def test_both_factors_of_lora_move_away_from_the_start(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [BERT, LLAMA, ENCODER], ids=case_id)
 @pytest.mark.parametrize("subspace", [Full(), ParameterGroup("attention")], ids=["full", "part"])
-def test_a_folder_of_transformers(family: Family, subspace: Trainable, tmp_path: Path) -> None:
+def test_a_folder_of_transformers(family: Family, subspace: HasCheckpoint, tmp_path: Path) -> None:
     trained = oracles.logit_model(family)
     with torch.no_grad():
         for n, value in shaken(dict(trained.module.named_parameters())).items():
@@ -208,7 +208,9 @@ def test_a_tied_decoder_moves_with_its_table() -> None:
 # --- what is refused, in one line ---
 
 
-def refused(subspace: Trainable, checkpoint: object, message: str, family: Family = LLAMA) -> None:
+def refused(
+    subspace: HasCheckpoint, checkpoint: object, message: str, family: Family = LLAMA
+) -> None:
     with pytest.raises(UserError, match=message) as caught:
         subspace.at(checkpoint).attach(oracles.logit_model(family))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.checks import make_plan
-from subkern.compute import compute_kernel
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LinearReadout, LogitModel, named_parameters
-from subkern.prompts import EncodedExample
-from subkern.running import Running
+from subkern.gradients.plan import make_plan
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LinearReadout, LogitModel, named_parameters
+from subkern.prompts.prompt import EncodedExample
 from toys import WIDTH, toy, toy_examples
 
 BATCH = toy_examples((5, 3, 4, 6))
@@ -125,7 +125,7 @@ def test_plan_captures_in_batches_wherever_it_can(family: Family, tied: bool) ->
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_batch_size_must_be_positive(batch_size: int) -> None:
     with pytest.raises(UserError, match=rf"^batch size {batch_size} is not positive"):
-        Running(batch_size=batch_size)
+        RunOptions(batch_size=batch_size)
 
 
 def example(name: str, *ids: int, read: int = 0) -> EncodedExample:

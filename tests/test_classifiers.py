@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyses.classifiers import Predicted, Split, added_logits, predicted_logits, tune
-from analyses.predictions import Key, Prediction
+from analyses.engine.classifiers import Predicted, Split, added_logits, predicted_logits, tune
+from analyses.engine.predictions import Key, Prediction
 from analyses.verify.train import compare
-from subkern.kernel import Kernel
+from subkern.kernels.kernel import Kernel
 from subkern.solvers import make_solver
 
 SPLIT = Split([f"train-{i}" for i in range(12)], ["dev-0"], [f"test-{i}" for i in range(9)])

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 import cli
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.lmk import import_lmk
-from subkern.tasks import TASKS
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.lm_kernel_ft import import_lmk
+from subkern.tasks.catalogue import TASKS
 
 Run = Callable[..., Result]
 

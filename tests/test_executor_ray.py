@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from analyses.cells.executors import make_executor
+from analyses.scheduler.executors import make_executor
 from fake_cells import ROOT, Work, plan, run, table
 from subkern.errors import UserError
 
@@ -97,7 +97,7 @@ def test_an_address_that_does_not_answer_is_told_quickly() -> None:
 
 def test_something_else_that_answers_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs ray: pip install 'subkern[ray]'")
-    from analyses.cells import executor_ray
+    from analyses.scheduler import ray as executor_ray
 
     monkeypatch.setattr(executor_ray, "GREETING", 2.0)
     with socket.socket() as deaf:
@@ -122,7 +122,8 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_ray_is_imported_only_then() -> None:
     code = (
-        "import sys; from analyses.cells.executors import make_executor; make_executor(workers=2);"
+        "import sys; from analyses.scheduler.executors import make_executor;"
+        " make_executor(workers=2);"
         "assert 'ray' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

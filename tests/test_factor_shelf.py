@@ -15,20 +15,23 @@ from safetensors import SafetensorError
 
 import oracles
 from families import FAMILIES, random_examples
-from subkern import factor_shelf, pairwise, sign_kernel, sign_rows
-from subkern.capture import Captured, capture
-from subkern.checks import make_plan
-from subkern.compute import compute_kernel
-from subkern.contraction import contract, shared_inputs
 from subkern.errors import NoSpaceError
-from subkern.factor_shelf import Shelf
-from subkern.files import is_full, scratch_folder
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel, named_parameters
-from subkern.pairwise import Job
-from subkern.prompts import EncodedExample
-from subkern.running import Running
+from subkern.gradients import factor_files as factor_shelf
+from subkern.gradients.batches import CaptureJob
+from subkern.gradients.capture import Captured, capture
+from subkern.gradients.contract import contract, shared_inputs
+from subkern.gradients.factor_files import FactorFiles
+from subkern.gradients.plan import make_plan
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.engines import tiled as pairwise
+from subkern.kernels.engines.signs import engine as sign_kernel
+from subkern.kernels.engines.signs import rows as sign_rows
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.prompts.prompt import EncodedExample
+from subkern.storage.files import is_full, scratch_folder
 
 BERT = next(f for f in FAMILIES if (f.name, f.kind) == ("bert", "masked"))
 X = random_examples(5, read=BERT.read, seed=0)
@@ -53,7 +56,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids: list[str] = []
     original = pairwise.capture_all
 
-    def counted(job: Job, examples: list[EncodedExample]) -> Captured:
+    def counted(job: CaptureJob, examples: list[EncodedExample]) -> Captured:
         ids.extend(e.id for e in examples)
         return original(job, examples)
 
@@ -67,24 +70,24 @@ def tight(model: LogitModel) -> float:
     return 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in MORE) / 0.6
 
 
-def kernel(model: LogitModel, running: Running) -> list[np.ndarray]:
-    return [compute_kernel(model, X, MORE, running=running).values]
+def kernel(model: LogitModel, options: RunOptions) -> list[np.ndarray]:
+    return [compute_kernel(model, X, MORE, options=options).values]
 
 
-def sweep(model: LogitModel, running: Running) -> list[np.ndarray]:
-    swept = sweep_lora(model, X, MORE, grid=LoraGrid((2, 1), (0,)), running=running)
+def sweep(model: LogitModel, options: RunOptions) -> list[np.ndarray]:
+    swept = sweep_lora(model, X, MORE, grid=LoraGrid((2, 1), (0,)), options=options)
     return [swept.full.values, *(k.values for k in swept.kernels.values())]
 
 
 @pytest.mark.parametrize("values", [kernel, sweep])
 def test_many_tiles_capture_every_example_once(
-    values: Callable[[LogitModel, Running], list[np.ndarray]],
+    values: Callable[[LogitModel, RunOptions], list[np.ndarray]],
     model: LogitModel,
     captured: list[str],
 ) -> None:
-    expected = values(model, Running())
+    expected = values(model, RunOptions())
     captured.clear()
-    found = values(model, Running(memory=tight(model)))
+    found = values(model, RunOptions(memory=tight(model)))
     assert sorted(captured) == sorted(e.id for e in MORE)
     for mine, theirs in zip(found, expected, strict=True):
         assert oracles.error(mine, theirs) <= 1e-12
@@ -93,11 +96,11 @@ def test_many_tiles_capture_every_example_once(
 def test_without_room_on_disk_they_are_captured_again(
     model: LogitModel, captured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (expected,) = kernel(model, Running())
+    (expected,) = kernel(model, RunOptions())
     captured.clear()
-    monkeypatch.setattr(Shelf, "has_room", lambda _shelf, _nbytes: False)
+    monkeypatch.setattr(FactorFiles, "has_room", lambda _shelf, _nbytes: False)
     folder = tmp_path / "tiles"
-    (found,) = kernel(model, Running(memory=tight(model), checkpoint=folder))
+    (found,) = kernel(model, RunOptions(memory=tight(model), checkpoint=folder))
     assert len(captured) > 2 * len(MORE)
     assert not list(folder.glob("*factors*"))
     assert oracles.error(found, expected) <= 1e-12
@@ -106,7 +109,7 @@ def test_without_room_on_disk_they_are_captured_again(
 def test_a_disk_that_fills_up_meanwhile_is_no_end(
     model: LogitModel, captured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (expected,) = kernel(model, Running())
+    (expected,) = kernel(model, RunOptions())
     captured.clear()
     save, tried = factor_shelf.save_factors, []
 
@@ -117,7 +120,7 @@ def test_a_disk_that_fills_up_meanwhile_is_no_end(
         save(group, path)
 
     monkeypatch.setattr(factor_shelf, "save_factors", full)
-    (found,) = kernel(model, Running(memory=tight(model), checkpoint=tmp_path / "tiles"))
+    (found,) = kernel(model, RunOptions(memory=tight(model), checkpoint=tmp_path / "tiles"))
     assert len(captured) > len(MORE)
     assert len(tried) <= 3 + len(MORE)  # nothing is tried on a full disk twice
     assert oracles.error(found, expected) <= 1e-12
@@ -130,7 +133,7 @@ def test_what_is_on_files_is_read_from_them_on_a_full_disk(
         if len(captured) == len(MORE):
             monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=-1))
 
-    kernel(model, Running(memory=tight(model), progress=fill_up))
+    kernel(model, RunOptions(memory=tight(model), progress=fill_up))
     assert sorted(captured) == sorted(e.id for e in MORE)
 
 
@@ -140,7 +143,7 @@ def test_other_errors_are_not_hidden(model: LogitModel, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(factor_shelf, "save_factors", broken)
     with pytest.raises(PermissionError):
-        kernel(model, Running(memory=tight(model)))
+        kernel(model, RunOptions(memory=tight(model)))
 
 
 def test_a_killed_run_finds_what_it_captured(
@@ -154,12 +157,12 @@ def test_a_killed_run_finds_what_it_captured(
             raise Killed
 
     folder, memory = tmp_path / "tiles", tight(model)
-    (whole,) = kernel(model, Running(memory=memory))
+    (whole,) = kernel(model, RunOptions(memory=memory))
     with pytest.raises(Killed):
-        kernel(model, Running(memory=memory, checkpoint=folder, progress=kill))
+        kernel(model, RunOptions(memory=memory, checkpoint=folder, progress=kill))
     captured.clear()
     assert list(folder.glob("factors-*"))
-    (again,) = kernel(model, Running(memory=memory, checkpoint=folder))
+    (again,) = kernel(model, RunOptions(memory=memory, checkpoint=folder))
     assert captured == []
     assert not list(folder.glob("factors-*"))  # tiles stay until the kernel is safe elsewhere
     np.testing.assert_array_equal(again, whole)
@@ -185,8 +188,8 @@ def test_temporary_files_have_no_name_that_a_kill_could_leave(
     def look(_done: int, _total: int) -> None:
         assert not list(tmp_path.iterdir())
 
-    running = Running(memory=tight(model), progress=look)
-    compute_kernel(model, X, MORE, rule=rule, running=running)
+    options = RunOptions(memory=tight(model), progress=look)
+    compute_kernel(model, X, MORE, rule=rule, options=options)
     assert written
     assert {path.parent.parent for path in written} == {tmp_path}
 
@@ -213,7 +216,7 @@ def test_layers_share_inputs_on_files_as_in_memory(model: LogitModel, tmp_path: 
     parameters = named_parameters(model)
     whole = capture(model, parameters, X, bounded=True)
     parts = [capture(model, parameters, group, bounded=True) for group in (X[:2], X[2:])]
-    shelf = Shelf(tmp_path, True, torch.device("cpu"))
+    shelf = FactorFiles(tmp_path, True, torch.device("cpu"))
     for part in parts:
         shelf.add(part)
     read = shelf.captured()
@@ -231,7 +234,7 @@ def test_four_gibibytes_of_the_disk_are_left_free(
 ) -> None:
     monkeypatch.setattr(factor_shelf, "_SPARE", SPARE)
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=free * 2**30))
-    shelf = Shelf(tmp_path, True, torch.device("cpu"))
+    shelf = FactorFiles(tmp_path, True, torch.device("cpu"))
     assert shelf.has_room(8 * 2**30) == fits
 
 
@@ -242,11 +245,11 @@ def test_rules_that_need_files_say_so_before_the_disk_is_full(
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**30))
     monkeypatch.setattr(factor_shelf, "_SPARE", SPARE)
     folder = checkpoint and tmp_path / checkpoint
-    running = Running(memory=tight(model), checkpoint=folder)
+    options = RunOptions(memory=tight(model), checkpoint=folder)
     advice = "make room or" if checkpoint else "make room, set TMPDIR or"
     with pytest.raises(
         NoSpaceError,
         match=rf"take 0\.0 GiB of files in '.*', where 1\.0 GiB are free and 4 .*: {advice} raise",
     ) as caught:
-        compute_kernel(model, X, MORE, rule="adam", running=running)
+        compute_kernel(model, X, MORE, rule="adam", options=options)
     assert is_full(caught.value)

@@ -15,19 +15,18 @@ from click.testing import CliRunner
 import cli
 import oracles
 from families import FAMILIES, random_examples
-from subkern import features as module
-from subkern.compute import compute_kernel
 from subkern.errors import UserError
-from subkern.feature_error import check_allocation, feature_error, sketch_error
-from subkern.features import Features, compute_features
-from subkern.kernel import Kernel
-from subkern.prompts import EncodedExample
-from subkern.random_subspace import RandomSubspace
-from subkern.running import Running
+from subkern.features import features as module
+from subkern.features.error import check_allocation, feature_error, sketch_error
+from subkern.features.features import Features, compute_features
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.random import RandomSubspace
 
 GPT2 = next(f for f in FAMILIES if f.name == "gpt2")
 SUBSPACE = RandomSubspace(96, "srht", 3)
-TIGHT = Running(1, "1.5MiB")
+TIGHT = RunOptions(1, "1.5MiB")
 
 
 def examples(n: int = 7, seed: int = 0) -> list[EncodedExample]:
@@ -37,13 +36,13 @@ def examples(n: int = 7, seed: int = 0) -> list[EncodedExample]:
 def test_kernels_of_features_equal_those_computed(tmp_path: Path) -> None:
     model, left, right = oracles.logit_model(GPT2), examples(), examples(4, 1)
     sides = [
-        compute_features(model, side, subspace=SUBSPACE, out=tmp_path / name, running=TIGHT)
+        compute_features(model, side, subspace=SUBSPACE, out=tmp_path / name, options=TIGHT)
         for name, side in (("l", left), ("r", right))
     ]
     assert sides[0].values.shape == (7, 2, 96)
     assert sides[0].values.dtype == np.float32
     for rule in ("sgd", "signgd", "asymmetric_signgd"):
-        kernel = Kernel.from_features(*sides, rule=rule)
+        kernel = sides[0].kernel(*sides[1:], rule=rule)
         expected = compute_kernel(model, left, right, subspace=SUBSPACE, rule=rule)
         assert oracles.error(kernel.values, expected.values) <= 1e-6
         assert kernel.left_ids == expected.left_ids
@@ -53,16 +52,16 @@ def test_kernels_of_features_equal_those_computed(tmp_path: Path) -> None:
         assert stored.pop("stored") == "float32"
         wanted = {k: v for k, v in expected.provenance.items() if k != "recorded"}
         assert stored == wanted
-    symmetric = Kernel.from_features(sides[0])
+    symmetric = sides[0].kernel()
     assert symmetric.is_symmetric
 
 
 def test_selected_examples(tmp_path: Path) -> None:
     model, batch = oracles.logit_model(GPT2), examples()
     found = compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "f")
-    whole = Kernel.from_features(found)
+    whole = found.kernel()
     ids = [batch[4].id, batch[1].id]
-    some = Kernel.from_features(found.select(ids), found.select(slice(2, 6)).select(slice(1, 3)))
+    some = found.select(ids).kernel(found.select(slice(2, 6)).select(slice(1, 3)))
     expected = whole.select(ids, [e.id for e in batch[3:5]])
     np.testing.assert_allclose(some.values, expected.values, rtol=1e-12)
     assert some.left_ids == tuple(ids)
@@ -91,7 +90,7 @@ def test_a_killed_run_goes_on_after_its_finished_chunks(
     tmp_path: Path, projected: list[int]
 ) -> None:
     model, batch, out = oracles.logit_model(GPT2), examples(), tmp_path / "f"
-    whole = compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "w", running=TIGHT)
+    whole = compute_features(model, batch, subspace=SUBSPACE, out=tmp_path / "w", options=TIGHT)
     chunks = len(projected)
     assert chunks >= 3
 
@@ -103,7 +102,7 @@ def test_a_killed_run_goes_on_after_its_finished_chunks(
     projected.clear()
     with pytest.raises(KeyboardInterrupt):
         compute_features(
-            model, batch, subspace=SUBSPACE, out=out, running=replace(TIGHT, progress=stop)
+            model, batch, subspace=SUBSPACE, out=out, options=replace(TIGHT, progress=stop)
         )
     begun = len(projected)
     assert 0 < begun < chunks
@@ -112,7 +111,7 @@ def test_a_killed_run_goes_on_after_its_finished_chunks(
     # What a kill in the middle of a write leaves: a chunk without its mark, and a torn one.
     (out / "done" / "0.sha256").write_text("torn")
     projected.clear()
-    again = compute_features(model, batch, subspace=SUBSPACE, out=out, running=Running())
+    again = compute_features(model, batch, subspace=SUBSPACE, out=out, options=RunOptions())
     assert len(projected) == chunks - begun + 1
     np.testing.assert_array_equal(again.values, whole.values)
     projected.clear()
@@ -130,7 +129,7 @@ def test_features_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         compute_features(model, batch[:2], subspace=SUBSPACE, out=out)
     second = compute_features(model, batch, subspace=other, out=tmp_path / "g")
     with pytest.raises(UserError, match=r"made differently: subspace\.seed"):
-        Kernel.from_features(first, second)
+        first.kernel(second)
     compute_features(model, batch, subspace=other, out=out, overwrite=True)
     for name in ("thesis.txt", "logits/mine.txt"):
         mine = tmp_path / "mine" / name
@@ -170,7 +169,7 @@ def test_the_error_on_a_sample_is_as_theory_expects(tmp_path: Path) -> None:
     assert few.jl_epsilon == float("inf")
     assert few.as_dict()["jl_epsilon"] is None  # JSON has no infinity
     with pytest.raises(UserError, match="not of one set of examples"):
-        sketch_error(exact, Kernel.from_features(found.select(slice(3))), 800)
+        sketch_error(exact, found.select(slice(3)).kernel(), 800)
 
 
 def test_the_command_reports_the_error_and_resumes(

@@ -24,16 +24,17 @@ from torch import Tensor
 
 import oracles
 from families import FAMILIES, random_examples
-from subkern import fine_tuned, trainer
-from subkern.batch_order import batch_order
 from subkern.errors import UserError
-from subkern.finetune import Diverged, FineTuned, Training, finetune
-from subkern.models import LogitModel, named_parameters
-from subkern.optimizers import SignGD, rate_factor
-from subkern.prompts import EncodedExample
-from subkern.random_subspace import RandomSubspace
-from subkern.subspace_text import parse_subspace
-from subkern.tunable import Tunable
+from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import parse_subspace
+from subkern.training import result as fine_tuned
+from subkern.training import trainer
+from subkern.training.batch_order import batch_order
+from subkern.training.finetune import Diverged, FineTuned, Training, finetune
+from subkern.training.optimizers import SignGD, rate_factor
 
 ROOT = Path(__file__).resolve().parents[1]
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
@@ -166,7 +167,7 @@ def test_training_lora_equals_the_loop(optimizer: str, loss: str) -> None:
     model = oracles.peft_model(BERT, config, 3)
     trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
     with torch.no_grad():
-        for name, value in Tunable(oracles.logit_model(BERT), subspace).start.items():
+        for name, value in MovableModel(oracles.logit_model(BERT), subspace).start.items():
             trained[name].copy_(value)  # A; B = 0
     assert list(trained) == list(found.shift)
     assert_same(found, by_hand(model, trained, data, asked))
@@ -235,7 +236,7 @@ def test_the_best_step_on_dev_is_kept() -> None:
     }
     assert sorted(found.shifts) == [4, 12]
     assert found.losses.shape == (12,)
-    tunable = Tunable(model, parse_subspace("full"))
+    tunable = MovableModel(model, parse_subspace("full"))
     for shift, expected in ((found.shift, found.best_logits), (found.shifts[12], found.logits)):
         tunable.move(shift)
         for name, examples in data.items():
@@ -419,7 +420,7 @@ sys.path[:0] = [{tests!r}, {root!r}]
 import torch
 torch.set_num_threads(1)
 import test_finetune as t, oracles
-from subkern.finetune import finetune
+from subkern.training.finetune import finetune
 model = oracles.logit_model(t.BERT, dtype=torch.float32)
 finetune(model, t.splits(), training=t.training(steps=150, eval_every=7), out={out!r},
          checkpoint_seconds=0)

@@ -14,21 +14,21 @@ from click.testing import CliRunner, Result
 
 import cli
 import oracles
-import subkern.data
-from analyses import heads
+import subkern.tasks.examples
+from analyses.engine import heads
 from families import FAMILIES, random_examples
-from subkern.data import Example
 from subkern.errors import UserError
-from subkern.fine_tuned import FineTuned
-from subkern.finetune import Training, finetune
-from subkern.kernel import Kernel
-from subkern.linear_probe import linear_probe
-from subkern.loading import load_model as load_real_model
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.subspace_text import parse_subspace
-from subkern.subspaces import Trainable
-from subkern.tasks import get_task
+from subkern.kernels.kernel import Kernel
+from subkern.models.load import load_model as load_real_model
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.base import HasCheckpoint
+from subkern.subspaces.text import parse_subspace
+from subkern.tasks.catalogue import get_task
+from subkern.tasks.examples import Example
+from subkern.training.finetune import Training, finetune
+from subkern.training.linear_probe import linear_probe
+from subkern.training.result import FineTuned
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 COUNTS = {"train": 8, "dev": 6, "test": 9}
@@ -65,7 +65,7 @@ def load_examples(
 @pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "load_model", load_model)
-    monkeypatch.setattr(subkern.data, "load_examples", load_examples)
+    monkeypatch.setattr(subkern.tasks.examples, "load_examples", load_examples)
     LOADED.clear()
 
 
@@ -204,10 +204,10 @@ def test_a_real_model_learns(tmp_path: Path, minilm_mlm: Path, shared_data: Path
     assert loss(last) < loss(first) - 0.02
     model = load_real_model(minilm_mlm, task=get_task("mr"))
     subspace = parse_subspace("lora:r=4,targets=qv")
-    assert isinstance(subspace, Trainable)
+    assert isinstance(subspace, HasCheckpoint)
     there = subspace.at(out / "best" / "adapter.safetensors").attach(model).model
     where = {"shots": 16, "seed": 13}
-    examples = subkern.data.load_examples(
+    examples = subkern.tasks.examples.load_examples(
         get_task("mr"), shared_data, split="test", limit=16, **where
     )
     assert model.prompt is not None

@@ -19,31 +19,33 @@ from click.testing import CliRunner
 
 import tiny_study
 from analyses import study as studies
-from analyses import versions
-from analyses.cells.cell import parse_only
-from analyses.cells.executors import make_executor
-from analyses.cells.work import FAILED, OtherWorkerError, Place
-from analyses.fourteen_tasks import Done, Study, screen
+from analyses.engine import environment as versions
+from analyses.engine.inputs import load_inputs
+from analyses.engine.run_folder import Results
 from analyses.fourteen_tasks import analysis as fourteen_tasks
 from analyses.fourteen_tasks import kernels as fourteen_kernels
+from analyses.fourteen_tasks import screen
 from analyses.fourteen_tasks import training as fourteen_training
+from analyses.fourteen_tasks.analysis import Done, Study
 from analyses.fourteen_tasks.config import PRESETS, RATES, Config
 from analyses.fourteen_tasks.inputs import Context, settings_of
 from analyses.fourteen_tasks.plan import make_plan
+from analyses.fourteen_tasks.results.score_tables import HEADS
 from analyses.fourteen_tasks.screen import abreast
 from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
-from analyses.inputs import load_inputs
-from analyses.paper.score_tables import HEADS
-from analyses.results import Results
-from analyses.terminal import show
+from analyses.scheduler.cell import parse_only
+from analyses.scheduler.executors import make_executor
+from analyses.scheduler.work import FAILED, OtherWorkerError, Place
+from analyses.show.terminal import show
 from cli import cli as program
 from cli import main
-from subkern import pairwise, provenance
-from subkern.compute import compute_kernel
 from subkern.errors import UserError
-from subkern.running import Running
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.engines import tiled as pairwise
+from subkern.kernels.request import RunOptions
 from subkern.solvers import evaluate
-from subkern.tasks import TASKS
+from subkern.storage import provenance
+from subkern.tasks.catalogue import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -307,10 +309,10 @@ def test_a_killed_kernel_goes_on_from_its_tiles(
     asked = config(place, methods=("kernel-sgd",))
     real, tiles = fourteen_kernels.compute_kernel, []
 
-    def killed(*given: Any, running: Running, **how: Any) -> Any:
-        real(*given, running=running, **how)
-        assert running.checkpoint is not None
-        tiles.append([path.name for path in Path(running.checkpoint).iterdir()])
+    def killed(*given: Any, options: RunOptions, **how: Any) -> Any:
+        real(*given, options=options, **how)
+        assert options.checkpoint is not None
+        tiles.append([path.name for path in Path(options.checkpoint).iterdir()])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fourteen_kernels, "compute_kernel", killed)
@@ -450,7 +452,7 @@ def test_less_memory_cuts_the_tiles_of_a_failed_kernel_anew(place: Path, tmp_pat
     cell = next(cell for cell in make_plan(asked) if cell.step == "kernel")
 
     def begin(memory: str) -> Path:
-        found = Context(replace(asked, memory=memory), cell, {}, Place(tmp_path, tmp_path)).running
+        found = Context(replace(asked, memory=memory), cell, {}, Place(tmp_path, tmp_path)).options
         assert found.checkpoint is not None
         return Path(found.checkpoint)
 

@@ -10,11 +10,11 @@ import oracles
 import test_projections as maps
 import test_sign_rows as packed
 from families import FAMILIES, random_examples
-from subkern.compute import compute_kernel
-from subkern.finetune import Training, finetune
-from subkern.projections import KINDS, Cell
-from subkern.sign_products import product
-from subkern.sketching import Projections
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.engines.signs.products import product
+from subkern.projections.project import Projections
+from subkern.projections.spec import KINDS, ProjectionSpec
+from subkern.training.finetune import Training, finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -23,7 +23,7 @@ GPT2 = next(f for f in FAMILIES if f.name == "gpt2")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_projections_are_those_of_the_cpu(kind: str) -> None:
-    cell, rows = Cell(kind, 3, 70), maps.vectors()
+    cell, rows = ProjectionSpec(kind, 3, 70), maps.vectors()
     here = Projections([cell], maps.SIZES).project(rows)[cell]
     there = Projections([cell], maps.SIZES).project({n: v.cuda() for n, v in rows.items()})[cell]
     assert there.is_cuda

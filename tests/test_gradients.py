@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from subkern.factors import Dense, Factor, Outer, Rows
-from subkern.gradients import chunks
+from subkern.gradients.chunks import chunks
+from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor
 
 C = 2
 
@@ -18,7 +18,7 @@ def outer(transposed: bool) -> list[Factor]:
     torch.manual_seed(0)
     sizes = (3, 0, 5)
     return [
-        Outer(
+        OuterFactor(
             torch.randn(t, 6).double(),
             torch.randn(t, C, 4).double(),
             transposed,
@@ -31,13 +31,14 @@ def table() -> list[Factor]:
     torch.manual_seed(0)
     ids = ([0, 3, 8], [3], [], [2, 8, 9])
     return [
-        Rows(torch.tensor(i, dtype=torch.long), torch.randn(len(i), C, 5).double()) for i in ids
+        RowFactor(torch.tensor(i, dtype=torch.long), torch.randn(len(i), C, 5).double())
+        for i in ids
     ]
 
 
 def dense(*shape: int) -> list[Factor]:
     torch.manual_seed(0)
-    return [Dense(torch.randn(C, *shape).double()) for _ in range(3)]
+    return [DenseFactor(torch.randn(C, *shape).double()) for _ in range(3)]
 
 
 CASES = {

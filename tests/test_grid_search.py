@@ -14,16 +14,16 @@ import torch
 import oracles
 from families import FAMILIES, random_examples
 from subkern.errors import UserError
-from subkern.fine_tuned import FineTuned
-from subkern.finetune import Training, finetune
-from subkern.grid_search import Grid, GridEdgeWarning, Search, search
-from subkern.prompts import EncodedExample
-from subkern.tunable import Tunable
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.movable import MovableModel
+from subkern.training.finetune import Training, finetune
+from subkern.training.grid_search import GridEdgeWarning, Search, TrainingGrid, search
+from subkern.training.result import FineTuned
 
 BERT = next(f for f in FAMILIES if (f.name, f.kind) == ("bert", "masked"))
 MODEL = oracles.logit_model(BERT, dtype=torch.float32)
 TRAINING = Training(steps=4, eval_every=2)
-GRID = Grid((1e-4, 1e-2, 1e30), (3, 4))
+GRID = TrainingGrid((1e-4, 1e-2, 1e30), (3, 4))
 
 
 def splits() -> dict[str, list[EncodedExample]]:
@@ -33,7 +33,7 @@ def splits() -> dict[str, list[EncodedExample]]:
     }
 
 
-def run(grid: Grid = GRID, **options: Any) -> Search:
+def run(grid: TrainingGrid = GRID, **options: Any) -> Search:
     """Search over the biases by SGD, warnings of the edge left out."""
     asked: dict[str, Any] = {"subspace": "bias", "training": TRAINING, **options}
     asked["training"] = Training(**{**asked["training"].describe(), "optimizer": "sgd"})
@@ -82,7 +82,7 @@ def test_every_point_is_the_run_of_its_own_and_the_best_on_dev_is_chosen() -> No
 
 
 def test_the_best_at_an_edge_is_marked_and_warned_of() -> None:
-    grid = Grid((1e-4, 1e-2), (3,))
+    grid = TrainingGrid((1e-4, 1e-2), (3,))
     with pytest.warns(
         GridEdgeWarning, match=r"^the best learning rate .* of the grid: try"
     ) as seen:
@@ -93,14 +93,16 @@ def test_the_best_at_an_edge_is_marked_and_warned_of() -> None:
     assert sorted(found.table["note"]) == ["", f"best, {side} rate"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        alone = search(MODEL, splits(), subspace="bias", grid=Grid((1e-3,)), training=TRAINING)
+        alone = search(
+            MODEL, splits(), subspace="bias", grid=TrainingGrid((1e-3,)), training=TRAINING
+        )
     assert alone.warning is None
     assert alone.table["note"].tolist() == ["best"]
 
 
 def test_a_grid_that_diverges_everywhere_is_refused() -> None:
     with pytest.raises(UserError, match=r"^all 2 points of the grid diverged: lower rates than"):
-        run(Grid((1e30, 1e35), (3,)))
+        run(TrainingGrid((1e30, 1e35), (3,)))
 
 
 def test_only_the_best_keeps_what_moved_and_the_table_is_read_again(tmp_path: Path) -> None:
@@ -119,12 +121,12 @@ def test_only_the_best_keeps_what_moved_and_the_table_is_read_again(tmp_path: Pa
 
 def test_a_grid_that_grows_trains_only_the_new_points(tmp_path: Path) -> None:
     out, done = tmp_path / "grid", []
-    run(Grid((1e-4, 1e30), (3, 4)), out=out)
+    run(TrainingGrid((1e-4, 1e30), (3, 4)), out=out)
     grown = run(out=out, progress=lambda step, total: done.append(step))
     assert done == [9, 10, 11, 12, 13, 14, 15, 16][: len(done)]
     assert len(done) == 8
     assert_same(grown, run())
-    shrunk = Grid((1e-4,), (3, 4))
+    shrunk = TrainingGrid((1e-4,), (3, 4))
     assert_same(run(shrunk, out=out), run(shrunk))  # its best had lost what moved
 
 
@@ -149,15 +151,15 @@ def test_models_that_were_trained_are_let_go() -> None:
     alive: list[int] = []
 
     def count(step: int, total: int) -> None:
-        alive.append(sum(type(o) is Tunable for o in gc.get_objects()))
+        alive.append(sum(type(o) is MovableModel for o in gc.get_objects()))
 
-    run(Grid((1e30, 1e-3, 1e-2), (3,)), progress=count)
+    run(TrainingGrid((1e30, 1e-3, 1e-2), (3,)), progress=count)
     assert max(alive) == 1
-    assert not any(type(o) is Tunable for o in gc.get_objects())
+    assert not any(type(o) is MovableModel for o in gc.get_objects())
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
-    out, grid = tmp_path / "grid", Grid((1e-3,))
+    out, grid = tmp_path / "grid", TrainingGrid((1e-3,))
     run(grid, out=out)
     longer = Training(steps=6, eval_every=2)
     with pytest.raises(UserError, match=r"training\.steps: 6 asked for, 4 stored"):
@@ -170,11 +172,16 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_test_examples_score_the_best_again(tmp_path: Path) -> None:
-    first = run(Grid((1e-3,)), out=tmp_path / "grid")
+    first = run(TrainingGrid((1e-3,)), out=tmp_path / "grid")
     data = {**splits(), "test": splits()["test"][:2]}
     sgd = Training(optimizer="sgd", steps=4, eval_every=2)
     found = search(
-        MODEL, data, subspace="bias", grid=Grid((1e-3,)), training=sgd, out=tmp_path / "grid"
+        MODEL,
+        data,
+        subspace="bias",
+        grid=TrainingGrid((1e-3,)),
+        training=sgd,
+        out=tmp_path / "grid",
     )
     assert found.best.best_logits["test"].shape == (2, 2)
     np.testing.assert_allclose(
@@ -184,10 +191,12 @@ def test_other_test_examples_score_the_best_again(tmp_path: Path) -> None:
 
 def test_wrong_grids_are_refused() -> None:
     with pytest.raises(UserError, match=r"^learning_rates \[\]: give one or more, each once$"):
-        Grid(())
+        TrainingGrid(())
     with pytest.raises(UserError, match=r"^batch_sizes \[4, 4\]: give one or more, each once$"):
-        Grid((0.1,), (4, 4))
+        TrainingGrid((0.1,), (4, 4))
     with pytest.raises(UserError, match=r"^6 points to choose from and no dev split"):
         search(MODEL, {"train": splits()["train"]}, grid=GRID)
-    found = search(MODEL, {"train": splits()["train"]}, grid=Grid((1e-3,)), training=TRAINING)
+    found = search(
+        MODEL, {"train": splits()["train"]}, grid=TrainingGrid((1e-3,)), training=TRAINING
+    )
     assert found.best.best_step == 4

@@ -10,10 +10,10 @@ import pytest
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.groups import GROUPS, LastLayers, ParameterGroup
-from subkern.models import named_parameters
-from subkern.subspaces import Full
+from subkern.kernels.compute import compute_kernel
+from subkern.models.logit_model import named_parameters
+from subkern.subspaces.base import Full
+from subkern.subspaces.parameter_groups import GROUPS, LastLayers, ParameterGroup
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 

@@ -12,18 +12,19 @@ from click.testing import CliRunner
 
 import cli
 import tiny_folder
-from analyses import heads, study
+from analyses import study
 from analyses.behavior import analysis as behavior
 from analyses.behavior import runs as behavior_runs
-from analyses.inputs import load_inputs
+from analyses.engine import heads
+from analyses.engine.inputs import load_inputs
+from analyses.engine.run_folder import Results
 from analyses.lora import analysis as lora
 from analyses.prompting import analysis as prompting
-from analyses.results import Results
 from analyses.subspace import analysis as subspace
-from subkern.compute import compute_kernel
 from subkern.errors import UserError
-from subkern.finetune import finetune
-from subkern.linear_probe import linear_probe
+from subkern.kernels.compute import compute_kernel
+from subkern.training.finetune import finetune
+from subkern.training.linear_probe import linear_probe
 
 SEEDS = (13, 21)
 SMALL: dict[ModuleType, dict[str, Any]] = {

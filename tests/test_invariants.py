@@ -11,16 +11,17 @@ import torch
 
 import oracles
 from families import FAMILIES, VOCAB, Family, case_id, random_examples
-from subkern import UserError, pairwise
-from subkern.checks import make_plan
-from subkern.compute import compute_kernel
-from subkern.dimension_sweep import sweep_dimensions
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel, WordReadout, named_parameters
-from subkern.prompts import EncodedExample
-from subkern.running import Running
-from subkern.subspaces import ParameterSubset
+from subkern import UserError
+from subkern.gradients.plan import make_plan
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.engines import tiled as pairwise
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.dimensions import sweep_dimensions
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel, WordReadout, named_parameters
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.base import ParameterSubset
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, GPT2 = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"]
@@ -159,7 +160,7 @@ SIDES: dict[str, list[EncodedExample]] = {
 def test_right_may_hold_any_examples_in_any_order(right: list[EncodedExample], tight: bool) -> None:
     model = oracles.logit_model(GPT2)
     memory = least_memory(model, X, right) if tight else None
-    kernel = compute_kernel(model, X, right, running=Running(memory=memory))
+    kernel = compute_kernel(model, X, right, options=RunOptions(memory=memory))
     expected = oracles.kernel(*(oracles.jacobian(model, side) for side in (X, right)))
     assert oracles.error(kernel.values, expected) <= 1e-10
     assert list(kernel.right_ids) == [e.id for e in right]
@@ -180,9 +181,9 @@ def recorded_progress() -> tuple[list[tuple[int, int]], Callable[[int, int], Non
 @some
 def test_unchanged_by_batch_size_and_padding(family: Family) -> None:
     model, batch = oracles.logit_model(family), examples(family)
-    alone = compute_kernel(model, batch, running=Running(batch_size=1)).values
+    alone = compute_kernel(model, batch, options=RunOptions(batch_size=1)).values
     for size in (2, 5, 7):
-        kernel = compute_kernel(model, batch, running=Running(batch_size=size)).values
+        kernel = compute_kernel(model, batch, options=RunOptions(batch_size=size)).values
         assert oracles.error(kernel, alone) <= 1e-12
     few = compute_kernel(model, batch[:1], batch[1:2]).values  # less padding: fewer neighbours
     np.testing.assert_allclose(few, alone[:1, :, 1:2], rtol=1e-9, atol=1e-11)
@@ -192,12 +193,12 @@ def test_unchanged_by_batch_size_and_padding(family: Family) -> None:
 def test_unchanged_by_tiles(family: Family) -> None:
     model, left, extra = oracles.logit_model(family), examples(family, 5), examples(family, 3, 1)
     right = [*extra[:2], *left[::-1], *extra[2:]]
-    whole = compute_kernel(model, left, right, running=Running(memory="1GiB")).values
+    whole = compute_kernel(model, left, right, options=RunOptions(memory="1GiB")).values
     tiles = []
     for factor in (1.0, 3.0):
         memory, (steps, progress) = least_memory(model, left, right, factor), recorded_progress()
         tiled = compute_kernel(
-            model, left, right, running=Running(memory=memory, progress=progress)
+            model, left, right, options=RunOptions(memory=memory, progress=progress)
         )
         assert oracles.error(tiled.values, whole) <= 1e-12
         shared = tiled.values[:, :, 2:7][:, :, ::-1]
@@ -212,7 +213,7 @@ def test_sweep_is_unchanged_by_tiles() -> None:
     model, left, right = oracles.logit_model(GPT2), X, SIDES["all and more"]
     grid = LoraGrid((1, 3), (0, 1))
     roomy, tight = (
-        sweep_lora(model, left, right, grid=grid, running=Running(memory=memory))
+        sweep_lora(model, left, right, grid=grid, options=RunOptions(memory=memory))
         for memory in (None, least_memory(model, left, right))
     )
     for key, kernel in roomy.kernels.items():
@@ -222,7 +223,7 @@ def test_sweep_is_unchanged_by_tiles() -> None:
 def test_too_little_memory_is_one_line() -> None:
     model = oracles.logit_model(GPT2)
     with pytest.raises(UserError, match=r"^--memory of .* less than .* raise --memory"):
-        compute_kernel(model, X, running=Running(memory=least_memory(model, X, X, 0.4)))
+        compute_kernel(model, X, options=RunOptions(memory=least_memory(model, X, X, 0.4)))
 
 
 # --- resuming ---
@@ -259,13 +260,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     return tiles
 
 
-def kernel_values(model: LogitModel, running: Running) -> list[np.ndarray]:
-    return [compute_kernel(model, X, SIDES["all and more"], running=running).values]
+def kernel_values(model: LogitModel, options: RunOptions) -> list[np.ndarray]:
+    return [compute_kernel(model, X, SIDES["all and more"], options=options).values]
 
 
-def sweep_values(model: LogitModel, running: Running) -> list[np.ndarray]:
+def sweep_values(model: LogitModel, options: RunOptions) -> list[np.ndarray]:
     grid = LoraGrid((2, 1), (0, 3))
-    sweep = sweep_lora(model, X, SIDES["all and more"], grid=grid, running=running)
+    sweep = sweep_lora(model, X, SIDES["all and more"], grid=grid, options=options)
     kernels = [sweep.full, sweep.targets_full, *sweep.kernels.values()]
     return [kernel.values for kernel in kernels]
 
@@ -274,56 +275,56 @@ def sweep_values(model: LogitModel, running: Running) -> list[np.ndarray]:
     ("values", "tiles"), [(kernel_values, 1), (kernel_values, 9), (sweep_values, 4)]
 )
 def test_an_interrupted_run_goes_on_to_the_same_bits(
-    values: Callable[[LogitModel, Running], list[np.ndarray]],
+    values: Callable[[LogitModel, RunOptions], list[np.ndarray]],
     tiles: int,
     tmp_path: Path,
     computed: list[tuple[str, int, int]],
 ) -> None:
     model, folder = oracles.logit_model(GPT2), tmp_path / "tiles"
     memory = least_memory(model, X, SIDES["all and more"])
-    whole = values(model, Running(memory=memory))
+    whole = values(model, RunOptions(memory=memory))
     every = computed.copy()
     assert len(every) > tiles + 1
 
-    stopping = Running(memory=memory, checkpoint=folder, progress=stop_after(tiles))
+    stopping = RunOptions(memory=memory, checkpoint=folder, progress=stop_after(tiles))
     with pytest.raises(Interrupted):
         values(model, stopping)
     (folder / ".left-0-0.npz.1").write_bytes(b"what a killed run was writing")
 
     for missing in (every[tiles:], []):
         computed.clear()  # the budget may be another: the tiling is that of the first run
-        resumed = values(model, Running(memory=3 * memory, checkpoint=folder))
+        resumed = values(model, RunOptions(memory=3 * memory, checkpoint=folder))
         assert computed == missing
         assert all(np.array_equal(a, b) for a, b in zip(resumed, whole, strict=True))
 
 
-def other_weights(model: LogitModel, running: Running) -> None:
+def other_weights(model: LogitModel, options: RunOptions) -> None:
     """Change one entry of the word embeddings."""
     with torch.no_grad():
         next(model.parameters())[VOCAB // 2, 0] += 0.5
-    compute_kernel(model, X, Y, running=running)
+    compute_kernel(model, X, Y, options=options)
 
 
-OTHER: dict[str, Callable[[LogitModel, Running], object]] = {
-    "examples": lambda model, running: compute_kernel(model, X, Y[:2], running=running),
-    "order": lambda model, running: compute_kernel(model, X, Y[::-1], running=running),
-    "subspace": lambda model, running: compute_kernel(
-        model, X, Y, subspace="bias", running=running
+OTHER: dict[str, Callable[[LogitModel, RunOptions], object]] = {
+    "examples": lambda model, options: compute_kernel(model, X, Y[:2], options=options),
+    "order": lambda model, options: compute_kernel(model, X, Y[::-1], options=options),
+    "subspace": lambda model, options: compute_kernel(
+        model, X, Y, subspace="bias", options=options
     ),
-    "logits": lambda _, running: compute_kernel(
-        oracles.logit_model(GPT2, 1), X, Y, running=running
+    "logits": lambda _, options: compute_kernel(
+        oracles.logit_model(GPT2, 1), X, Y, options=options
     ),
-    "words": lambda model, running: compute_kernel(
-        LogitModel(model.module, WordReadout((7, 23))).eval(), X, Y, running=running
+    "words": lambda model, options: compute_kernel(
+        LogitModel(model.module, WordReadout((7, 23))).eval(), X, Y, options=options
     ),
-    "dtype": lambda _, running: compute_kernel(
-        oracles.logit_model(GPT2, dtype=torch.float32), X, Y, running=running
+    "dtype": lambda _, options: compute_kernel(
+        oracles.logit_model(GPT2, dtype=torch.float32), X, Y, options=options
     ),
-    "name": lambda model, running: compute_kernel(
-        model.with_module(model.module, spec="another"), X, Y, running=running
+    "name": lambda model, options: compute_kernel(
+        model.with_module(model.module, spec="another"), X, Y, options=options
     ),
-    "sweep": lambda model, running: sweep_lora(
-        model, X, Y, grid=LoraGrid((1,), (0,)), running=running
+    "sweep": lambda model, options: sweep_lora(
+        model, X, Y, grid=LoraGrid((1,), (0,)), options=options
     ),
     "weights": other_weights,
 }
@@ -331,35 +332,35 @@ OTHER: dict[str, Callable[[LogitModel, Running], object]] = {
 
 @pytest.mark.parametrize("change", OTHER)
 def test_tiles_of_other_settings_are_refused(change: str, tmp_path: Path) -> None:
-    model, running = oracles.logit_model(GPT2), Running(checkpoint=tmp_path / "tiles")
-    compute_kernel(model, X, Y, running=running)
+    model, options = oracles.logit_model(GPT2), RunOptions(checkpoint=tmp_path / "tiles")
+    compute_kernel(model, X, Y, options=options)
     before = {path.name: path.read_bytes() for path in (tmp_path / "tiles").iterdir()}
     with pytest.raises(
         UserError, match=r"^'.*tiles' holds unfinished tiles of other settings: remove it, or"
     ):
-        OTHER[change](model, running)
+        OTHER[change](model, options)
     assert {p.name: p.read_bytes() for p in (tmp_path / "tiles").iterdir()} == before
 
 
-TIMED: dict[str, Callable[[LogitModel, Running], float]] = {
-    "kernel": lambda model, running: compute_kernel(model, X, running=running).provenance[
+TIMED: dict[str, Callable[[LogitModel, RunOptions], float]] = {
+    "kernel": lambda model, options: compute_kernel(model, X, options=options).provenance[
         "recorded"
     ]["seconds"],
-    "lora": lambda model, running: sweep_lora(
-        model, X, grid=LoraGrid((1,), (0,)), running=running
+    "lora": lambda model, options: sweep_lora(
+        model, X, grid=LoraGrid((1,), (0,)), options=options
     ).cost["seconds"],
-    "dimensions": lambda model, running: sweep_dimensions(
-        model, X, dims=(4,), kinds=("srht",), seeds=(0,), running=running
+    "dimensions": lambda model, options: sweep_dimensions(
+        model, X, dims=(4,), kinds=("srht",), seeds=(0,), options=options
     ).cost["seconds"],
 }
 
 
 @pytest.mark.parametrize("what", TIMED)
 def test_the_seconds_of_a_kernel_are_those_of_all_runs(what: str, tmp_path: Path) -> None:
-    model, running = oracles.logit_model(GPT2), Running(checkpoint=tmp_path / "tiles")
-    TIMED[what](model, running)
+    model, options = oracles.logit_model(GPT2), RunOptions(checkpoint=tmp_path / "tiles")
+    TIMED[what](model, options)
     for path in (tmp_path / "tiles").glob("*.npz"):
         with np.load(path) as saved:
             arrays = dict(saved)
         np.savez(path, **(arrays | {"seconds": np.array(1000.0)}))
-    assert TIMED[what](model, running) >= 1000
+    assert TIMED[what](model, options) >= 1000

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from subkern.errors import NoSpaceError, UserError
-from subkern.kernel import Kernel
+from subkern.kernels.kernel import Kernel
 
 PROVENANCE = {"rule": "sgd", "task": "mr", "subspace": {"kind": "lora", "r": 8}, "seeds": [13, 21]}
 

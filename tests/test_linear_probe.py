@@ -8,13 +8,13 @@ import torch
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern.compute import compute_kernel
+from subkern.agreement.predictions import labels_from_scores
 from subkern.errors import UserError
-from subkern.finetune import Training, finetune
-from subkern.linear_probe import hidden_states, initialize_from_probe, linear_probe
-from subkern.models import LinearReadout, LogitModel
-from subkern.prompts import EncodedExample
-from subkern.solvers.base import labels_from_scores
+from subkern.kernels.compute import compute_kernel
+from subkern.models.logit_model import LinearReadout, LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.training.finetune import Training, finetune
+from subkern.training.linear_probe import hidden_states, initialize_from_probe, linear_probe
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, ENCODER = BY_NAME["bert", "masked"], BY_NAME["bert", "encoder"]

@@ -13,8 +13,6 @@ from torch import Tensor
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern.batch_order import batch_order
-from subkern.compute import compute_kernel
 from subkern.dynamics import (
     Jacobian,
     critical_learning_rate,
@@ -23,13 +21,21 @@ from subkern.dynamics import (
     train_linearized,
     train_on_jacobian,
 )
+from subkern.dynamics.linearize import (
+    LinearizedModel,
+    initial_logits,
+    linearized_logits,
+    pull,
+    push,
+)
 from subkern.errors import UserError
-from subkern.linearize import LinearizedModel, initial_logits, linearized_logits, pull, push
-from subkern.models import LogitModel
-from subkern.optimizers import SignGD
-from subkern.random_subspace import RandomSubspace
-from subkern.subspace_text import parse_subspace
-from subkern.tunable import Tunable
+from subkern.kernels.compute import compute_kernel
+from subkern.models.logit_model import LogitModel
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import parse_subspace
+from subkern.training.batch_order import batch_order
+from subkern.training.optimizers import SignGD
 from toys import CLASSES, WIDTH, toy, toy_examples
 
 BERT, GPT2 = (next(f for f in FAMILIES if (f.name, f.kind) == k) for k in (
@@ -39,11 +45,11 @@ ODD = ("deberta-v2", "modernbert", "llama", "gemma2", "bloom", "mamba")  # one o
 SUBSPACES = ("full", "bias", "lora:r=2,alpha=4", "random:dim=6,kind=srht")
 
 
-def tunable(text: str, family: Family = GPT2, c: int = 2) -> Tunable:
-    return Tunable(oracles.logit_model(family, c), parse_subspace(text))
+def tunable(text: str, family: Family = GPT2, c: int = 2) -> MovableModel:
+    return MovableModel(oracles.logit_model(family, c), parse_subspace(text))
 
 
-def direction(model: Tunable, size: float = 1.0, seed: int = 0) -> dict[str, Tensor]:
+def direction(model: MovableModel, size: float = 1.0, seed: int = 0) -> dict[str, Tensor]:
     """A random shift of this norm."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {
@@ -79,7 +85,7 @@ def test_linearized_logits_are_those_of_the_explicit_jacobian(text: str, family:
 def test_every_family_has_a_linearization(family: Family) -> None:
     """Central differences of the nonlinear f agree with J·v: forward mode or two backwards."""
     examples = random_examples(2, read=family.read)
-    model = Tunable(oracles.logit_model(family), parse_subspace("full"))
+    model = MovableModel(oracles.logit_model(family), parse_subspace("full"))
     v, h = direction(model), 1e-4
     lin = linearized_logits(model, v, examples) - initial_logits(model, examples)
     batch = model.model.collate(examples)
@@ -144,7 +150,7 @@ def test_operations_without_forward_mode_take_two_backwards() -> None:
         y = x @ p["w"]
         return OnlyBackward.apply(y) if plain else y * y  # type: ignore[no-any-return]
 
-    model = Tunable(toy(use, w=(WIDTH, CLASSES)), parse_subspace("full"))
+    model = MovableModel(toy(use, w=(WIDTH, CLASSES)), parse_subspace("full"))
     examples, v = toy_examples(), direction(model, 0.3)
     plain = False
     wanted = linearized_logits(model, v, examples)
@@ -159,7 +165,7 @@ def test_other_errors_are_not_taken_for_a_missing_derivative() -> None:
     def use(p: Any, x: Tensor, ids: Tensor) -> Tensor:
         return x @ p["w"] @ p["w"]  # shapes do not fit
 
-    model = Tunable(toy(use, w=(WIDTH, CLASSES)), parse_subspace("full"))
+    model = MovableModel(toy(use, w=(WIDTH, CLASSES)), parse_subspace("full"))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         linearized_logits(model, direction(model), toy_examples())
 
@@ -212,7 +218,7 @@ def test_training_the_linearized_model_equals_dynamics(text: str, c: int, loss: 
     rate = 0.3 * critical_learning_rate(kernels[0])
     predicted = sgd(*kernels, learning_rate=rate, batches=order, loss=loss)
     trained = train_linearized(
-        Tunable(model, subspace),
+        MovableModel(model, subspace),
         train,
         examples,
         optimizer=partial(torch.optim.SGD, lr=rate),
@@ -241,7 +247,7 @@ def test_signgd_on_the_linearized_model_equals_dynamics(text: str, loss: str) ->
     ]
     predicted = signgd(*kernels, learning_rate=rate, batches=order, loss=loss)
     trained = train_linearized(
-        Tunable(model, subspace),
+        MovableModel(model, subspace),
         train,
         examples,
         optimizer=partial(SignGD, lr=rate),
@@ -261,7 +267,7 @@ def test_real_training_follows_dynamics_at_small_learning_rates() -> None:
     for rate in (1e-3, 5e-4):
         order = list(batch_order(4, 2, 10, seed=0))
         predicted = sgd(*kernels, learning_rate=rate, batches=order)
-        real = Tunable(model, parse_subspace("full"))
+        real = MovableModel(model, parse_subspace("full"))
         optimizer = torch.optim.SGD(real.coordinates.values(), lr=rate)
         for rows in order:
             optimizer.zero_grad()
@@ -300,7 +306,7 @@ def test_a_shift_that_moves_nothing_the_logits_read_changes_nothing() -> None:
     def use(p: Any, x: Tensor, ids: Tensor) -> Tensor:
         return OnlyBackward.apply(x[..., :CLASSES])  # type: ignore[no-any-return]
 
-    model = Tunable(toy(use, w=(WIDTH, CLASSES)), parse_subspace("full"))
+    model = MovableModel(toy(use, w=(WIDTH, CLASSES)), parse_subspace("full"))
     examples = toy_examples()
     found = linearized_logits(model, direction(model), examples)
     np.testing.assert_array_equal(found, initial_logits(model, examples))
@@ -308,7 +314,7 @@ def test_a_shift_that_moves_nothing_the_logits_read_changes_nothing() -> None:
 
 def test_random_subspaces_of_adapters_have_a_linearization() -> None:
     subspace = RandomSubspace(4, inner=parse_subspace("lora:r=2,alpha=4"))
-    model, examples = Tunable(oracles.logit_model(GPT2), subspace), random_examples(3)
+    model, examples = MovableModel(oracles.logit_model(GPT2), subspace), random_examples(3)
     shift = direction(model)
     wanted = Jacobian.of(model, examples).linear(shift, slice(None))
     assert isinstance(model.model, LogitModel)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.lmk import check_export, export_lmk, import_lmk
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.lm_kernel_ft import check_export, export_lmk, import_lmk
 
 
 def write(folder: Path, c: int, split: str = "dev", m: int = 4) -> tuple[Path, torch.Tensor]:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from subkern.batch_order import batch_order
 from subkern.errors import UserError
-from subkern.losses import LOSSES, get_loss, residual, targets
 from subkern.solvers.base import encode_targets
+from subkern.training.batch_order import batch_order
+from subkern.training.losses import LOSSES, get_loss, residual, targets
 
 
 @pytest.mark.parametrize("logits", [1, 2, 5])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import tiny_folder
-from analyses.inputs import model_files
-from subkern.loading import origin
+from analyses.engine.inputs import model_files
+from subkern.models.load import origin
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,8 +40,8 @@ def test_a_hub_model_is_the_commit_in_the_cache_and_loaded_at_it(tmp_path: Path)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
     code = """
-from subkern.loading import load_model, origin
-from subkern.tasks import get_task
+from subkern.models.load import load_model, origin
+from subkern.tasks.catalogue import get_task
 model = load_model("some/model", task=get_task("mr"))
 print(origin("some/model"), origin("some/other"), model.description["revision"])
 """

@@ -13,10 +13,10 @@ import torch
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.models import untie
-from subkern.prompts import EncodedExample
-from subkern.running import Running
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import untie
+from subkern.prompts.prompt import EncodedExample
 
 each_case = pytest.mark.parametrize(("family", "tied"), CASES, ids=case_id)
 
@@ -56,7 +56,7 @@ def test_factors_engine_equals_autograd(
     family: Family, tied: bool, c: int, batch_size: int, lengths: str
 ) -> None:
     model, batch = oracles.logit_model(family, c, tied=tied), examples(family, lengths)
-    kernel = compute_kernel(model, batch, running=Running(batch_size=batch_size))
+    kernel = compute_kernel(model, batch, options=RunOptions(batch_size=batch_size))
     assert oracles.error(kernel.values, expected(family, tied, c, lengths)) <= TOLERANCE
     with torch.no_grad():
         logits = torch.stack([oracles.logits_alone(model, e) for e in batch]).numpy()

@@ -12,16 +12,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import fake_study
-from analyses.paper import scatter as paper_scatter
-from analyses.paper import task_figures as paper_task_figures
-from analyses.paper.behavior import fewest_shots, linearization
-from analyses.paper.captions import rank_correlation
-from analyses.paper.figures import Drawable, drawables
-from analyses.paper.numbers import mean_scores, pairs
-from analyses.paper.study import Study, load
-from analyses.paper.subspace_figures import preservation_data
-from analyses.paper.verdict import Thresholds, limits
-from subkern.tasks import TASKS
+from analyses.fourteen_tasks.results import scatter as paper_scatter
+from analyses.fourteen_tasks.results import task_figures as paper_task_figures
+from analyses.fourteen_tasks.results.behavior import fewest_shots, linearization
+from analyses.fourteen_tasks.results.captions import rank_correlation
+from analyses.fourteen_tasks.results.figures import Drawable, drawables
+from analyses.fourteen_tasks.results.numbers import mean_scores, pairs
+from analyses.fourteen_tasks.results.study import Study, load
+from analyses.fourteen_tasks.results.subspace_figures import preservation_data
+from analyses.fourteen_tasks.results.verdict import Thresholds, limits
+from subkern.tasks.catalogue import TASKS
 
 ALL = (
     "kernel-vs-finetuning", "signgd-vs-adam", "prompting", "linearization", "fixed-features",

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
-from subkern.compute import compute_kernel
-from subkern.data import load_examples
-from subkern.loading import load_model
-from subkern.prompts import EncodedExample
-from subkern.tasks import get_task
+from subkern.kernels.compute import compute_kernel
+from subkern.models.load import load_model
+from subkern.prompts.prompt import EncodedExample
+from subkern.tasks.catalogue import get_task
+from subkern.tasks.examples import load_examples
 
 # Label words in logit order and their ids in the BERT vocabulary.
 WORDS = {

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 import cli
 import fake_study
-from analyses.paper import drawing as paper
-from analyses.paper.parts import differences
-from analyses.paper.study import load
-from analyses.results import RunDirectory
+from analyses.engine.run_folder import RunDirectory
+from analyses.fourteen_tasks.results import drawing as paper
+from analyses.fourteen_tasks.results.parts import differences
+from analyses.fourteen_tasks.results.study import load
 from subkern.errors import UserError
 
 SHOTS = {"shots": (16,), "seeds": (13, 21), "heads": ("prompt",)}

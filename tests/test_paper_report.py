@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 import cli
 import fake_study
+from analyses.engine.run_folder import RunDirectory
+from analyses.fourteen_tasks.results import drawing as paper
+from analyses.fourteen_tasks.results.study import load
 from analyses.fourteen_tasks.table import SCHEMA
-from analyses.paper import drawing as paper
-from analyses.paper.study import load
-from analyses.results import RunDirectory
 from browser import Browser, chromium
 from subkern.errors import UserError
 
@@ -55,8 +55,8 @@ def html(drawn: Path) -> str:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as running:
-        yield running
+    with chromium(tmp_path_factory.mktemp("profile")) as options:
+        yield options
 
 
 def test_what_limits_a_study_is_said(tmp_path: Path, html: str) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import fake_study
-from analyses.paper import drawing as paper
-from analyses.paper.figures import drawables
-from analyses.paper.render import as_html, as_latex, as_markdown
-from analyses.paper.report import page
-from analyses.paper.study import load
-from analyses.paper.verdict import Thresholds
+from analyses.fourteen_tasks.results import drawing as paper
+from analyses.fourteen_tasks.results.figures import drawables
+from analyses.fourteen_tasks.results.render import as_html, as_latex, as_markdown
+from analyses.fourteen_tasks.results.report import page
+from analyses.fourteen_tasks.results.study import load
+from analyses.fourteen_tasks.results.verdict import Thresholds
 
 TABLE = fake_study.table(tasks=("SST-2", "RTE", "MRPC"), seeds=(13, 21))
 

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 import fake_study
-from analyses.grid import DASH, Cell, Grid, Row
-from analyses.paper import render as paper_render
-from analyses.paper import score_tables as paper_tables
-from analyses.paper.numbers import pairs
-from analyses.paper.study import Study, load
-from analyses.paper.verdict import Thresholds, behaviour_table, verdicts
+from analyses.fourteen_tasks.results import render as paper_render
+from analyses.fourteen_tasks.results import score_tables as paper_tables
+from analyses.fourteen_tasks.results.numbers import pairs
+from analyses.fourteen_tasks.results.study import Study, load
+from analyses.fourteen_tasks.results.verdict import Thresholds, behaviour_table, verdicts
+from analyses.show.table import DASH, Cell, Grid, Row
 from fake_study import score
 from subkern.errors import UserError
 

@@ -19,17 +19,17 @@ from peft.tuners.lora import LoraLayer
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.dimension_sweep import sweep_dimensions
-from subkern.features import compute_features
-from subkern.groups import ParameterGroup
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora, sweep_targets
-from subkern.models import LogitModel
-from subkern.random_subspace import RandomSubspace
-from subkern.running import Running
-from subkern.subspace_text import parse_subspace
-from subkern.subspaces import ParameterSubset, Peft
+from subkern.features.features import compute_features
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.dimensions import sweep_dimensions
+from subkern.kernels.sweeps.lora import sweep_lora, sweep_targets
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel
+from subkern.subspaces.base import ParameterSubset, Peft
+from subkern.subspaces.parameter_groups import ParameterGroup
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import parse_subspace
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 MODELS = [
@@ -201,7 +201,7 @@ def test_one_example_with_a_gradient_is_enough() -> None:
     table.register_forward_hook(
         lambda _, args, out: out.detach() + mask[args[0]] * (out - out.detach())
     )
-    kernel = compute_kernel(model, batch, subspace="params:wpe", running=Running(1))
+    kernel = compute_kernel(model, batch, subspace="params:wpe", options=RunOptions(1))
     norms = np.einsum("icic->i", kernel.values)
     assert norms[2] > 0
     assert (norms[:2] == 0).all()

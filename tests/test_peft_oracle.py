@@ -13,13 +13,13 @@ from peft.tuners.lora import LoraLayer
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern.compute import compute_kernel
-from subkern.lora import Lora, Targets, draw_rows
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel
-from subkern.running import Running
-from subkern.subspaces import Peft
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel
+from subkern.subspaces.base import Peft
+from subkern.subspaces.lora import Lora, Targets, draw_rows
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 LLAMA, GPT2, BERT = BY_NAME["llama", "causal"], BY_NAME["gpt2", "causal"], BY_NAME["bert", "masked"]
@@ -76,10 +76,10 @@ def check_sweep(family: Family, grid: LoraGrid) -> None:
     sweep = sweep_lora(model, left, right, grid=grid)
     assert sweep.kernels.keys() == {(s, r) for s in grid.seeds for r in grid.ranks}
     for (seed, rank), kernel in sweep.kernels.items():
-        expected = lora_oracle(family, grid.at(seed, rank), left, right)
+        expected = lora_oracle(family, grid.lora(seed, rank), left, right)
         assert oracles.error(kernel.values, expected) <= 1e-10, (seed, rank)
     for seed, rank, engine in [(0, 1, "reference"), (7, 4, "reference"), (7, 4, "factors")]:
-        subspace, kernel = grid.at(seed, rank), sweep.kernels[seed, rank]
+        subspace, kernel = grid.lora(seed, rank), sweep.kernels[seed, rank]
         alone = compute_kernel(model, left, right, subspace=subspace, engine=engine)
         assert oracles.error(alone.values, kernel.values) <= 1e-10, (seed, rank, engine)
         assert alone.provenance["subspace"] == kernel.provenance["subspace"]
@@ -205,8 +205,8 @@ def test_any_peft_method_equals_autograd_on_the_wrapped_model(method: str) -> No
     family, config = METHODS[method]
     (left, right), model = pair(family), oracles.logit_model(family)
     reference = oracles.peft_model(family, config(), seed=5)
-    subspace, running = Peft(config(), seed=5), Running(batch_size=3)
-    kernel = compute_kernel(model, left, right, subspace=subspace, running=running)
+    subspace, options = Peft(config(), seed=5), RunOptions(batch_size=3)
+    kernel = compute_kernel(model, left, right, subspace=subspace, options=options)
     assert oracles.error(kernel.values, oracles.trained_kernel(reference, left, right)) <= 1e-8
 
 

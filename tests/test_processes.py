@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from subkern.errors import UserError
-from subkern.features import Features
-from subkern.kernel import Kernel
+from subkern.features.features import Features
+from subkern.kernels.kernel import Kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 

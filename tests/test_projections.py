@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.hadamard import hadamard
-from subkern.projection_maps import SPARSITY, kurtosis
-from subkern.projection_reference import dense_matrix
-from subkern.projection_variance import exact_variance
-from subkern.projections import KINDS, Cell, interval, jl_bound, jl_epsilon, variance
-from subkern.sketching import ALLOCATIONS, Projections, allocate, buckets
-from subkern.streams import Stream
+from subkern.projections.dense import dense_matrix
+from subkern.projections.exact_variance import exact_variance
+from subkern.projections.hadamard import hadamard
+from subkern.projections.maps import SPARSITY, kurtosis
+from subkern.projections.project import ALLOCATIONS, Projections, allocate, buckets
+from subkern.projections.random_words import Stream
+from subkern.projections.spec import KINDS, ProjectionSpec
+from subkern.projections.theory import interval, jl_bound, jl_epsilon, variance
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"table": 700, "weight": 450, "bias": 37, "gain": 1}
@@ -43,7 +44,7 @@ def flat(rows: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([rows[n] for n in SIZES], dim=-1)
 
 
-def one(cell: Cell, allocation: str = "global") -> Projections:
+def one(cell: ProjectionSpec, allocation: str = "global") -> Projections:
     return Projections([cell], SIZES, allocation)
 
 
@@ -54,7 +55,7 @@ def one(cell: Cell, allocation: str = "global") -> Projections:
 @allocations
 @pytest.mark.parametrize("dim", [4, 64, 130])
 def test_projecting_is_multiplying_by_the_matrix(kind: str, allocation: str, dim: int) -> None:
-    cell, rows = Cell(kind, 3, dim), vectors()
+    cell, rows = ProjectionSpec(kind, 3, dim), vectors()
     projections = one(cell, allocation)
     matrix = dense_matrix(projections, cell)
     assert matrix.shape == (TOTAL, dim)
@@ -67,7 +68,7 @@ def test_projecting_is_multiplying_by_the_matrix(kind: str, allocation: str, dim
 @kinds
 @allocations
 def test_the_displacement_is_the_transpose_of_the_projection(kind: str, allocation: str) -> None:
-    cell = Cell(kind, 1, 90)
+    cell = ProjectionSpec(kind, 1, 90)
     projections, z = one(cell, allocation), torch.randn(90, dtype=torch.float64)
     moved = projections.displacement(cell, z)
     assert {n: len(v) for n, v in moved.items()} == SIZES
@@ -77,7 +78,7 @@ def test_the_displacement_is_the_transpose_of_the_projection(kind: str, allocati
 
 @allocations
 def test_a_coordinate_block_per_parameter_or_none(allocation: str) -> None:
-    cell = Cell("rademacher", 0, 60)
+    cell = ProjectionSpec("rademacher", 0, 60)
     matrix = dense_matrix(one(cell, allocation), cell)
     shares = allocate(60, SIZES)
     spans = [matrix[sum([*SIZES.values()][:i]) :][:s] for i, s in enumerate(SIZES.values())]
@@ -112,7 +113,7 @@ def test_hadamard_is_that_of_scipy() -> None:
 def test_entries_have_the_stated_moments() -> None:
     for kind, fourth in (("gaussian", 3.0), ("rademacher", 1.0), ("sparse", 3.0)):
         assert kurtosis(kind) == pytest.approx(fourth, rel=2e-3)
-        entries = dense_matrix(one(cell := Cell(kind, 0, 512)), cell) * 512**0.5
+        entries = dense_matrix(one(cell := ProjectionSpec(kind, 0, 512)), cell) * 512**0.5
         count = entries.numel()
         spread = ((kurtosis(kind) - 1) / count) ** 0.5
         assert abs(float(entries.square().mean()) - 1) <= 5 * spread + 1e-6
@@ -127,9 +128,9 @@ def test_entries_have_the_stated_moments() -> None:
 @kinds
 def test_smaller_dimensions_are_prefixes_or_sums_of_larger_ones(kind: str) -> None:
     rows = vectors()
-    swept = Projections([Cell(kind, 0, d) for d in (8, 40, 160)], SIZES).project(rows)
+    swept = Projections([ProjectionSpec(kind, 0, d) for d in (8, 40, 160)], SIZES).project(rows)
     for dim in (8, 40):
-        large, small = swept[Cell(kind, 0, 160)], swept[Cell(kind, 0, dim)]
+        large, small = swept[ProjectionSpec(kind, 0, 160)], swept[ProjectionSpec(kind, 0, dim)]
         if kind == "count_sketch":
             expected = large.unflatten(1, (-1, dim)).sum(1)
         else:
@@ -140,19 +141,19 @@ def test_smaller_dimensions_are_prefixes_or_sums_of_larger_ones(kind: str) -> No
 @kinds
 @allocations
 def test_a_sweep_gives_what_each_gives_alone(kind: str, allocation: str) -> None:
-    cells = [Cell(k, s, d) for k in KINDS for s in (0, 5) for d in (16, 5000 % 96, 250)]
+    cells = [ProjectionSpec(k, s, d) for k in KINDS for s in (0, 5) for d in (16, 5000 % 96, 250)]
     rows = vectors()
     swept = Projections(cells, SIZES, allocation).project(rows)
     for cell in (c for c in cells if c.kind == kind):
         alone = one(cell, allocation).project(rows)[cell]
         torch.testing.assert_close(swept[cell], alone, rtol=1e-12, atol=1e-12)
-    seeds = [swept[Cell(kind, s, 250)] for s in (0, 5)]
+    seeds = [swept[ProjectionSpec(kind, s, 250)] for s in (0, 5)]
     assert not torch.allclose(*seeds)
 
 
 @kinds
 def test_unchanged_by_the_width_of_chunks_and_the_batch(kind: str) -> None:
-    cell, rows = Cell(kind, 0, 70), vectors(5)
+    cell, rows = ProjectionSpec(kind, 0, 70), vectors(5)
     whole = one(cell).project(rows)[cell]
     for width in (1, 13, 64, 100):
         tiled = one(cell).project(rows, width)[cell]
@@ -163,7 +164,7 @@ def test_unchanged_by_the_width_of_chunks_and_the_batch(kind: str) -> None:
 
 @kinds
 def test_a_parameter_is_projected_alike_whatever_stands_beside_it(kind: str) -> None:
-    cell, rows = Cell(kind, 0, 30), vectors()
+    cell, rows = ProjectionSpec(kind, 0, 30), vectors()
     parts = [
         Projections([cell], {n: s}).project({n: rows[n]})[cell] for n, s in SIZES.items() if s >= 30
     ]
@@ -175,7 +176,7 @@ def digest() -> str:
     """Hash of every kind's P, as a matrix and as it is applied."""
     found = hashlib.sha256()
     for kind in KINDS:
-        cell = Cell(kind, 7, 100)
+        cell = ProjectionSpec(kind, 7, 100)
         projections = Projections([cell], {"a": 70, "b": 50})
         found.update(dense_matrix(projections, cell).numpy().tobytes())
         for name, size in projections.sizes.items():
@@ -220,7 +221,7 @@ def test_unbiased_with_the_stated_variance(kind: str, allocation: str) -> None:
     rows = {n: v for n, v in vectors(2).items() if n in sizes}
     u, v = ({n: r[i] for n, r in rows.items()} for i in (0, 1))
     product = sum(float(u[n] @ v[n]) for n in sizes)
-    cells = [Cell(kind, seed, dim) for seed in range(SEEDS) for dim in (24, 96)]
+    cells = [ProjectionSpec(kind, seed, dim) for seed in range(SEEDS) for dim in (24, 96)]
     estimates: dict[int, list[float]] = {24: [], 96: []}
     for start in range(0, len(cells), 100):
         swept = Projections(cells[start : start + 100], sizes, allocation).project(rows)
@@ -237,7 +238,7 @@ def test_unbiased_with_the_stated_variance(kind: str, allocation: str) -> None:
 
 @kinds
 def test_the_variance_of_a_few_numbers_is_exact_or_a_bound(kind: str) -> None:
-    cell, rows = Cell(kind, 0, 32), vectors(2)
+    cell, rows = ProjectionSpec(kind, 0, 32), vectors(2)
     u, v = ({n: r[i] for n, r in rows.items()} for i in (0, 1))
     a, b = flat(u), flat(v)
     numbers = float(a @ a), float(b @ b), float(a @ b)
@@ -254,7 +255,7 @@ def test_the_variance_of_a_few_numbers_is_exact_or_a_bound(kind: str) -> None:
 
 def test_srht_of_one_small_parameter_loses_nothing_at_its_full_size() -> None:
     rows = {"a": torch.randn(3, 256, dtype=torch.float64)}
-    cell = Cell("srht", 0, 256)
+    cell = ProjectionSpec("srht", 0, 256)
     z = Projections([cell], {"a": 256}, "per-parameter").project(rows)[cell]
     torch.testing.assert_close(z @ z.T, rows["a"] @ rows["a"].T, rtol=1e-11, atol=1e-11)
 
@@ -281,10 +282,19 @@ def test_buckets_are_enough_and_shared_by_most_dimensions() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Cell("fourier", 0, 3), "^unknown projection 'fourier': use gaussian, rademacher"),
-        (lambda: Cell("srht", 0, 0), "^dimension 0 is not positive"),
-        (lambda: one(Cell("srht", 0, TOTAL + 1)), "^dimension 1189 exceeds the 1188 coordinates"),
-        (lambda: one(Cell("srht", 0, 3), "layers"), "^unknown allocation 'layers': use global or"),
+        (
+            lambda: ProjectionSpec("fourier", 0, 3),
+            "^unknown projection 'fourier': use gaussian, rademacher",
+        ),
+        (lambda: ProjectionSpec("srht", 0, 0), "^dimension 0 is not positive"),
+        (
+            lambda: one(ProjectionSpec("srht", 0, TOTAL + 1)),
+            "^dimension 1189 exceeds the 1188 coordinates",
+        ),
+        (
+            lambda: one(ProjectionSpec("srht", 0, 3), "layers"),
+            "^unknown allocation 'layers': use global or",
+        ),
         (lambda: variance("x", 1, 1, 1, 1), "^unknown projection 'x'"),
     ],
 )

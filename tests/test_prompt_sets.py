@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import tiny_folder
-from subkern.data import Example
 from subkern.errors import UserError
-from subkern.loading import load_model, load_prompt, with_prompt
-from subkern.prompt_lists import VARIANTS
-from subkern.prompt_sets import MINIMAL, NamedPrompt, built_in, choose, load_prompt_file
-from subkern.prompts import Prompt
-from subkern.tasks import TASKS, Task, get_task
-from subkern.templates import Label, Special, Text, format_template, parse_template
-from subkern.weights import weights_digest
+from subkern.models.digest import weights_digest
+from subkern.models.load import load_model, load_prompt, with_prompt
+from subkern.prompts.choose import MINIMAL, NamedPrompt, built_in, choose, load_prompt_file
+from subkern.prompts.prompt import Prompt
+from subkern.prompts.template import Label, Special, Text, format_template, parse_template
+from subkern.prompts.variants import VARIANTS
+from subkern.tasks.catalogue import TASKS, Task, get_task
+from subkern.tasks.examples import Example
 
 MR = get_task("mr")
 OWN_TASK = Task(

@@ -28,11 +28,9 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from subkern.data import Example, load_examples
 from subkern.errors import UserError
-from subkern.prompts import STYLES, Prompt
-from subkern.tasks import TASKS, Task
-from subkern.templates import (
+from subkern.prompts.prompt import STYLES, Prompt
+from subkern.prompts.template import (
     Label,
     Literal,
     Part,
@@ -41,6 +39,8 @@ from subkern.templates import (
     format_template,
     parse_template,
 )
+from subkern.tasks.catalogue import TASKS, Task
+from subkern.tasks.examples import Example, load_examples
 
 WORDS = sorted({w for t in TASKS.values() for w in (*t.label_words, *t.causal_label_words)})
 

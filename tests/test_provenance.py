@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import subkern
-from subkern import provenance
-from subkern.provenance import (
+from subkern.storage import provenance
+from subkern.storage.provenance import (
     canonical_json,
     decisive,
     differences,

@@ -10,16 +10,16 @@ import torch
 
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
-from subkern.compute import compute_kernel
-from subkern.dimension_sweep import sweep_dimensions
 from subkern.errors import UserError
-from subkern.models import LogitModel, named_parameters
-from subkern.projections import KINDS
-from subkern.prompts import EncodedExample
-from subkern.random_subspace import RandomSubspace
-from subkern.running import Running
-from subkern.subspace_text import parse_subspace
-from subkern.subspaces import ParameterSubset
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.dimensions import sweep_dimensions
+from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.projections.spec import KINDS
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.base import ParameterSubset
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import parse_subspace
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 GPT2, BERT = BY_NAME["gpt2", "causal"], BY_NAME["bert", "masked"]
@@ -110,7 +110,7 @@ def test_per_parameter_kernels_of_disjoint_subsets_add_up() -> None:
     model, batch = oracles.logit_model(GPT2), examples()
     patterns = [r"bias$", r"(?<!bias)$"]
     sizes = {n: p.numel() for n, p in named_parameters(model).items()}
-    from subkern.sketching import allocate
+    from subkern.projections.project import allocate
 
     shares = allocate(300, sizes)
     parts = []
@@ -146,8 +146,8 @@ def test_unchanged_by_batches_and_order(kind: str) -> None:
     subspace = RandomSubspace(64, kind)
     whole = compute_kernel(model, left, right, subspace=subspace)
     steps: list[tuple[int, int]] = []
-    tight = Running(1, "1MiB", lambda done, total: steps.append((done, total)))
-    tiled = compute_kernel(model, left, right, subspace=subspace, running=tight)
+    tight = RunOptions(1, "1MiB", lambda done, total: steps.append((done, total)))
+    tiled = compute_kernel(model, left, right, subspace=subspace, options=tight)
     assert oracles.error(tiled.values, whole.values) <= 1e-12
     assert len(steps) >= 8
     assert steps[-1] == (5 * 8, 5 * 8)
@@ -167,24 +167,24 @@ def test_float32_is_near() -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     model, batch, folder = oracles.logit_model(GPT2), examples(), tmp_path / "rows"
     subspace = RandomSubspace(64, "srht")
-    whole = compute_kernel(model, batch, subspace=subspace, running=Running(memory="1MiB"))
+    whole = compute_kernel(model, batch, subspace=subspace, options=RunOptions(memory="1MiB"))
 
     def stop(done: int, total: int) -> None:
         if done > total // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compute_kernel(model, batch, subspace=subspace, running=Running(1, "1MiB", stop, folder))
+        compute_kernel(model, batch, subspace=subspace, options=RunOptions(1, "1MiB", stop, folder))
     kept = {p.name: p.stat().st_mtime_ns for p in folder.glob("rows-*.npz")}
     assert 0 < len(kept) < 5
     again = compute_kernel(
-        model, batch, subspace=subspace, running=Running(1, "1MiB", None, folder)
+        model, batch, subspace=subspace, options=RunOptions(1, "1MiB", None, folder)
     )
     assert {n: (folder / n).stat().st_mtime_ns for n in kept} == kept
     assert oracles.error(again.values, whole.values) <= 1e-12
     with pytest.raises(UserError, match="unfinished tiles of other settings"):
         compute_kernel(
-            model, batch, subspace=RandomSubspace(63, "srht"), running=Running(checkpoint=folder)
+            model, batch, subspace=RandomSubspace(63, "srht"), options=RunOptions(checkpoint=folder)
         )
 
 
@@ -202,7 +202,7 @@ def test_a_sweep_equals_each_kernel(allocation: str, memory: str | None) -> None
         kinds=("rademacher", "very_sparse", "count_sketch", "srht"),
         seeds=(0, 4),
         allocation=allocation,
-        running=Running(memory=memory),
+        options=RunOptions(memory=memory),
     )
     assert sweep.full.allclose(compute_kernel(model, left, right), 1e-12)
     assert sweep.full.provenance["subspace"] == {"kind": "full"}
@@ -224,11 +224,11 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     whole = sweep_dimensions(model, left, **asked)  # type: ignore[arg-type]
-    running = Running(memory="1MiB", progress=stop, checkpoint=tmp_path / "tiles")
+    options = RunOptions(memory="1MiB", progress=stop, checkpoint=tmp_path / "tiles")
     with pytest.raises(KeyboardInterrupt):
-        sweep_dimensions(model, left, running=running, **asked)  # type: ignore[arg-type]
-    running = Running(memory="1MiB", checkpoint=tmp_path / "tiles")
-    again = sweep_dimensions(model, left, running=running, **asked)  # type: ignore[arg-type]
+        sweep_dimensions(model, left, options=options, **asked)  # type: ignore[arg-type]
+    options = RunOptions(memory="1MiB", checkpoint=tmp_path / "tiles")
+    again = sweep_dimensions(model, left, options=options, **asked)  # type: ignore[arg-type]
     assert again.full.allclose(whole.full, 1e-12)
     for key, kernel in whole.kernels.items():
         assert again.kernels[key].allclose(kernel, 1e-11)

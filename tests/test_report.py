@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from analyses.report import Caption, Image, Page, Table, png, render
+from analyses.show.page import Caption, Image, Page, Table, png, render
 from browser import Browser, chromium
 
 ORDER = ["Answer", "How to read this page", "Figures", "Tables", "Cost", "Settings", "Command"]
@@ -54,8 +54,8 @@ def html(page: Page) -> str:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as running:
-        yield running
+    with chromium(tmp_path_factory.mktemp("profile")) as options:
+        yield options
 
 
 class Outline(HTMLParser):

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from analyses.results import KernelFolder, Results, RunDirectory, replacing
+from analyses.engine.run_folder import KernelFolder, Results, RunDirectory, replacing
 from subkern.errors import UserError
-from subkern.files import only_run
-from subkern.kernel import Kernel
+from subkern.kernels.kernel import Kernel
+from subkern.storage.files import only_run
 
 ASKED = {"settings": {"rank": [1, 2], "task": "mr"}, "answer": {"max_drop": 0.02}}
 TABLE = pd.DataFrame({"metric": ["cka"], "value": [0.5]})

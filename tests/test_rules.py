@@ -14,18 +14,18 @@ import torch
 import oracles
 from families import CASES, FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.checks import make_plan
-from subkern.compute import compute_kernel
-from subkern.kernel import Kernel
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel, named_parameters
-from subkern.prompts import EncodedExample
-from subkern.provenance import environment
-from subkern.rule_sweep import sweep_rules
-from subkern.rules import NAMES, UpdateRule, parse_rule
-from subkern.running import Running
-from subkern.subspaces import Peft
+from subkern.gradients.plan import make_plan
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.rules import NAMES, UpdateRule, parse_rule
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.rules import sweep_rules
+from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.prompts.prompt import EncodedExample
+from subkern.storage.provenance import environment
+from subkern.subspaces.base import Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, GPT2 = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"]
@@ -113,8 +113,8 @@ def assert_equals(values: np.ndarray | None, wanted: np.ndarray, rule: str) -> N
 
 def check(family: Family, tied: bool, rule: str, c: int, batch_size: int) -> None:
     model = oracles.logit_model(family, c, tied=tied)
-    running = Running(batch_size=batch_size)
-    kernel = compute_kernel(model, examples(family, 6), rule=f"{rule}:{NOISE}", running=running)
+    options = RunOptions(batch_size=batch_size)
+    kernel = compute_kernel(model, examples(family, 6), rule=f"{rule}:{NOISE}", options=options)
     wanted = expected(jacobian(family.name, family.kind, tied), rule, c)
     assert_equals(kernel.values, wanted[0], rule)
     if len(wanted) == 2:
@@ -235,7 +235,7 @@ def test_lora_sweep_equals_a_wrapped_model(family: Family, rule: str) -> None:
     grid = LoraGrid((3, 1), (0, 2))
     sweep = sweep_lora(model, left, right, grid=grid, rule=rule)
     for (seed, rank), kernel in list(sweep.kernels.items())[::3]:
-        alone = compute_kernel(model, left, right, rule=rule, subspace=grid.at(seed, rank))
+        alone = compute_kernel(model, left, right, rule=rule, subspace=grid.lora(seed, rank))
         assert_close(kernel.values, alone.values, 1e-12)
         if alone.reverse is not None:
             assert_close(kernel.reverse, alone.reverse, 1e-12)
@@ -250,15 +250,15 @@ def test_lora_sweep_counts_zeroed_entries_as_plain_kernels_do(rule: str, tmp_pat
     model, batch = oracles.logit_model(GPT2), examples(GPT2, 4)
     plan = make_plan(model, named_parameters(model), batch)
     memory = 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in batch) / 0.6
-    running = Running(memory=memory, checkpoint=tmp_path / "tiles")
+    options = RunOptions(memory=memory, checkpoint=tmp_path / "tiles")
     grid, rule = LoraGrid((3, 1), (0,)), f"{rule}{',' if ':' in rule else ':'}zero_tolerance=0.01"
     wanted = [
-        zeroed(compute_kernel(model, batch, rule=rule, subspace=grid.at(*cell)))
+        zeroed(compute_kernel(model, batch, rule=rule, subspace=grid.lora(*cell)))
         for cell in grid.cells
     ]
     full = zeroed(compute_kernel(model, batch, rule=rule))
     for _ in range(2):  # the second time from the tiles
-        sweep = sweep_lora(model, batch, grid=grid, rule=rule, running=running)
+        sweep = sweep_lora(model, batch, grid=grid, rule=rule, options=options)
         assert len(list((tmp_path / "tiles").glob("*.npz"))) > 1
         assert [zeroed(sweep.kernels[cell]) for cell in grid.cells] == wanted
         # Of keys' biases a few are exactly 0 in one batch and noise in another.
@@ -324,7 +324,7 @@ def test_a_killed_sweep_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
 
     tiles = tmp_path / "tiles"
     with pytest.raises(KeyboardInterrupt):
-        sweep_rules(model, of, rules=rules, running=Running(progress=kill, checkpoint=tiles))
+        sweep_rules(model, of, rules=rules, options=RunOptions(progress=kill, checkpoint=tiles))
     first = tiles / "parameters-0.npz"
     with np.load(first) as saved:
         arrays = dict(saved)
@@ -337,8 +337,8 @@ def test_a_killed_sweep_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
         "machine": {**here["machine"], "threads": 64},
         "code": {**here["code"], "commit": "another", "dirty": True},
     }
-    monkeypatch.setattr("subkern.running.environment", lambda: there)
-    found = sweep_rules(model, of, rules=rules, running=Running(checkpoint=tiles))
+    monkeypatch.setattr("subkern.kernels.request.environment", lambda: there)
+    found = sweep_rules(model, of, rules=rules, options=RunOptions(checkpoint=tiles))
     for name, content in finished.items():
         assert (tiles / name).read_bytes() == content
     for kernel, uninterrupted in zip(found, whole, strict=True):

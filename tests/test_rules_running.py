@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 import oracles
-from subkern import UserError, pairwise, sign_kernel
-from subkern.capture import Captured
-from subkern.compute import compute_kernel
-from subkern.kernel import Kernel
-from subkern.models import LogitModel, named_parameters
-from subkern.pairwise import Job
-from subkern.prompts import EncodedExample
-from subkern.running import Running
+from subkern import UserError
+from subkern.gradients.batches import CaptureJob
+from subkern.gradients.capture import Captured
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.engines import tiled as pairwise
+from subkern.kernels.engines.signs import engine as sign_kernel
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.prompts.prompt import EncodedExample
 from test_rules import GPT2, assert_close, examples
 
 # --- ways of running ---
@@ -48,7 +50,7 @@ def test_unchanged_by_memory_and_batches(right: list[EncodedExample], rule: str)
     model = oracles.logit_model(GPT2)
     whole = compute_kernel(model, X, right, rule=rule)
     tight = compute_kernel(
-        model, X, right, rule=rule, running=Running(memory=least(model), batch_size=1)
+        model, X, right, rule=rule, options=RunOptions(memory=least(model), batch_size=1)
     )
     assert_close(tight.values, whole.values, 1e-12)
     if whole.reverse is not None:
@@ -60,7 +62,7 @@ def test_unchanged_by_memory_and_batches(right: list[EncodedExample], rule: str)
 
 def least(model: LogitModel) -> float:
     """Return a budget that two examples hardly fit into."""
-    from subkern.checks import make_plan
+    from subkern.gradients.plan import make_plan
 
     plan = make_plan(model, named_parameters(model), X)
     return 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in [*X, *Y]) / 0.6
@@ -72,7 +74,7 @@ def test_interrupted_signs_go_on_to_the_same_numbers(
 ) -> None:
     model, right = oracles.logit_model(GPT2), SIDES["more"]
     folder, memory = tmp_path / "tiles", least(model)
-    whole = compute_kernel(model, X, right, rule="signgd", running=Running(memory=memory))
+    whole = compute_kernel(model, X, right, rule="signgd", options=RunOptions(memory=memory))
     formed: list[int] = []
     form = sign_kernel._Signs.form
 
@@ -84,15 +86,15 @@ def test_interrupted_signs_go_on_to_the_same_numbers(
     with pytest.raises(Interrupted):
         compute_kernel(
             model, X, right, rule="signgd",
-            running=Running(memory=memory, checkpoint=folder, progress=stop_after(stop)),
+            options=RunOptions(memory=memory, checkpoint=folder, progress=stop_after(stop)),
         )  # fmt: skip
-    running = Running(memory=3 * memory, checkpoint=folder)
-    again = compute_kernel(model, X, right, rule="signgd", running=running)
+    options = RunOptions(memory=3 * memory, checkpoint=folder)
+    again = compute_kernel(model, X, right, rule="signgd", options=options)
     np.testing.assert_array_equal(again.values, whole.values)
     assert sum(formed) <= 6 + max(formed)  # a column's group at most is formed again
     recorded = [k.provenance["recorded"]["zeroed_entries"] for k in (whole, again)]
     assert recorded[0] == recorded[1] > 0
-    running.clear()
+    options.clear()
     assert not folder.exists()
 
 
@@ -103,11 +105,11 @@ def test_interrupted_updates_go_on_to_the_same_numbers(
     model, right, folder = oracles.logit_model(GPT2), SIDES["more"], tmp_path / "tiles"
     memory = least(model) if spilled else None
     rule = "asymmetric_adam:eps=1e-3"
-    whole = compute_kernel(model, X, right, rule=rule, running=Running(memory=memory))
+    whole = compute_kernel(model, X, right, rule=rule, options=RunOptions(memory=memory))
     captured: list[int] = []
     capture_all = pairwise.capture_all
 
-    def counted(job: Job, group: list[EncodedExample]) -> Captured:
+    def counted(job: CaptureJob, group: list[EncodedExample]) -> Captured:
         captured.append(len(group))
         return capture_all(job, group)
 
@@ -115,15 +117,15 @@ def test_interrupted_updates_go_on_to_the_same_numbers(
     with pytest.raises(Interrupted):
         compute_kernel(
             model, X, right, rule=rule,
-            running=Running(memory=memory, checkpoint=folder, progress=stop_after(4)),
+            options=RunOptions(memory=memory, checkpoint=folder, progress=stop_after(4)),
         )  # fmt: skip
     assert sum(captured) == 6
     assert len(list(folder.glob("factors-*"))) == (len(captured) if spilled else 0)
-    running = Running(memory=memory, checkpoint=folder)
-    again = compute_kernel(model, X, right, rule=rule, running=running)
+    options = RunOptions(memory=memory, checkpoint=folder)
+    again = compute_kernel(model, X, right, rule=rule, options=options)
     assert sum(captured) == (6 if spilled else 12)  # those in files are found again
     assert again == whole
-    running.clear()
+    options.clear()
     assert not folder.exists()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from analyses.behavior import config as behavior_config
+from analyses.engine.settings import Settings, number, numbers, rates
 from analyses.lora import config as lora_config
 from analyses.prompting import config as prompting_config
-from analyses.settings import Settings, number, numbers, rates
 from subkern.errors import UserError
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from subkern import contraction, sign_gram
-from subkern.contraction import add_gram
+from subkern.gradients import contract as contraction
+from subkern.gradients.contract import add_gram
+from subkern.kernels.engines.signs import gram as sign_gram
 
 SHAPES = [(1, 1, 1), (3, 5, 7), (32, 100, 4096), (17, 130, 1000)]
 

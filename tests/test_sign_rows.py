@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from subkern import sign_products
-from subkern.factors import Dense, Factor, Outer, Rows, bound_of
-from subkern.gradients import chunks
-from subkern.sign_packing import pack
-from subkern.sign_products import planes_product, product
-from subkern.sign_rows import Planes, SignRows, read_rows
+from subkern.gradients.chunks import chunks
+from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor, bound_of
+from subkern.kernels.engines.signs import products as sign_products
+from subkern.kernels.engines.signs.pack import pack
+from subkern.kernels.engines.signs.products import planes_product, product
+from subkern.kernels.engines.signs.rows import Planes, SignRows, read_rows
 
 C = 2
 Case = tuple[list[Factor], torch.Size]
@@ -38,14 +38,14 @@ def case(kind: str, first: int, rest: int, k: int, seed: int, zeros: float) -> C
         at = seed + 100 * i
         if kind == "outer":
             g = draw(3, C, first, seed=at, zeros=zeros)
-            made.append(Outer(draw(3, rest, seed=at + 1, zeros=zeros), g, False))
+            made.append(OuterFactor(draw(3, rest, seed=at + 1, zeros=zeros), g, False))
         elif kind == "table":
             ids = (draw(first, seed=at) > 0.5).nonzero()[:, 0]
             rows = draw(len(ids), C, rest, seed=at + 1, zeros=zeros)
-            made.append(Rows(ids, rows, torch.ones_like(rows)))
+            made.append(RowFactor(ids, rows, torch.ones_like(rows)))
         else:
             grad = draw(C, first, rest, seed=at, zeros=zeros)
-            made.append(Dense(grad, torch.ones_like(grad)))
+            made.append(DenseFactor(grad, torch.ones_like(grad)))
     return made, shape
 
 
@@ -122,7 +122,7 @@ def test_noise_is_dropped_and_counted(kind: str) -> None:
 
 def test_vectors_and_numbers() -> None:
     for shape in ((), (7,), (1500,), (4, 3, 5)):
-        factors: list[Factor] = [Dense(draw(C, *shape, seed=i, zeros=0.1)) for i in range(2)]
+        factors: list[Factor] = [DenseFactor(draw(C, *shape, seed=i, zeros=0.1)) for i in range(2)]
         planes, _ = pack(factors, torch.Size(shape), C, 0.0)
         size = torch.Size(shape).numel()
         np.testing.assert_array_equal(
@@ -155,8 +155,9 @@ def test_rows_on_disk_give_the_same_products(tmp_path: Path) -> None:
 
 def test_a_row_takes_a_thirtieth_of_its_float32_form() -> None:
     shape = torch.Size((576, 1536))
-    factors: list[Factor] = [Outer(draw(20, 1536, seed=i), draw(20, 1, 576, seed=9 + i), False)
-                             for i in range(2)]  # fmt: skip
+    factors: list[Factor] = [
+        OuterFactor(draw(20, 1536, seed=i), draw(20, 1, 576, seed=9 + i), False) for i in range(2)
+    ]
     planes, zeroed = pack(factors, shape, 1, 2e-5)
     assert planes is not None
     assert zeroed > 0
@@ -191,7 +192,7 @@ def test_weights_are_formed_example_by_example(transposed: bool) -> None:
         a = draw(positions, d_in, seed=i).double()  # no near-ties at the threshold
         g = draw(positions, C, d_out, seed=9 + i).double()
         a[:, 5], g[:, :, 3] = 0.0, 0.0
-        factors.append(Outer(a, g, transposed))
+        factors.append(OuterFactor(a, g, transposed))
     for tolerance in (0.0, 0.01):
         planes, zeroed = pack(factors, shape, C, tolerance)
         wanted = signs(factors, shape, tolerance)
@@ -210,7 +211,7 @@ def test_gradients_are_formed_in_chunks_that_stay_in_cache(monkeypatch: pytest.M
             widths.append(chunk.rows.numel() * 4)
             yield chunk
 
-    monkeypatch.setattr("subkern.sign_packing.chunks", watched)
+    monkeypatch.setattr("subkern.kernels.engines.signs.pack.chunks", watched)
     pack(*case("outer", 3000, 400, 2, 0, 0.0), C, 0.0)
     assert len(widths) > 2
     assert max(widths) <= 8 * 2**20

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from analyses.classifiers import Split, predict, tune
+from analyses.engine.classifiers import Split, predict, tune
 from subkern.errors import UserError
-from subkern.kernel import Kernel
+from subkern.kernels.kernel import Kernel
 from subkern.solvers import (
     GRIDS,
     SOLVERS,

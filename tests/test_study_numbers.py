@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analyses.engine.run_folder import Results
+from analyses.engine.scores import SCORES
 from analyses.lora.table import row, tidy
-from analyses.results import Results
-from analyses.scores import SCORES
-from analyses.study_numbers import score_error
+from analyses.show.study_numbers import score_error
 from subkern.agreement import prediction_interval
 
 

@@ -13,11 +13,10 @@ from safetensors.torch import save_file
 
 import cli
 from subkern import UserError
-from subkern.checkpoints import At
-from subkern.groups import GROUPS, LastLayers, ParameterGroup
-from subkern.lora import Lora
-from subkern.subspace_text import FORMS, PARSERS, parse_subspace
-from subkern.subspaces import Full, ParameterSubset, Peft, Subspace
+from subkern.subspaces.base import AtCheckpoint, Full, ParameterSubset, Peft, Subspace
+from subkern.subspaces.lora import Lora
+from subkern.subspaces.parameter_groups import GROUPS, LastLayers, ParameterGroup
+from subkern.subspaces.text import FORMS, PARSERS, parse_subspace
 
 LORA = peft.LoraConfig(r=4, lora_alpha=8.0, target_modules="all-linear", use_rslora=False)
 
@@ -95,7 +94,7 @@ def test_a_checkpoint_follows_the_first_at_sign(
 ) -> None:
     file = tmp_path / "step@50.safetensors"
     save_file({"a": torch.zeros(1)}, file)
-    assert parse_subspace(f"{line}@{file}") == At(subspace, str(file))
+    assert parse_subspace(f"{line}@{file}") == AtCheckpoint(subspace, str(file))
 
 
 WRONG = {

@@ -11,13 +11,13 @@ import pytest
 import oracles
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.lora import Lora
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel, named_parameters, parameter_path
-from subkern.subspace_text import parse_subspace, parse_targets
-from subkern.subspaces import Full, ParameterSubset, Peft, Subspace
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel, named_parameters, parameter_path
+from subkern.subspaces.base import Full, ParameterSubset, Peft, Subspace
+from subkern.subspaces.lora import Lora
+from subkern.subspaces.text import parse_subspace, parse_targets
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 LLAMA, BERT = BY_NAME["llama", "causal"], BY_NAME["bert", "masked"]

@@ -11,15 +11,16 @@ import oracles
 import test_peft_oracle as alone
 from families import FAMILIES, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.lora import Lora, sweep_layers
-from subkern.lora_grid import LoraGrid
-from subkern.lora_parts import partition
-from subkern.lora_sweep import sweep_lora, sweep_targets
-from subkern.models import named_parameters
-from subkern.running import Running
-from subkern.subspace_text import parse_subspace, parse_targets
-from subkern.target_sets import NAMED, resolve
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.lora import sweep_lora, sweep_targets
+from subkern.kernels.sweeps.lora_blocks import sweep_layers
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora_parts import partition
+from subkern.models.logit_model import named_parameters
+from subkern.subspaces.lora import Lora
+from subkern.subspaces.lora_targets import NAMED, resolve
+from subkern.subspaces.text import parse_subspace, parse_targets
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, GPT2, LLAMA = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"], BY_NAME["llama", "causal"]
@@ -131,7 +132,7 @@ def test_all_is_lora_plus_the_full_kernel_of_the_rest() -> None:
         assert oracles.error(sweep.kernels[7, 2].values, expected) <= 1e-10
         np.testing.assert_array_equal(sweep.targets_full.values, sweep.full.values)
         by_reference = compute_kernel(
-            model, left, right, subspace=grid.at(7, 2), engine="reference"
+            model, left, right, subspace=grid.lora(7, 2), engine="reference"
         )
         assert oracles.error(by_reference.values, expected) <= 1e-10
 
@@ -155,8 +156,8 @@ def test_tiles_change_nothing() -> None:
     model, (left, right) = oracles.logit_model(BERT), alone.pair(BERT)
     sets = {"qv": "qv", "all": "all"}
     one, other = (
-        sweep_targets(model, left, right, sets=sets, grid=LoraGrid((2,), (0,)), running=running)
-        for running in (Running(), Running(batch_size=1, memory="150KiB"))
+        sweep_targets(model, left, right, sets=sets, grid=LoraGrid((2,), (0,)), options=options)
+        for options in (RunOptions(), RunOptions(batch_size=1, memory="150KiB"))
     )
     for name in sets:
         error = oracles.error(other[name].kernels[0, 2].values, one[name].kernels[0, 2].values)

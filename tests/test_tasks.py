@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from subkern.errors import UserError
-from subkern.tasks import TASKS, FileSource, HubSource, Task, get_task
-from subkern.templates import Literal, Special, Text, parse_template
+from subkern.prompts.template import Literal, Special, Text, parse_template
+from subkern.tasks.catalogue import TASKS, FileSource, HubSource, Task, get_task
 
 IT_WAS = "*cls**sent_0*_It_was*mask*.*sep+*"
 QUESTION = "*cls**sent-_0*?*mask*,*+sentl_1**sep+*"

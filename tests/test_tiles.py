@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subkern import UserError, tiles
-from subkern.tiles import TileStore, Tiling, choose_tiling, parse_memory
+from subkern import UserError
+from subkern.kernels import tiles
+from subkern.kernels.tiles import TileStore, Tiling, choose_tiling
+from subkern.storage.memory import parse_memory
 
 sizes = st.lists(st.floats(1, 100), min_size=1, max_size=30)
 

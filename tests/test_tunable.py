@@ -9,14 +9,14 @@ from torch import Tensor
 import oracles
 from families import FAMILIES, random_examples
 from subkern.errors import UserError
-from subkern.models import Batch, LogitModel, named_parameters
-from subkern.projections import KINDS
-from subkern.random_displacement import displace
-from subkern.random_subspace import RandomSubspace
-from subkern.reference import reference_kernel
-from subkern.subspace_text import parse_subspace
-from subkern.subspaces import Full
-from subkern.tunable import Tunable
+from subkern.kernels.engines.reference import reference_kernel
+from subkern.models.logit_model import Batch, LogitModel, named_parameters
+from subkern.projections.displace import displace
+from subkern.projections.spec import KINDS
+from subkern.subspaces.base import Full
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import parse_subspace
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 BERT, GPT2 = BY_NAME["bert", "masked"], BY_NAME["gpt2", "causal"]
@@ -30,9 +30,9 @@ SUBSPACES = (
 subspaces = pytest.mark.parametrize("text", SUBSPACES)
 
 
-def make(text: str, c: int = 3) -> tuple[LogitModel, Tunable]:
+def make(text: str, c: int = 3) -> tuple[LogitModel, MovableModel]:
     model = oracles.logit_model(BERT, c)
-    return model, Tunable(model, parse_subspace(text))
+    return model, MovableModel(model, parse_subspace(text))
 
 
 def batch_of(model: LogitModel, n: int = 4) -> Batch:
@@ -174,7 +174,7 @@ def test_tensors_are_where_a_subspace_can_stand(text: str) -> None:
 
 def test_half_precision_moves_in_float32() -> None:
     model = oracles.logit_model(BERT, dtype=torch.bfloat16)
-    tunable = Tunable(model, Full())
+    tunable = MovableModel(model, Full())
     batch = batch_of(model)
     shift = {n: torch.full_like(v, 1e-6) for n, v in tunable.start.items()}
     assert tunable.move(shift)(batch).dtype == torch.bfloat16
@@ -190,7 +190,7 @@ def test_dropout_is_off_unless_asked_for() -> None:
     model = oracles.logit_model(BERT)
     batch = batch_of(model)
     for dropout in (False, True):
-        tunable = Tunable(model, Full(), dropout=dropout).train()
+        tunable = MovableModel(model, Full(), dropout=dropout).train()
         torch.manual_seed(0)
         differs = bool((tunable(batch) - tunable(batch)).abs().max() > 1e-6)
         assert differs is dropout

@@ -16,12 +16,12 @@ from torch import Tensor
 import oracles
 from families import FAMILIES, POSITIONS, Family, case_id, random_examples
 from subkern import UserError
-from subkern.compute import compute_kernel
-from subkern.models import LogitModel, WordReadout
-from subkern.precision import KeepDouble
-from subkern.prompts import EncodedExample
-from subkern.running import Running
-from subkern.subspaces import Peft
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import LogitModel, WordReadout
+from subkern.models.precision import KeepDouble
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.base import Peft
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
 LLAMA, GPT2 = BY_NAME["llama", "causal"], BY_NAME["gpt2", "causal"]
@@ -114,9 +114,9 @@ def test_kernel_and_start_equal_autograd_one_example_at_a_time(family: Family, m
     left, right = batch[:3], batch[2:]
     model, wrapper = by_peft(family, make(), seed=4)
     (ours, f), (theirs, _) = (jacobian(model, wrapper, side) for side in (left, right))
-    subspace, running = Peft(make(), seed=4), Running(batch_size=3)
+    subspace, options = Peft(make(), seed=4), RunOptions(batch_size=3)
     kernel = compute_kernel(
-        oracles.logit_model(family), left, right, subspace=subspace, running=running
+        oracles.logit_model(family), left, right, subspace=subspace, options=options
     )
     assert oracles.error(kernel.values, oracles.kernel(ours, theirs)) <= 1e-8
     np.testing.assert_allclose(kernel.left_logits, f, rtol=1e-10, atol=1e-12)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from subkern.models import LogitModel, WordReadout
-from subkern.prompts import EncodedExample
+from subkern.models.logit_model import LogitModel, WordReadout
+from subkern.prompts.prompt import EncodedExample
 
 VOCAB, WIDTH, CLASSES = 40, 6, 3
 

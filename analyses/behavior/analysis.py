@@ -15,24 +15,26 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses import classifiers, study
-from analyses.behavior import config as behavior_config
-from analyses.behavior import measure as behavior_measure
-from analyses.behavior import runs as behavior_runs
-from analyses.behavior.config import Config
-from analyses.behavior.figures import FIGURES
-from analyses.behavior.measure import best, measure
-from analyses.behavior.report import page, summary
-from analyses.behavior.runs import Lab, learning_rates
-from analyses.behavior.table import row, tidy
-from analyses.behavior.text import sentence
-from analyses.classifiers import Split
-from analyses.heads import at_start
-from analyses.inputs import Inputs, identity, load_inputs
-from analyses.results import Results, RunDirectory
-from analyses.study import Drawing, Outcome, Workplace
-from subkern.models import LogitModel
-from subkern.tiles import Progress
+from subkern.models.logit_model import LogitModel
+from subkern.storage.progress import Progress
+
+from .. import study
+from ..engine import classifiers
+from ..engine.classifiers import Split
+from ..engine.heads import at_start
+from ..engine.inputs import Inputs, identity, load_inputs
+from ..engine.run_folder import Results, RunDirectory
+from ..study import Drawing, Outcome, Workplace
+from . import config as behavior_config
+from . import measure as behavior_measure
+from . import runs as behavior_runs
+from .config import Config
+from .figures import FIGURES
+from .measure import best, measure
+from .report import page, summary
+from .runs import Lab, learning_rates
+from .table import row, tidy
+from .text import sentence
 
 __all__ = ["Config", "Outcome", "analyze", "plot", "run", "sentence", "summary"]
 
@@ -51,7 +53,7 @@ def analyze(
 
     Args:
         config: the settings.
-        out: the run directory; see :mod:`analyses.results`.
+        out: the run directory; see :mod:`analyses.engine.run_folder`.
         overwrite: replace a run of other settings.
         progress: called with kernel entries or training steps done and in all.
         command: what the report says makes it again; the call of this function if None.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyses import formatting as fmt
-from analyses.behavior.numbers import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Caption
+from ..show.study_numbers import score_name
+from .numbers import (
     end_errors,
     evidence,
     feature,
@@ -14,10 +17,7 @@ from analyses.behavior.numbers import (
     seeds,
     subspaces,
 )
-from analyses.behavior.text import rate
-from analyses.report import Caption
-from analyses.results import Results
-from analyses.study_numbers import score_name
+from .text import rate
 
 __all__ = ["captions"]
 

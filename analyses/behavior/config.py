@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from analyses.settings import Settings, decides, distinct, number, one_of, rates
-from subkern.behavior import Thresholds
 from subkern.errors import UserError
-from subkern.losses import LOSSES, get_loss
-from subkern.optimizers import OPTIMIZERS
-from subkern.random_subspace import RandomSubspace
-from subkern.rules import parse_rule
-from subkern.running import as_subspace
-from subkern.subspaces import Subspace
-from subkern.training import Training
+from subkern.kernel_behavior import Thresholds
+from subkern.kernels.rules import parse_rule
+from subkern.subspaces.base import Subspace
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import as_subspace
+from subkern.training.losses import LOSSES, get_loss
+from subkern.training.optimizers import OPTIMIZERS
+from subkern.training.settings import Training
+
+from ..engine.settings import Settings, decides, distinct, number, one_of, rates
 
 __all__ = ["RATES", "SHARES", "Config"]
 
@@ -46,7 +47,8 @@ class Config(Settings):
         looks: how many times, evenly over a run, logits are compared with the prediction.
         kernel_steps: at how many steps of the chosen run the kernel is computed again.
         linear_training: for Adam and SignGD also train the linearized model itself.
-        kernel_share, recovered, cka, relative_change, min_gain: `subkern.behavior.Thresholds`.
+        kernel_share, recovered, cka, relative_change, min_gain:
+        `subkern.kernel_behavior.Thresholds`.
     """
 
     subspace: str = "full"

@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from analyses import formatting as fmt
-from analyses import style
-from analyses.behavior.numbers import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show import style
+from ..show.panels import DASHES, DOTS
+from ..show.study_numbers import score_name
+from .numbers import (
     Looked,
     Margins,
     curve,
@@ -26,10 +29,7 @@ from analyses.behavior.numbers import (
     seeds,
     subspaces,
 )
-from analyses.behavior.text import rate
-from analyses.panels import DASHES, DOTS
-from analyses.results import Results
-from analyses.study_numbers import score_name
+from .text import rate
 
 __all__ = ["FIGURES", "NAMES"]
 

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.behavior.config import Config
-from analyses.behavior.runs import Chosen, Run
-from analyses.behavior.table import row
-from analyses.classifiers import Split, predict, tune
-from analyses.scores import SCORES
 from subkern.agreement import prediction_interval
 from subkern.agreement.predictions import Score
-from subkern.behavior import compare_linearized, feature_change
-from subkern.kernel import Kernel
+from subkern.kernel_behavior import compare_linearized, feature_change
+from subkern.kernels.kernel import Kernel
 from subkern.solvers import labels_from_scores
+
+from ..engine.classifiers import Split, predict, tune
+from ..engine.scores import SCORES
+from .config import Config
+from .runs import Chosen, Run
+from .table import row
 
 __all__ = ["best", "measure"]
 

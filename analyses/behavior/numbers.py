@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.long_table import cells
-from analyses.pooling import Pooled
-from analyses.results import Results
-from analyses.study_numbers import pooled
-from subkern.behavior import Evidence, Thresholds, Verdict, judge
-from subkern.grid_search import Grid
+from subkern.kernel_behavior import Evidence, Thresholds, Verdict, judge
+from subkern.training.grid_search import TrainingGrid
+
+from ..engine.long_table import cells
+from ..engine.pooling import Pooled
+from ..engine.run_folder import Results
+from ..show.study_numbers import pooled
 
 __all__ = [
     "Looked",
@@ -101,7 +102,7 @@ def at_edge(results: Results, run: Looked) -> str | None:
 
     Rates at which training diverged count: beyond them there is nothing to be found.
     """
-    return Grid(rates(results, run.data_seed, run.subspace)).edge(run.learning_rate)
+    return TrainingGrid(rates(results, run.data_seed, run.subspace)).edge(run.learning_rate)
 
 
 def diverged(results: Results) -> list[tuple[int, str, float, int]]:

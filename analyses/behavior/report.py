@@ -10,11 +10,20 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analyses import formatting as fmt
-from analyses.behavior.captions import captions
-from analyses.behavior.config import SHARES
-from analyses.behavior.figures import NAMES
-from analyses.behavior.numbers import (
+from subkern.agreement import METRICS
+from subkern.kernel_behavior import share_of_gain
+
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Image, Page, Table
+from ..show.study_numbers import model_name, score_name
+from ..show.study_page import flat, settings
+from ..show.table import EDGE
+from .captions import captions
+from .config import SHARES
+from .figures import NAMES
+from .numbers import (
     Looked,
     at_edge,
     critical_rates,
@@ -30,15 +39,7 @@ from analyses.behavior.numbers import (
     subspaces,
     verdict,
 )
-from analyses.behavior.text import approximations, caveats, question, rate, sentence
-from analyses.grid import EDGE
-from analyses.long_table import cells
-from analyses.report import Image, Page, Table
-from analyses.results import Results
-from analyses.study_numbers import model_name, score_name
-from analyses.study_report import flat, settings
-from subkern.agreement import METRICS
-from subkern.behavior import share_of_gain
+from .text import approximations, caveats, question, rate, sentence
 
 __all__ = ["page", "summary"]
 

@@ -10,22 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.behavior.config import RATES, SHARES, Config
 from subkern import dynamics
 from subkern.agreement.predictions import Score
-from subkern.batch_order import batch_order
-from subkern.behavior import kernels_over_training
-from subkern.compute import compute_kernel
-from subkern.finetune import FineTuned, finetune
-from subkern.kernel import Kernel
-from subkern.linearize import linearized_logits
-from subkern.models import LogitModel
-from subkern.optimizers import make_optimizer
-from subkern.prompts import EncodedExample
-from subkern.running import Running
-from subkern.tiles import Progress
-from subkern.training import Diverged
-from subkern.tunable import Tunable
+from subkern.dynamics.linearize import linearized_logits
+from subkern.kernel_behavior import kernels_over_training
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.storage.progress import Progress
+from subkern.subspaces.movable import MovableModel
+from subkern.training.batch_order import batch_order
+from subkern.training.finetune import FineTuned, finetune
+from subkern.training.optimizers import make_optimizer
+from subkern.training.settings import Diverged
+
+from .config import RATES, SHARES, Config
 
 __all__ = ["Chosen", "Lab", "Run", "learning_rates"]
 
@@ -140,7 +141,7 @@ class Lab:
                 self.everyone,
                 rule=self.config.rule,
                 subspace=self.config.subspace_of(dim),
-                running=self._running(name),
+                options=self._running(name),
             )
         return self.kernels[name]
 
@@ -170,7 +171,7 @@ class Lab:
         """Linearization, kernels over training and, if asked for, training of f_lin."""
         config = self.config
         found = self._train(None, run.learning_rate, keep=True)
-        tunable = Tunable(self.model, config.subspace_of(None))
+        tunable = MovableModel(self.model, config.subspace_of(None))
         linearized = {
             split: linearized_logits(tunable, found.shift, examples, self._batch_size)
             for split, examples in self.encoded.items()
@@ -190,9 +191,9 @@ class Lab:
     def _batch_size(self) -> int:
         return self.config.batch_size or 16
 
-    def _running(self, name: str) -> Running:
+    def _running(self, name: str) -> RunOptions:
         folder = None if self.folder is None else self.folder / "tiles" / name.replace("/", "-")
-        return Running(self.config.batch_size, self.config.memory, self.progress, folder)
+        return RunOptions(self.config.batch_size, self.config.memory, self.progress, folder)
 
     def _train(self, dim: int | None, learning_rate: float, *, keep: bool) -> FineTuned:
         words = [
@@ -239,7 +240,7 @@ class Lab:
             return {}
         return self._split(found.sel(step=steps).values)
 
-    def _linear_training(self, tunable: Tunable, run: Run) -> dict[str, Floats]:
+    def _linear_training(self, tunable: MovableModel, run: Run) -> dict[str, Floats]:
         """Logits by split ``[s, n, c]`` of the linearized model under the same optimizer."""
         config = self.config
         if not (config.linear_training and config.is_asymmetric):
@@ -273,6 +274,6 @@ class Lab:
                     subspace=self.config.subspace_of(None),
                     shifts={step: shifts[step]},
                     rule=self.config.rule,
-                    running=self._running(name),
+                    options=self._running(name),
                 )
             yield step, self.kernels[name]

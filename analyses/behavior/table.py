@@ -16,7 +16,8 @@ column                meaning
                       ``diverged`` (at that step); ``chosen`` (1: the run that is looked into);
                       ``score.zero-shot``, ``score.kernel``, ``score.linearized``,
                       ``score.trained``; ``linearization.<what>``
-                      (`subkern.behavior.Linearization`); ``features.<metric>`` (the kernel at that
+                      (`subkern.kernel_behavior.Linearization`); ``features.<metric>`` (the kernel
+                      at that
                       step against the one at the start, train × train, `subkern.agreement`);
                       ``logit.real``, ``logit.kernel``, ``logit.linearized``; ``label``; ``score``
                       (of each run); ``critical_rate``; ``cost.<what>``
@@ -26,7 +27,7 @@ column                meaning
 
 from __future__ import annotations
 
-from analyses.long_table import LongTable
+from ..engine.long_table import LongTable
 
 __all__ = ["COLUMNS", "row", "tidy"]
 

@@ -6,8 +6,13 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from analyses import formatting as fmt
-from analyses.behavior.numbers import (
+from ..engine.heads import start_note
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.json_values import plain
+from ..show.study_numbers import model_name, score_error, score_name, tested
+from .numbers import (
     at_edge,
     critical_rates,
     curve,
@@ -22,11 +27,6 @@ from analyses.behavior.numbers import (
     subspaces,
     verdict,
 )
-from analyses.heads import start_note
-from analyses.json_values import plain
-from analyses.long_table import cells
-from analyses.results import Results
-from analyses.study_numbers import model_name, score_error, score_name, tested
 
 __all__ = ["approximations", "as_json", "caveats", "question", "rate", "sentence"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from analyses.commands.options import AS_JSON, Numbers, options
-from analyses.commands.study_options import (
+from .options import AS_JSON, Numbers, options
+from .study_options import (
     ASKED,
     COMPUTING,
     RUN_DIRECTORY,
@@ -86,9 +86,9 @@ def analyze_behavior(
     training, and the logits that the kernel predicts for every step. Writes tables, figures and
     report.html. The same command again continues an interrupted run, or says "up to date".
     """
-    from analyses import behavior
-    from analyses.behavior.text import as_json as answer
-    from analyses.inputs import load_inputs
+    from ..behavior import analysis as behavior
+    from ..behavior.text import as_json as answer
+    from ..engine.inputs import load_inputs
 
     settings = settings_of(behavior.Config, config, asked)
     named = dict.fromkeys(filter(None, map(str.strip, settings.task.split(","))))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from analyses.commands.options import (
+from .options import (
     AS_JSON,
     DATA,
     HEAD,
@@ -48,20 +48,22 @@ from analyses.commands.options import (
 def features(**asked: Any) -> None:
     """Project the gradients of many examples to a few numbers each.
 
-    Kernels of any two sets of features are then one matrix product (Kernel.from_features). The same
+    Kernels of any two sets of features are then one matrix product (Features.kernel). The same
     command again continues an interrupted run.
     """
     import pandas as pd
 
-    from analyses.terminal import ProgressBar, show
-    from subkern.data import load_examples
     from subkern.errors import UserError
-    from subkern.feature_error import check_allocation, feature_error
-    from subkern.features import compute_features, is_finished
-    from subkern.loading import load_model
-    from subkern.random_subspace import RandomSubspace
-    from subkern.running import Running, as_subspace
-    from subkern.tasks import get_task
+    from subkern.features.error import check_allocation, feature_error
+    from subkern.features.features import compute_features, is_finished
+    from subkern.kernels.request import RunOptions
+    from subkern.models.load import load_model
+    from subkern.subspaces.random import RandomSubspace
+    from subkern.subspaces.text import as_subspace
+    from subkern.tasks.catalogue import get_task
+    from subkern.tasks.examples import load_examples
+
+    from ..show.terminal import ProgressBar, show
 
     task, inner = get_task(asked["task"]), as_subspace(asked["subspace"])
     kind, seed, dim = asked["kind"], asked["projection_seed"], asked["dim"]
@@ -78,20 +80,20 @@ def features(**asked: Any) -> None:
     encoded = model.prompt.encode_all(examples)
     up_to_date = not asked["overwrite"] and is_finished(asked["out"])
     with ProgressBar("examples") as report:
-        running = Running(asked["batch_size"], asked["memory"], report)
+        options = RunOptions(asked["batch_size"], asked["memory"], report)
         found = compute_features(
             model,
             encoded,
             subspace=subspace,
             out=asked["out"],
-            running=running,
+            options=options,
             overwrite=asked["overwrite"],
         )
     said = f"{asked['out']} is up to date" if up_to_date else f"wrote {asked['out']}"
     click.echo(f"{said}: features {list(found.values.shape)} {kind}", err=asked["as_json"])
     if asked["check"] is not None:
-        quiet = Running(asked["batch_size"], asked["memory"])
+        quiet = RunOptions(asked["batch_size"], asked["memory"])
         error = feature_error(
-            model, encoded, found, subspace=subspace, sample=asked["check"], running=quiet
+            model, encoded, found, subspace=subspace, sample=asked["check"], options=quiet
         )
         show(pd.DataFrame([error.as_dict()]), asked["as_json"])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from analyses.commands.options import PATH
 from subkern.errors import UserError
+
+from .options import PATH
 
 
 @click.command()
@@ -38,8 +39,8 @@ def figures(
     they have the same cells. Parts of another version of subkern or its libraries
     are refused unless --across-versions says that this is meant.
     """
-    from analyses.paper import combine, draw, write_tables
-    from analyses.paper.render import TABLE_FOLDER
+    from ..fourteen_tasks.results.drawing import combine, draw, write_tables
+    from ..fourteen_tasks.results.render import TABLE_FOLDER
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     study = results[0]

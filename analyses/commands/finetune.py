@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analyses.commands.options import (
+from subkern.subspaces.text import FORMS
+
+from .options import (
     AS_JSON,
     COMPUTING,
     DATA,
@@ -23,12 +25,11 @@ from analyses.commands.options import (
     listed,
     options,
 )
-from subkern.subspace_text import FORMS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from subkern.grid_search import Search
+    from subkern.training.grid_search import Search
 
 TRAINING = options(
     click.option("--optimizer", default="adam", show_default=True, help="sgd | adam | signgd."),
@@ -94,14 +95,15 @@ def finetune(**asked: Any) -> None:
     The same command again continues an interrupted run, or says "up to date"; more learning rates
     or batch sizes train only the new points.
     """
-    from analyses.heads import load_started
-    from analyses.terminal import ProgressBar
-    from subkern.grid_search import Grid, search
-    from subkern.running import as_subspace
-    from subkern.tasks import get_task
+    from subkern.subspaces.text import as_subspace
+    from subkern.tasks.catalogue import get_task
+    from subkern.training.grid_search import TrainingGrid, search
+
+    from ..engine.heads import load_started
+    from ..show.terminal import ProgressBar
 
     task, subspace = get_task(asked["task"]), as_subspace(asked["subspace"])
-    grid, training = Grid(asked["learning_rates"], asked["batch_sizes"]), _training(asked)
+    grid, training = TrainingGrid(asked["learning_rates"], asked["batch_sizes"]), _training(asked)
     grid.trainings(training)  # refuse bad ones before the model is loaded
     examples = _examples(task, asked)
     model = load_started(task, asked)
@@ -126,7 +128,7 @@ def finetune(**asked: Any) -> None:
 
 
 def _training(asked: dict[str, Any]) -> Any:
-    from subkern.training import Training
+    from subkern.training.settings import Training
 
     same = ("optimizer", "steps", "eval_every", "loss", "epsilon", "schedule", "warmup", "dropout")
     return Training(
@@ -138,7 +140,7 @@ def _training(asked: dict[str, Any]) -> Any:
 
 
 def _examples(task: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    from subkern.data import SPLITS, load_examples
+    from subkern.tasks.examples import SPLITS, load_examples
 
     limits = {"test": asked["test_limit"]}
     where = {k: asked[k] for k in ("shots", "seed")}
@@ -164,8 +166,9 @@ def _narrow(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _show(found: Search, out: Path, said: str, metric: str, as_json: bool) -> None:
     """Print the grid and the best run."""
-    from analyses.terminal import show, wrapped
-    from subkern.trajectory import score
+    from subkern.training.monitor import score
+
+    from ..show.terminal import show, wrapped
 
     best = found.best
     start = {

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from analyses.commands.options import AS_JSON, OVERWRITE, PATH, RUNNING, Numbers
-from analyses.commands.study_options import Words
 from subkern.errors import UserError
+
+from .options import AS_JSON, OVERWRITE, PATH, RUNNING, Numbers
+from .study_options import Words
 
 __all__ = ["analyze_fourteen_tasks"]
 
@@ -88,10 +89,10 @@ def analyze_fourteen_tasks(
     Every finished cell is kept: the same command goes on, with more tasks, seeds or methods it
     computes what is new. A cell that fails does not stop the others.
     """
-    from analyses.cells.cell import parse_only
-    from analyses.cells.executors import check_executor, make_executor
-    from analyses.fourteen_tasks import Study, analyze
-    from analyses.fourteen_tasks.screen import show_end, show_plan, show_status, watching
+    from ..fourteen_tasks.analysis import Study, analyze
+    from ..fourteen_tasks.screen import show_end, show_plan, show_status, watching
+    from ..scheduler.cell import parse_only
+    from ..scheduler.executors import check_executor, make_executor
 
     study = Study(_settings(asked), out)
     filters = parse_only(only)
@@ -125,7 +126,7 @@ def _settings(asked: dict[str, Any]) -> Any:
     Raises:
         UserError: they name no model, or a setting is wrong.
     """
-    from analyses.fourteen_tasks.config import PRESETS, Config
+    from ..fourteen_tasks.config import PRESETS, Config
 
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT

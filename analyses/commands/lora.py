@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from analyses.commands.options import AS_JSON, JUDGING, TARGETS, Numbers
-from analyses.commands.study_options import (
+from .options import AS_JSON, JUDGING, TARGETS, Numbers
+from .study_options import (
     ADAPTER_SEEDS,
     ASKED,
     COMPUTING,
@@ -45,9 +45,9 @@ def analyze_lora(
     an interrupted run, or says "up to date". --verify fine-tunes what was judged and says how good
     the advice was; added to a finished run it computes only the training.
     """
-    from analyses import lora
-    from analyses.lora.json_answer import as_json as answer
-    from analyses.lora.targets import from_texts
+    from ..lora import analysis as lora
+    from ..lora.json_answer import as_json as answer
+    from ..lora.targets import from_texts
 
     if _is_given("targets"):
         asked |= from_texts(asked["targets"])

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from analyses.commands.options import AS_JSON, PATH, READING, RUNNING, Numbers
-from analyses.commands.study_options import (
+from subkern.errors import UserError
+
+from .options import AS_JSON, PATH, READING, RUNNING, Numbers
+from .study_options import (
     ASKED,
     RUN_DIRECTORY,
     Words,
@@ -17,7 +19,6 @@ from analyses.commands.study_options import (
     run_study,
     settings_of,
 )
-from subkern.errors import UserError
 
 __all__ = ["analyze_prompting"]
 
@@ -80,8 +81,8 @@ def analyze_prompting(
     Writes tables, figures and report.html to the run directory. The same command again continues
     an interrupted run, or says "up to date".
     """
-    from analyses import prompting
-    from analyses.prompting.json_answer import as_json as answer
+    from ..prompting import analysis as prompting
+    from ..prompting.json_answer import as_json as answer
 
     asked["prompts"] = _names(asked["prompts"])
     settings = settings_of(prompting.Config, config, asked)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import click
 
-from analyses.commands.options import (
+from subkern.errors import UserError
+
+from .options import (
     DATA,
     HEAD,
     HEAD_INIT,
@@ -23,12 +25,11 @@ from analyses.commands.options import (
     Numbers,
     options,
 )
-from subkern.errors import UserError
 
 if TYPE_CHECKING:
-    from analyses.settings import Settings
-    from analyses.study import Outcome
-    from analyses.verify.trial import Trial
+    from ..engine.settings import Settings
+    from ..study import Outcome
+    from ..verify.trial import Trial
 
 __all__ = [
     "ADAPTER_SEEDS",
@@ -164,7 +165,7 @@ def split_trial(asked: dict[str, Any]) -> Trial | None:
     Raises:
         UserError: options are given of what is not asked for, or one is wrong.
     """
-    from analyses.verify.trial import Trial
+    from ..verify.trial import Trial
 
     context, default = click.get_current_context(), click.core.ParameterSource.DEFAULT
     wanted = asked.pop("verify")
@@ -190,7 +191,7 @@ def run_study(
 
     ``what`` is counted by the bar. With a ``trial`` the study is verified too.
     """
-    from analyses.terminal import ProgressBar
+    from ..show.terminal import ProgressBar
 
     if trial is not None:
         trial.check_draws(settings)  # before the study takes its time
@@ -210,9 +211,9 @@ def print_outcome(study: ModuleType, found: Outcome) -> None:
     """Print the summary of a study, that of its verification if there is one, and the report."""
     from rich.console import Console
 
-    from analyses.terminal import WIDTH
-    from analyses.verify import report as verify_report
-    from analyses.verify.numbers import is_verified
+    from ..show.terminal import WIDTH
+    from ..verify import report as verify_report
+    from ..verify.numbers import is_verified
 
     console = Console(width=min(WIDTH, Console().width), highlight=False)
     console.print(study.summary(found.results))

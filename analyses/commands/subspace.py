@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from analyses.commands.options import AS_JSON, Numbers
-from analyses.commands.study_options import (
+from .options import AS_JSON, Numbers
+from .study_options import (
     ADAPTER_SEEDS,
     ASKED,
     COMPUTING,
@@ -91,9 +91,10 @@ def analyze_subspace(
     an interrupted run, or says "up to date". --verify fine-tunes what was judged and says how good
     the advice was; added to a finished run it computes only the training.
     """
-    from analyses import subspace
-    from analyses.subspace.json_answer import as_json as answer
-    from subkern.subspace_text import parse_targets
+    from subkern.subspaces.text import parse_targets
+
+    from ..subspace import analysis as subspace
+    from ..subspace.json_answer import as_json as answer
 
     asked["targets"] = parse_targets(asked["targets"])
     asked["methods"] = () if asked["methods"] == ("none",) else asked["methods"] or None

@@ -24,21 +24,22 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analyses import versions
-from analyses.cells.cell import Cell, Plan, State
-from analyses.cells.executors import Executor, Here
-from analyses.cells.run import Ran, prepare, run_cells
-from analyses.cells.store import CellStore
-from analyses.cells.work import Ended, Found, Place
-from analyses.fourteen_tasks.config import Config
-from analyses.fourteen_tasks.inputs import Context
-from analyses.fourteen_tasks.plan import STEPS, check_worker, make_plan
-from analyses.fourteen_tasks.table import SCHEMA, SCORES, tidy
-from analyses.paper.drawing import draw
-from analyses.results import REPORT
-from subkern import provenance
 from subkern.errors import UserError
-from subkern.files import replacing
+from subkern.storage import provenance
+from subkern.storage.files import replacing
+
+from ..engine import environment as versions
+from ..engine.run_folder import REPORT
+from ..scheduler.cell import Cell, Plan, State
+from ..scheduler.executors import Executor, Here
+from ..scheduler.run import Ran, prepare, run_cells
+from ..scheduler.store import CellStore
+from ..scheduler.work import Ended, Found, Place
+from .config import Config
+from .inputs import Context
+from .plan import STEPS, check_worker, make_plan
+from .results.drawing import draw
+from .table import SCHEMA, SCORES, tidy
 
 __all__ = ["Config", "Done", "Study", "Work", "analyze"]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyses.cells.work import Found
-from analyses.fourteen_tasks import kernels as fourteen_kernels
-from analyses.fourteen_tasks.inputs import Context
-from analyses.fourteen_tasks.training import tuned
-from subkern.behavior import compare_linearized, feature_change, subspace_at
-from subkern.compute import compute_kernel
-from subkern.linearize import initial_logits, linearized_logits
-from subkern.subspace_text import parse_subspace
-from subkern.trajectory import labels_of, logits_of
-from subkern.tunable import Tunable
+from subkern.dynamics.linearize import initial_logits, linearized_logits
+from subkern.kernel_behavior import compare_linearized, feature_change, subspace_at
+from subkern.kernels.compute import compute_kernel
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.text import parse_subspace
+from subkern.training.monitor import labels_of, logits_of
+
+from ..scheduler.work import Found
+from . import kernels as fourteen_kernels
+from .inputs import Context
+from .training import tuned
 
 __all__ = ["features", "linearized"]
 
@@ -31,7 +32,7 @@ def linearized(context: Context) -> Found:
     """Compare f_lin = f(z₀) + J·(z_T − z₀) with the trained f on dev and test."""
     method = str(context.cell.settings["of"])
     shift = tuned(context, method).shift
-    tunable = Tunable(context.model, parse_subspace(context.cell.settings["subspace"]))
+    tunable = MovableModel(context.model, parse_subspace(context.cell.settings["subspace"]))
     rows = []
     for split in ("dev", "test"):
         examples = context.encoded[split]
@@ -59,7 +60,7 @@ def features(context: Context) -> Found:
     subspace = parse_subspace(cell.settings["subspace"])
     at = subspace_at(context.model, subspace, shift)
     train = context.encoded["train"]
-    now = compute_kernel(context.model, train, subspace=at, running=context.running)
+    now = compute_kernel(context.model, train, subspace=at, options=context.options)
     now.save(context.folder / fourteen_kernels.FILE)
     before = fourteen_kernels.load(context, fourteen_kernels.REFERENCE)
     start = before.select(right=context.ids["train"])

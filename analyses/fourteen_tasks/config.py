@@ -10,8 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from analyses.fourteen_tasks.table import FINETUNING, METHODS
-from analyses.settings import (
+from subkern.errors import UserError
+from subkern.solvers import SOLVERS
+from subkern.subspaces.text import parse_subspace
+from subkern.tasks.catalogue import TASKS
+from subkern.training.losses import get_loss
+
+from ..engine.settings import (
     check_names,
     decides,
     distinct,
@@ -20,11 +25,7 @@ from analyses.settings import (
     rates,
     read_settings,
 )
-from subkern.errors import UserError
-from subkern.losses import get_loss
-from subkern.solvers import SOLVERS
-from subkern.subspace_text import parse_subspace
-from subkern.tasks import TASKS
+from .table import FINETUNING, METHODS
 
 __all__ = ["ALL_TASKS", "PRESETS", "RATES", "Config"]
 
@@ -61,7 +62,8 @@ class Config:
     """What to run: every method on every task, number of shots, data seed and head.
 
     Attributes:
-        model, revision, logits, pooling, tie, dtype: as `subkern.loading.load_model` takes them.
+        model, revision, logits, pooling, tie, dtype: as `subkern.models.load.load_model` takes
+        them.
         data: folder in the k-shot layout, ``"hub"`` or ``"demo"`` (which has mr only).
         tasks: names of tasks, or paths of task files.
         shots: training examples a label.
@@ -75,7 +77,8 @@ class Config:
             computed of each of them, training is in the first.
         learning_rates: method → rates that dev chooses from; `RATES` for those not named.
         batch_sizes: likewise, for all methods.
-        steps, eval_every, loss, epsilon, seed: of training; see `subkern.finetune.Training`. The
+        steps, eval_every, loss, epsilon, seed: of training; see
+        `subkern.training.finetune.Training`. The
             seed is a linear head's, too, and ε that of ``kernel-adam``.
         test_limit: at most so many test examples, evenly spaced; train and dev follow the shots.
         device, batch_size, memory: how to compute; they do not decide the numbers.

@@ -9,19 +9,20 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from analyses import study
-from analyses.cells.cell import Cell
-from analyses.cells.work import FAILED, Place
-from analyses.fourteen_tasks.config import Config
-from analyses.fourteen_tasks.table import KERNELS, SCORES
-from analyses.inputs import Inputs, load_inputs
-from analyses.settings import Settings
 from subkern.agreement.predictions import Score
-from subkern.data import SPLITS
-from subkern.linear_probe import initialize_from_probe
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.running import Running
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.tasks.examples import SPLITS
+from subkern.training.linear_probe import initialize_from_probe
+
+from .. import study
+from ..engine.inputs import Inputs, load_inputs
+from ..engine.settings import Settings
+from ..scheduler.cell import Cell
+from ..scheduler.work import FAILED, Place
+from .config import Config
+from .table import KERNELS, SCORES
 
 __all__ = ["Context", "inputs_of", "rule_of", "settings_of"]
 
@@ -37,8 +38,8 @@ def settings_of(config: Config, task: str, k: int, data_seed: int, head: str) ->
         head: ``prompt`` or ``linear``.
     """
     shared = ("model", "data", "logits", "pooling", "tie", "dtype", "revision", "seed")
-    running = ("test_limit", "device", "batch_size", "memory")
-    same: dict[str, Any] = {name: getattr(config, name) for name in (*shared, *running)}
+    options = ("test_limit", "device", "batch_size", "memory")
+    same: dict[str, Any] = {name: getattr(config, name) for name in (*shared, *options)}
     return Settings(task=task, shots=k, data_seeds=(data_seed,), head=head, **same)
 
 
@@ -134,7 +135,7 @@ class Context:
         return found
 
     @property
-    def running(self) -> Running:
+    def options(self) -> RunOptions:
         """How kernels are computed; what was killed goes on from its finished tiles.
 
         Tiles are cut for the memory they were begun with: where an attempt failed, perhaps for want
@@ -147,7 +148,7 @@ class Context:
             if again and asked.read_text(encoding="utf-8") != str(config.memory):
                 shutil.rmtree(tiles, ignore_errors=True)
             asked.write_text(str(config.memory), encoding="utf-8")
-        return Running(config.batch_size, config.memory, checkpoint=tiles)
+        return RunOptions(config.batch_size, config.memory, checkpoint=tiles)
 
     def need(self, method: str, step: str) -> Path:
         """Return the folder of one of the cells it waited for.

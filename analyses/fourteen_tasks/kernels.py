@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 
-from analyses.cells.work import Found
-from analyses.fourteen_tasks.inputs import Context
-from analyses.fourteen_tasks.table import AGREEMENT, SIGNS
 from subkern.agreement import agreement_table
-from subkern.compute import compute_kernel
-from subkern.kernel import Kernel
-from subkern.prompts import EncodedExample
-from subkern.rule_sweep import sweep_rules
-from subkern.rules import parse_rule
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.rules import parse_rule
+from subkern.kernels.sweeps.rules import sweep_rules
+from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import evaluate
+
+from ..scheduler.work import Found
+from .inputs import Context
+from .table import AGREEMENT, SIGNS
 
 __all__ = ["FILE", "agree", "kernel", "kernels", "load", "solve"]
 
@@ -25,7 +26,7 @@ def kernels(context: Context) -> Found:
     """Compute the kernels of all rules over all parameters, in one pass, and keep them."""
     rules = context.cell.settings["rules"]
     sides = _sides(context)
-    found = sweep_rules(context.model, *sides, rules=rules, running=context.running)
+    found = sweep_rules(context.model, *sides, rules=rules, options=context.options)
     for rule, each in zip(rules, found, strict=True):
         each.save(context.folder / _file(rule))
     return Found([context.row(len(rules), "kernels")])
@@ -42,7 +43,7 @@ def kernel(context: Context) -> Found:
             *_sides(context),
             rule=settings["rule"],
             subspace=settings["subspace"],
-            running=context.running,
+            options=context.options,
         )
     found.save(context.folder / FILE)
     train = found.select(right=context.ids["train"])

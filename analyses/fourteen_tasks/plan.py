@@ -9,18 +9,20 @@ from importlib import import_module
 from itertools import product
 from typing import Any
 
-from analyses import study, versions
-from analyses.cells.cell import Cell, Plan
-from analyses.cells.work import OtherWorkerError
-from analyses.fourteen_tasks import inputs as fourteen_inputs
-from analyses.fourteen_tasks.config import Config
-from analyses.fourteen_tasks.inputs import inputs_of, rule_of, settings_of
-from analyses.fourteen_tasks.table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
-from analyses.inputs import Inputs, code_digest, model_files, task_fields
-from subkern import provenance
 from subkern.errors import UserError
-from subkern.loading import not_found
-from subkern.tasks import get_task
+from subkern.models.load import not_found
+from subkern.storage import provenance
+from subkern.tasks.catalogue import get_task
+
+from .. import study
+from ..engine import environment as versions
+from ..engine.inputs import Inputs, code_digest, model_files, task_fields
+from ..scheduler.cell import Cell, Plan
+from ..scheduler.work import OtherWorkerError
+from . import inputs as fourteen_inputs
+from .config import Config
+from .inputs import inputs_of, rule_of, settings_of
+from .table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
 
 __all__ = ["STEPS", "check_worker", "make_plan"]
 

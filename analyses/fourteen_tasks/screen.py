@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from analyses.cells.cell import Plan, State
-from analyses.cells.status import Timing, counts, duration, status_table, time_left
-from analyses.cells.work import Ended
-from analyses.fourteen_tasks.analysis import Done, Study
-from analyses.fourteen_tasks.analysis import Progress as Seen
-from analyses.fourteen_tasks.times import costs, pass_seconds
-from analyses.paper.score_tables import HEADS
-from analyses.terminal import WIDTH, show
+from ..scheduler.cell import Plan, State
+from ..scheduler.status import Timing, counts, duration, status_table, time_left
+from ..scheduler.work import Ended
+from ..show.terminal import WIDTH, show
+from .analysis import Done, Study
+from .analysis import Progress as Seen
+from .results.score_tables import HEADS
+from .times import costs, pass_seconds
 
 __all__ = ["abreast", "results", "show_end", "show_plan", "show_status", "watching"]
 

@@ -2,7 +2,7 @@
 
 Costs are counted in forward passes of one example. What such a pass takes is timed on this machine
 (`--dry-run`) or told by the cells that are finished, which also replace the guess for all that are
-like them (`analyses.cells.status.Timing`).
+like them (`analyses.scheduler.status.Timing`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from analyses.cells.cell import Cell
-from analyses.cells.work import Place
-from analyses.fourteen_tasks.config import Config
-from analyses.fourteen_tasks.inputs import Context
-from subkern.random_subspace import RandomSubspace
-from subkern.subspace_text import parse_subspace
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import parse_subspace
+
+from ..scheduler.cell import Cell
+from ..scheduler.work import Place
+from .config import Config
+from .inputs import Context
 
 __all__ = ["costs", "pass_seconds", "passes"]
 

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from analyses.cells.work import Found
-from analyses.fourteen_tasks.inputs import Context
 from subkern.errors import UserError
-from subkern.fine_tuned import RESULT
-from subkern.finetune import FineTuned, Training, add_splits, finetune
-from subkern.grid_search import Grid
-from subkern.linear_probe import linear_probe
-from subkern.subspace_text import parse_subspace
-from subkern.trajectory import labels_of, logits_of, score
-from subkern.tunable import Tunable
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.text import parse_subspace
+from subkern.training.finetune import FineTuned, Training, add_splits, finetune
+from subkern.training.grid_search import TrainingGrid
+from subkern.training.linear_probe import linear_probe
+from subkern.training.monitor import labels_of, logits_of, score
+from subkern.training.result import RESULT
+
+from ..scheduler.work import Found
+from .inputs import Context
 
 __all__ = ["RUN", "best", "point", "probe", "tuned", "zero_shot"]
 
@@ -26,11 +27,11 @@ RUN, SHIFT = "run", "shift"
 
 def zero_shot(context: Context) -> Found:
     """Score the model as it is."""
-    tunable = Tunable(context.model, parse_subspace("full"))
+    tunable = MovableModel(context.model, parse_subspace("full"))
     return Found(context.scores(_scores(context, tunable)))
 
 
-def _scores(context: Context, tunable: Tunable) -> dict[str, float]:
+def _scores(context: Context, tunable: MovableModel) -> dict[str, float]:
     """Return the score on dev and test where the coordinates stand."""
     return {
         split: score(logits_of(tunable, examples), labels_of(examples), context.metric)
@@ -99,7 +100,7 @@ def best(context: Context) -> Found:
     )
     (context.folder / CHOSEN).write_text(chosen.name, encoding="utf-8")
     training = found.training
-    grid = Grid(context.config.rates(context.cell.method), context.config.batch_sizes)
+    grid = TrainingGrid(context.config.rates(context.cell.method), context.config.batch_sizes)
     edge = {None: 0, "smallest": -1, "largest": 1}[grid.edge(training["learning_rate"])]
     rows = [
         *context.scores(found.scores),

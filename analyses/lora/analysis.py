@@ -17,27 +17,29 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses import classifiers, study
-from analyses.inputs import Inputs, identity, load_inputs
-from analyses.lora import measure as lora_measure
-from analyses.lora.answer import caveats, figures, page, sentence, summary
-from analyses.lora.config import Config
-from analyses.lora.grid import recommend_configuration
-from analyses.lora.measure import measure
-from analyses.lora.table import row, tidy
-from analyses.lora.targets import kernel_name
-from analyses.lora.trial import advice, candidates
-from analyses.lora.verdict import Recommendation, recommend
-from analyses.predictions import Measured, to_table
-from analyses.results import PREDICTIONS, Results, RunDirectory
-from analyses.study import Drawing, Outcome, Workplace
-from analyses.verify.proof import Trial, prove
-from subkern.kernel import Kernel
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import LoraSweep, resolve_sets, sweep_targets
-from subkern.models import LogitModel
-from subkern.target_sets import resolve
-from subkern.tiles import Progress
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.sweeps.lora import LoraSweep, resolve_sets, sweep_targets
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel
+from subkern.storage.progress import Progress
+from subkern.subspaces.lora_targets import resolve
+
+from .. import study
+from ..engine import classifiers
+from ..engine.inputs import Inputs, identity, load_inputs
+from ..engine.predictions import Measured, to_table
+from ..engine.run_folder import PREDICTIONS, Results, RunDirectory
+from ..study import Drawing, Outcome, Workplace
+from ..verify.proof import Trial, prove
+from . import measure as lora_measure
+from .answer import caveats, figures, page, sentence, summary
+from .config import Config
+from .grid import recommend_configuration
+from .measure import measure
+from .table import row, tidy
+from .targets import kernel_name
+from .trial import advice, candidates
+from .verdict import Recommendation, recommend
 
 __all__ = [
     "Config",
@@ -71,7 +73,7 @@ def analyze(
 
     Args:
         config: the settings.
-        out: the run directory; see :mod:`analyses.results`.
+        out: the run directory; see :mod:`analyses.engine.run_folder`.
         overwrite: replace a run of other settings.
         progress: called with kernel entries done and in all, for each data seed.
         command: what the report says makes it again; the call of this function if None.
@@ -172,7 +174,7 @@ def _compute(
             sets=config.sets,
             grid=grid,
             rule=config.rule,
-            running=part.running,
+            options=part.options,
         )
         for name, kernel in _named(sweeps, config).items():
             place.kernels[f"{part.seed}/{name}"] = kernel

@@ -8,16 +8,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Group
 
-from analyses.lora import grid_report as lora_grid_report
-from analyses.lora import grid_text as lora_grid_text
-from analyses.lora import report as lora_report
-from analyses.lora import text as lora_text
-from analyses.lora.figures import FIGURES
-from analyses.lora.grid import recommend_configuration
-from analyses.lora.pareto import pareto
-from analyses.lora.targets import asks_for_targets, is_grid
-from analyses.report import Page
-from analyses.results import Results
+from ..engine.run_folder import Results
+from ..show.page import Page
+from . import grid_report as lora_grid_report
+from . import grid_text as lora_grid_text
+from . import report as lora_report
+from . import text as lora_text
+from .figures import FIGURES
+from .grid import recommend_configuration
+from .pareto import pareto
+from .targets import asks_for_targets, is_grid
 
 __all__ = ["caveats", "figures", "page", "sentence", "summary"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from analyses import formatting as fmt
 from subkern.errors import UserError
+
+from ..show import numbers as fmt
 
 __all__ = ["Budget", "parse_budget"]
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyses import formatting as fmt
-from analyses.lora.figures import (
+from subkern.kernels.kernel import Kernel
+
+from ..engine.pooling import Pooled
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Caption
+from .figures import (
     OVERLAP,
     heatmap,
     shown_kernels,
@@ -13,7 +18,7 @@ from analyses.lora.figures import (
     spectrum,
     spectrum_kernels,
 )
-from analyses.lora.numbers import (
+from .numbers import (
     full_score,
     kernel_agreement,
     limit,
@@ -22,11 +27,7 @@ from analyses.lora.numbers import (
     scores,
     zero_shot,
 )
-from analyses.lora.verdict import recommend
-from analyses.pooling import Pooled
-from analyses.report import Caption
-from analyses.results import Results
-from subkern.kernel import Kernel
+from .verdict import recommend
 
 __all__ = ["captions", "contrast", "effective_directions", "intervals"]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analyses.lora.budget import parse_budget
-from analyses.lora.targets import from_texts, named_sets
-from analyses.settings import Settings, decides, distinct
 from subkern.errors import UserError
-from subkern.target_sets import Targets
+from subkern.subspaces.lora_targets import Targets
+
+from ..engine.settings import Settings, decides, distinct
+from .budget import parse_budget
+from .targets import from_texts, named_sets
 
 __all__ = ["Config"]
 

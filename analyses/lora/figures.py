@@ -10,8 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analyses import style
-from analyses.lora.numbers import (
+from subkern.kernels.kernel import Kernel
+
+from ..engine.run_folder import Results
+from ..show import style
+from ..show.panels import DASHES, DOTS, Level, Panel, over_ranks
+from .numbers import (
     full_score,
     kernel_agreement,
     limit,
@@ -20,9 +24,6 @@ from analyses.lora.numbers import (
     scores,
     zero_shot,
 )
-from analyses.panels import DASHES, DOTS, Level, Panel, over_ranks
-from analyses.results import Results
-from subkern.kernel import Kernel
 
 __all__ = [
     "FIGURES",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analyses.lora.budget import parse_budget
-from analyses.lora.numbers import kernel_agreement, trained
-from analyses.lora.targets import names, only
-from analyses.lora.verdict import Verdict, recommend
-from analyses.pooling import Pooled
-from analyses.results import Results
+from ..engine.pooling import Pooled
+from ..engine.run_folder import Results
+from .budget import parse_budget
+from .numbers import kernel_agreement, trained
+from .targets import names, only
+from .verdict import Verdict, recommend
 
 __all__ = [
     "MEASURES",

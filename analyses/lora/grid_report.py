@@ -9,18 +9,18 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analyses import formatting as fmt
-from analyses.lora import report as lora_report
-from analyses.lora.captions import captions
-from analyses.lora.grid import Configuration, Found, by_targets, recommend_configuration
-from analyses.lora.grid_tables import configuration_table, matrix, target_table
-from analyses.lora.grid_text import called, caveats, question, sentence
-from analyses.lora.numbers import full_score, score_name, trained, zero_shot
-from analyses.lora.pareto import caption
-from analyses.report import Image, Page
-from analyses.results import Results
-from analyses.study_numbers import model_name
-from analyses.study_report import cost_table, settings
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Image, Page
+from ..show.study_numbers import model_name
+from ..show.study_page import cost_table, settings
+from . import report as lora_report
+from .captions import captions
+from .grid import Configuration, Found, by_targets, recommend_configuration
+from .grid_tables import configuration_table, matrix, target_table
+from .grid_text import called, caveats, question, sentence
+from .numbers import full_score, score_name, trained, zero_shot
+from .pareto import caption
 
 __all__ = ["page", "summary"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from analyses import formatting as fmt
-from analyses.lora.grid import MEASURES, Found, by_targets, front
-from analyses.lora.numbers import adapted_only, full_score, limit, score_name, trained, zero_shot
-from analyses.lora.targets import only
-from analyses.report import Table
-from analyses.results import Results
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Table
+from .grid import MEASURES, Found, by_targets, front
+from .numbers import adapted_only, full_score, limit, score_name, trained, zero_shot
+from .targets import only
 
 __all__ = ["configuration_table", "matrix", "target_table"]
 

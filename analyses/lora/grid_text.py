@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from analyses import formatting as fmt
-from analyses.lora import text as lora_text
-from analyses.lora.budget import parse_budget
-from analyses.lora.grid import Configuration, Found, by_targets, recommend_configuration
-from analyses.lora.numbers import full_score, score_name, tested, trained
-from analyses.lora.targets import names
-from analyses.results import Results
-from analyses.study_numbers import model_name
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.study_numbers import model_name
+from . import text as lora_text
+from .budget import parse_budget
+from .grid import Configuration, Found, by_targets, recommend_configuration
+from .numbers import full_score, score_name, tested, trained
+from .targets import names
 
 __all__ = ["called", "caveats", "question", "sentence", "size"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyses.json_values import plain, pooled
-from analyses.lora.answer import caveats, sentence
-from analyses.lora.grid import Configuration, configurations, recommend_configuration
-from analyses.lora.numbers import full_score, zero_shot
-from analyses.lora.targets import is_grid
-from analyses.lora.trial import advice
-from analyses.lora.verdict import recommend
-from analyses.results import Results
-from analyses.verify import report as verify_report
-from analyses.verify.numbers import is_verified
+from ..engine.run_folder import Results
+from ..show.json_values import plain, pooled
+from ..verify import report as verify_report
+from ..verify.numbers import is_verified
+from .answer import caveats, sentence
+from .grid import Configuration, configurations, recommend_configuration
+from .numbers import full_score, zero_shot
+from .targets import is_grid
+from .trial import advice
+from .verdict import recommend
 
 __all__ = ["as_json"]
 

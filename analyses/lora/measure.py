@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.classifiers import (
+from subkern.agreement import (
+    agreement_table,
+    prediction_agreement,
+    prediction_interval,
+)
+from subkern.agreement.predictions import Score
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.sweeps.lora import LoraSweep
+from subkern.solvers import labels_from_scores
+
+from ..engine.classifiers import (
     Predicted,
     Split,
     added_logits,
@@ -19,20 +29,11 @@ from analyses.classifiers import (
     predicted_logits,
     tune,
 )
-from analyses.lora.config import Config
-from analyses.lora.table import row
-from analyses.lora.targets import configuration_name
-from analyses.predictions import Key, Measured, Prediction
-from analyses.scores import SCORES
-from subkern.agreement import (
-    agreement_table,
-    prediction_agreement,
-    prediction_interval,
-)
-from subkern.agreement.predictions import Score
-from subkern.kernel import Kernel
-from subkern.lora_sweep import LoraSweep
-from subkern.solvers import labels_from_scores
+from ..engine.predictions import Key, Measured, Prediction
+from ..engine.scores import SCORES
+from .config import Config
+from .table import row
+from .targets import configuration_name
 
 __all__ = ["measure"]
 

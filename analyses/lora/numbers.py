@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyses.long_table import cells
-from analyses.pooling import Pooled, pool
-from analyses.results import Results
-from analyses.study_numbers import (
-    cost,
-    pooled,
-    score_metric,
-    score_name,
-    tested,
-    zero_shot,
-)
+from ..engine.long_table import cells
+from ..engine.pooling import Pooled, pool
+from ..engine.run_folder import Results
+from ..show.study_numbers import cost, pooled, score_metric, score_name, tested, zero_shot
 
 __all__ = [
     "adapted_only",

@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from analyses import formatting as fmt
-from analyses import style
-from analyses.lora.captions import intervals
-from analyses.lora.grid import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show import style
+from ..show.page import Caption
+from ..show.panels import DASHES, DOTS, Level
+from .captions import intervals
+from .grid import (
     MEASURES,
     Configuration,
     Found,
@@ -22,10 +25,7 @@ from analyses.lora.grid import (
     front,
     recommend_configuration,
 )
-from analyses.lora.numbers import full_score, score_name, trained, zero_shot
-from analyses.panels import DASHES, DOTS, Level
-from analyses.report import Caption
-from analyses.results import Results
+from .numbers import full_score, score_name, trained, zero_shot
 
 __all__ = ["caption", "pareto"]
 

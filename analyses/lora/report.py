@@ -8,10 +8,14 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analyses import formatting as fmt
-from analyses.lora import tables
-from analyses.lora.captions import captions, intervals
-from analyses.lora.numbers import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Image, Page
+from ..show.study_numbers import model_name
+from ..show.study_page import TUNING, cost_table, flat, settings
+from . import tables
+from .captions import captions, intervals
+from .numbers import (
     full_score,
     kernel_agreement,
     score_name,
@@ -19,12 +23,8 @@ from analyses.lora.numbers import (
     trained,
     zero_shot,
 )
-from analyses.lora.text import caveats, question, sentence
-from analyses.lora.verdict import Recommendation, recommend
-from analyses.report import Image, Page
-from analyses.results import Results
-from analyses.study_numbers import model_name
-from analyses.study_report import TUNING, cost_table, flat, settings
+from .text import caveats, question, sentence
+from .verdict import Recommendation, recommend
 
 __all__ = ["COST_NOTE", "page", "summary"]
 

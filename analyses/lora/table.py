@@ -21,7 +21,7 @@ column                    meaning
 
 from __future__ import annotations
 
-from analyses.long_table import LongTable
+from ..engine.long_table import LongTable
 
 __all__ = ["COLUMNS", "row", "tidy"]
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyses import formatting as fmt
-from analyses.lora.numbers import (
+from subkern.agreement import METRICS, Metric
+
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Table
+from .numbers import (
     adapted_only,
     full_score,
     kernel_agreement,
@@ -16,10 +20,7 @@ from analyses.lora.numbers import (
     trained,
     zero_shot,
 )
-from analyses.lora.verdict import Recommendation
-from analyses.report import Table
-from analyses.results import Results
-from subkern.agreement import METRICS, Metric
+from .verdict import Recommendation
 
 __all__ = [
     "agreement_table",

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from analyses.results import Results
 from subkern.errors import UserError
-from subkern.subspace_text import parse_targets
-from subkern.target_sets import NAMED, Targets
+from subkern.subspaces.lora_targets import NAMED, Targets
+from subkern.subspaces.text import parse_targets
+
+from ..engine.run_folder import Results
 
 __all__ = [
     "GRID",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from analyses import formatting as fmt
-from analyses.heads import start_note
-from analyses.long_table import cells
-from analyses.lora.numbers import (
+from ..engine.heads import start_note
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.study_numbers import model_name, score_error
+from .numbers import (
     adapted_only,
     full_score,
     limit,
@@ -14,9 +16,7 @@ from analyses.lora.numbers import (
     tested,
     zero_shot,
 )
-from analyses.lora.verdict import Recommendation, Verdict, recommend
-from analyses.results import Results
-from analyses.study_numbers import model_name, score_error
+from .verdict import Recommendation, Verdict, recommend
 
 __all__ = [
     "averaged",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from analyses.long_table import cells
-from analyses.lora.config import Config
-from analyses.lora.grid import recommend_configuration
-from analyses.lora.numbers import trained
-from analyses.lora.targets import configuration_name, is_grid
-from analyses.lora.verdict import recommend
-from analyses.results import Results
-from analyses.verify.advice import FULL, Advice
-from analyses.verify.trial import Candidate, Trial
-from subkern.lora_grid import LoraGrid
-from subkern.subspaces import Full
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.subspaces.base import Full
+
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from ..verify.advice import FULL, Advice
+from ..verify.trial import Candidate, Trial
+from .config import Config
+from .grid import recommend_configuration
+from .numbers import trained
+from .targets import configuration_name, is_grid
+from .verdict import recommend
 
 __all__ = ["advice", "candidates"]
 
@@ -31,7 +32,7 @@ def candidates(config: Config, results: Results, trial: Trial) -> list[Candidate
                     configuration_name(config.as_dict(), name, rank),
                     name if several else "LoRA",
                     str(rank),
-                    grid.at(seed, rank),
+                    grid.lora(seed, rank),
                     int(size),
                     seed,
                 )

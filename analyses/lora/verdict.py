@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analyses.lora.numbers import drops, same_predictions, scores
-from analyses.pooling import Pooled
-from analyses.results import Results
+from ..engine.pooling import Pooled
+from ..engine.run_folder import Results
+from .numbers import drops, same_predictions, scores
 
 __all__ = ["Recommendation", "Verdict", "recommend"]
 

@@ -18,24 +18,26 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses import classifiers, study
-from analyses.inputs import Inputs, identity, load_inputs
-from analyses.prompting import arms as prompting_arms
-from analyses.prompting import measure as prompting_measure
-from analyses.prompting import training as prompting_training
-from analyses.prompting import trials as prompting_trials
-from analyses.prompting.arms import Arms, choose_arms
-from analyses.prompting.config import Config
-from analyses.prompting.figures import figures
-from analyses.prompting.report import page, summary
-from analyses.prompting.table import tidy
-from analyses.prompting.text import caveats, sentence
-from analyses.prompting.trials import trials
-from analyses.results import Results, RunDirectory
-from analyses.study import Drawing, Outcome, Workplace
-from subkern.models import LogitModel
-from subkern.prompt_sets import NamedPrompt, load_prompt_file
-from subkern.tiles import Progress
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.choose import NamedPrompt, load_prompt_file
+from subkern.storage.progress import Progress
+
+from .. import study
+from ..engine import classifiers
+from ..engine.inputs import Inputs, identity, load_inputs
+from ..engine.run_folder import Results, RunDirectory
+from ..study import Drawing, Outcome, Workplace
+from . import arms as prompting_arms
+from . import measure as prompting_measure
+from . import training as prompting_training
+from . import trials as prompting_trials
+from .arms import Arms, choose_arms
+from .config import Config
+from .figures import figures
+from .report import page, summary
+from .table import tidy
+from .text import caveats, sentence
+from .trials import trials
 
 __all__ = ["Config", "Outcome", "analyze", "caveats", "plot", "run", "sentence", "summary"]
 
@@ -54,7 +56,7 @@ def analyze(
 
     Args:
         config: the settings.
-        out: the run directory; see :mod:`analyses.results`.
+        out: the run directory; see :mod:`analyses.engine.run_folder`.
         overwrite: replace a run of other settings.
         progress: called with trials done and in all; a trial is one prompt on one data seed.
         command: what the report says makes it again; the call of this function if None.

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
-from analyses.inputs import Inputs
-from analyses.prompting.config import Config
 from subkern.errors import UserError
-from subkern.loading import load_tokenizer
-from subkern.prompt_sets import NamedPrompt, built_in, choose, load_prompt_file
-from subkern.prompts import Prompt
-from subkern.tasks import Task
+from subkern.models.load import load_tokenizer
+from subkern.prompts.choose import NamedPrompt, built_in, choose, load_prompt_file
+from subkern.prompts.prompt import Prompt
+from subkern.tasks.catalogue import Task
+
+from ..engine.inputs import Inputs
+from .config import Config
 
 __all__ = ["LINEAR", "YOURS", "Arm", "Arms", "choose_arms"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from analyses import formatting as fmt
-from analyses.prompting.figures import ranked
-from analyses.prompting.numbers import Trial, chance, constant, predictions, prompts, trials, value
-from analyses.prompting.text import correlation
-from analyses.report import Caption
-from analyses.results import Results
-from analyses.study_numbers import score_name
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Caption
+from ..show.study_numbers import score_name
+from .figures import ranked
+from .numbers import Trial, chance, constant, predictions, prompts, trials, value
+from .text import correlation
 
 __all__ = ["captions"]
 

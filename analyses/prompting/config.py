@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analyses.settings import Settings, distinct, one_of, rates, solvers_for
 from subkern.errors import UserError
-from subkern.losses import LOSSES
-from subkern.subspace_text import parse_subspace
+from subkern.subspaces.text import parse_subspace
+from subkern.training.losses import LOSSES
+
+from ..engine.settings import Settings, distinct, one_of, rates, solvers_for
 
 __all__ = ["OPTIMIZERS", "Config"]
 

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from analyses import style
-from analyses.panels import DASHES, DOTS
-from analyses.prompting.numbers import (
+from ..engine.run_folder import Results
+from ..show import style
+from ..show.panels import DASHES, DOTS
+from ..show.study_numbers import score_name
+from .numbers import (
     Trial,
     chance,
     compared,
@@ -23,8 +25,6 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
-from analyses.results import Results
-from analyses.study_numbers import score_name
 
 __all__ = ["figures", "numbered", "ranked"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from analyses.json_values import plain, pooled
-from analyses.prompting.numbers import (
+from ..engine.run_folder import Results
+from ..show.json_values import plain, pooled
+from .numbers import (
     Trial,
     alignment,
     best,
@@ -17,8 +18,7 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
-from analyses.prompting.text import caveats, sentence
-from analyses.results import Results
+from .text import caveats, sentence
 
 __all__ = ["as_json"]
 

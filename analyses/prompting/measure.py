@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.classifiers import Split, initial_predictions, labels_of, tune
-from analyses.prompting.config import Config
-from analyses.prompting.table import row
-from analyses.scores import SCORES
-from analyses.study import Workplace
 from subkern.agreement import kernel_target_alignment, prediction_interval
 from subkern.agreement.blocks import UndefinedError
 from subkern.agreement.predictions import Score
-from subkern.compute import compute_kernel, kernel_identity
-from subkern.kernel import Kernel
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.provenance import differences
-from subkern.running import Running
+from subkern.kernels.compute import compute_kernel, kernel_identity
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import make_solver
+from subkern.storage.provenance import differences
+
+from ..engine.classifiers import Split, initial_predictions, labels_of, tune
+from ..engine.scores import SCORES
+from ..study import Workplace
+from .config import Config
+from .table import row
 
 __all__ = ["constant_rows", "kernel_of", "kernel_rows"]
 
@@ -47,10 +48,10 @@ def kernel_of(
         if not differences(identity, saved.provenance, only_asked=True):
             return saved
     tiles = None if place.checkpoint is None else place.checkpoint / "tiles" / Path(name)
-    running = Running(config.batch_size, config.memory, None, tiles)
-    kernel = compute_kernel(model, left, right, running=running, **method)
+    options = RunOptions(config.batch_size, config.memory, None, tiles)
+    kernel = compute_kernel(model, left, right, options=options, **method)
     place.kernels[name] = kernel
-    running.clear()
+    options.clear()
     return kernel
 
 

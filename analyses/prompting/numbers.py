@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analyses.long_table import cells
-from analyses.pooling import Pooled, pool
-from analyses.prompting.ranking import firsts, followed, regret
-from analyses.ranking import Correlation, rank_correlation
-from analyses.results import Results
-from analyses.study_numbers import score_metric
+from ..engine.long_table import cells
+from ..engine.pooling import Pooled, pool
+from ..engine.ranking import Correlation, rank_correlation
+from ..engine.run_folder import Results
+from ..show.study_numbers import score_metric
+from .ranking import firsts, followed, regret
 
 __all__ = [
     "PREDICTORS",

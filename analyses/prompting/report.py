@@ -8,12 +8,16 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analyses import formatting as fmt
-from analyses.pooling import Pooled
-from analyses.prompting import tables
-from analyses.prompting.captions import captions
-from analyses.prompting.figures import ranked
-from analyses.prompting.numbers import (
+from ..engine.pooling import Pooled
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Image, Page
+from ..show.study_numbers import model_name, score_name, tested
+from ..show.study_page import flat, settings
+from . import tables
+from .captions import captions
+from .figures import ranked
+from .numbers import (
     Trial,
     alignment,
     best,
@@ -24,11 +28,7 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
-from analyses.prompting.text import caveats, choice, question, sentence
-from analyses.report import Image, Page
-from analyses.results import Results
-from analyses.study_numbers import model_name, score_name, tested
-from analyses.study_report import flat, settings
+from .text import caveats, choice, question, sentence
 
 __all__ = ["page", "summary"]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from analyses import formatting as fmt
-from analyses.pooling import Pooled
-from analyses.prompting.figures import numbered
-from analyses.prompting.numbers import (
+from ..engine.pooling import Pooled
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Table
+from ..show.study_numbers import score_name
+from .figures import numbered
+from .numbers import (
     Trial,
     alignment,
     chance,
@@ -18,10 +21,7 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
-from analyses.prompting.text import correlation
-from analyses.report import Table
-from analyses.results import Results
-from analyses.study_numbers import score_name
+from .text import correlation
 
 __all__ = ["cost_table", "prompt_table", "ranking_table", "score_table", "training_table"]
 

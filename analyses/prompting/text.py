@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
-from analyses import formatting as fmt
-from analyses.optimizer_rules import foreign_rule
-from analyses.prompting.numbers import (
+from ..engine.optimizer_rules import foreign_rule
+from ..engine.ranking import FEWEST, Correlation
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.study_numbers import model_name, score_error, score_name, tested
+from .numbers import (
     Prediction,
     Trial,
     best,
@@ -24,9 +27,6 @@ from analyses.prompting.numbers import (
     trials,
     value,
 )
-from analyses.ranking import FEWEST, Correlation
-from analyses.results import Results
-from analyses.study_numbers import model_name, score_error, score_name, tested
 
 __all__ = ["caveats", "choice", "correlation", "question", "sentence"]
 

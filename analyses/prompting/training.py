@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from analyses.prompting.config import Config
-from analyses.prompting.table import row
-from analyses.scores import SCORES
 from subkern.agreement import prediction_interval
-from subkern.agreement.predictions import Score
-from subkern.finetune import Training
-from subkern.grid_search import AllDiverged, Grid, GridEdgeWarning, search
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.rules import parse_rule
-from subkern.running import as_subspace
-from subkern.solvers.base import labels_from_scores
+from subkern.agreement.predictions import Score, labels_from_scores
+from subkern.kernels.rules import parse_rule
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.text import as_subspace
+from subkern.training.finetune import Training
+from subkern.training.grid_search import AllDiverged, GridEdgeWarning, TrainingGrid, search
+
+from ..engine.scores import SCORES
+from .config import Config
+from .table import row
 
 __all__ = ["training_rows"]
 
@@ -62,7 +62,7 @@ def training_rows(
                 model,
                 encoded,
                 subspace=as_subspace(config.subspace),
-                grid=Grid(config.learning_rates, config.batch_sizes),
+                grid=TrainingGrid(config.learning_rates, config.batch_sizes),
                 training=training,
                 out=folder,
                 metric=metric,

@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from analyses import study
-from analyses.classifiers import Split
-from analyses.heads import at_start
-from analyses.inputs import Inputs
-from analyses.prompting.arms import Arm, Arms, order
-from analyses.prompting.config import Config
-from analyses.prompting.measure import constant_rows, kernel_of, kernel_rows
-from analyses.prompting.table import row
-from analyses.prompting.training import training_rows
-from analyses.study import Workplace
-from subkern.files import replacing
-from subkern.loading import with_prompt
-from subkern.models import LogitModel
-from subkern.tiles import Progress
+from subkern.models.load import with_prompt
+from subkern.models.logit_model import LogitModel
+from subkern.storage.files import replacing
+from subkern.storage.progress import Progress
+
+from .. import study
+from ..engine.classifiers import Split
+from ..engine.heads import at_start
+from ..engine.inputs import Inputs
+from ..study import Workplace
+from .arms import Arm, Arms, order
+from .config import Config
+from .measure import constant_rows, kernel_of, kernel_rows
+from .table import row
+from .training import training_rows
 
 __all__ = ["trials"]
 

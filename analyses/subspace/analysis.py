@@ -18,26 +18,28 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses import classifiers, study
-from analyses.inputs import Inputs, identity, load_inputs
-from analyses.predictions import Measured, to_table
-from analyses.results import PREDICTIONS, Results, RunDirectory
-from analyses.study import Drawing, Outcome, Workplace
-from analyses.subspace import distortion
-from analyses.subspace import kernels as subspace_kernels
-from analyses.subspace import measure as subspace_measure
-from analyses.subspace.cautions import caveats
-from analyses.subspace.config import Config
-from analyses.subspace.figures import figures
-from analyses.subspace.kernels import Methods, choose_methods, compute_sweep
-from analyses.subspace.measure import measure
-from analyses.subspace.report import page, summary
-from analyses.subspace.table import row, tidy
-from analyses.subspace.text import sentence
-from analyses.subspace.trial import advice, candidates
-from analyses.verify.proof import Trial, prove
-from subkern.models import LogitModel
-from subkern.tiles import Progress
+from subkern.models.logit_model import LogitModel
+from subkern.storage.progress import Progress
+
+from .. import study
+from ..engine import classifiers
+from ..engine.inputs import Inputs, identity, load_inputs
+from ..engine.predictions import Measured, to_table
+from ..engine.run_folder import PREDICTIONS, Results, RunDirectory
+from ..study import Drawing, Outcome, Workplace
+from ..verify.proof import Trial, prove
+from . import distortion
+from . import kernels as subspace_kernels
+from . import measure as subspace_measure
+from .cautions import caveats
+from .config import Config
+from .figures import figures
+from .kernels import Methods, choose_methods, compute_sweep
+from .measure import measure
+from .report import page, summary
+from .table import row, tidy
+from .text import sentence
+from .trial import advice, candidates
 
 __all__ = [
     "Config",
@@ -69,7 +71,7 @@ def analyze(
 
     Args:
         config: the settings.
-        out: the run directory; see :mod:`analyses.results`.
+        out: the run directory; see :mod:`analyses.engine.run_folder`.
         overwrite: replace a run of other settings.
         progress: called with kernel entries done and in all, for each sweep.
         command: what the report says makes it again; the call of this function if None.
@@ -165,7 +167,7 @@ def _compute(
     started = datetime.now(UTC)
     found = Measured()
     for part in study.parts(config, inputs, model, place, progress):
-        sweep = compute_sweep(config, part.model, part.train, part.every, methods, part.running)
+        sweep = compute_sweep(config, part.model, part.train, part.every, methods, part.options)
         for member in (sweep.full, *sweep.others):
             if member.family != "random":  # thousands of files, and their seeds make them again
                 place.kernels[f"{part.seed}/{member.name}"] = member.kernel

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from analyses import formatting as fmt
-from analyses.report import Caption
-from analyses.results import Results
-from analyses.subspace.dimension import needed
-from analyses.subspace.numbers import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Caption
+from .dimension import needed
+from .numbers import (
     Family,
     agreement,
     constant,
@@ -23,8 +23,8 @@ from analyses.subspace.numbers import (
     scores,
     zero_shot,
 )
-from analyses.subspace.verdict import calibrate, front
-from analyses.subspace.words import intervals, ratio, sizes
+from .verdict import calibrate, front
+from .words import intervals, ratio, sizes
 
 __all__ = ["captions"]
 

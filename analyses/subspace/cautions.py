@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from analyses import formatting as fmt
-from analyses.heads import start_note
-from analyses.long_table import cells
-from analyses.results import Results
-from analyses.study_numbers import score_error
-from analyses.subspace.dimension import needed
-from analyses.subspace.numbers import (
+from ..engine.heads import start_note
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.study_numbers import score_error
+from .dimension import needed
+from .numbers import (
     baseline,
     distortion,
     full_score,
@@ -20,8 +20,8 @@ from analyses.subspace.numbers import (
     score_name,
     tested,
 )
-from analyses.subspace.verdict import calibrate
-from analyses.subspace.words import size
+from .verdict import calibrate
+from .words import size
 
 __all__ = ["caveats"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analyses.settings import Settings, decides, distinct, one_of, share
 from subkern.errors import UserError
-from subkern.subspace_text import parse_subspace
+from subkern.subspaces.text import parse_subspace
+
+from ..engine.settings import Settings, decides, distinct, one_of, share
 
 __all__ = ["DEFAULT_METHODS", "DENSE", "KINDS", "Config"]
 
@@ -34,7 +35,7 @@ class Config(Settings):
             parameter (``per-parameter``).
         ranks: LoRA ranks; none for no LoRA.
         adapter_seeds: seeds of LoRA's A.
-        targets: what LoRA adapts, as `subkern.lora.Lora` takes it.
+        targets: what LoRA adapts, as `subkern.subspaces.lora.Lora` takes it.
         methods: other methods, each in its one-line form (``bias``, ``ia3``); None tries
             `DEFAULT_METHODS`.
         share: of the full kernel's test score, and of its gain, that a dimension must reach.

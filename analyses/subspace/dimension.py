@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap
 
-from analyses.results import Results
-from analyses.subspace.numbers import Family, Runs, runs
+from ..engine.run_folder import Results
+from .numbers import Family, Runs, runs
 
 __all__ = ["GOALS", "Needed", "crossing", "needed"]
 

@@ -21,8 +21,8 @@ from math import isfinite, nan
 import numpy as np
 import numpy.typing as npt
 
-from subkern.kernel import Kernel
-from subkern.projections import jl_epsilon
+from subkern.kernels.kernel import Kernel
+from subkern.projections.theory import jl_epsilon
 
 __all__ = [
     "NORMAL",
@@ -148,7 +148,8 @@ def distortions(full: Pairs, projected: Sequence[Kernel], dim: int) -> Distortio
 def sigma(cosines: Floats, dim: int) -> Floats:
     """Return the distortion's standard deviation, √((1 + cos²)/d).
 
-    That is `subkern.projections.variance` as far as kernels tell it, without Σ u_i² v_i²: exact for
+    That is `subkern.projections.theory.variance` as far as kernels tell it, without Σ u_i² v_i²:
+    exact for
     gaussian, nearly so for sparse, a bound for rademacher, count_sketch and srht, and the leading
     term for very_sparse.
     """

@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analyses import style
-from analyses.panels import DASHES, DOTS
-from analyses.results import Results
-from analyses.subspace.distortion import NORMAL
-from analyses.subspace.numbers import Family, kinds
-from analyses.subspace.numbers import distortion as numbers
+from ..engine.run_folder import Results
+from ..show import style
+from ..show.panels import DASHES, DOTS
+from .distortion import NORMAL
+from .numbers import Family, kinds
+from .numbers import distortion as numbers
 
 __all__ = ["distortion"]
 

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from analyses import style
-from analyses.panels import DASHES, DOTS
-from analyses.results import Results
-from analyses.subspace.dimension import GOALS, needed
-from analyses.subspace.distortion_figure import distortion
-from analyses.subspace.numbers import (
+from ..engine.run_folder import Results
+from ..show import style
+from ..show.panels import DASHES, DOTS
+from .dimension import GOALS, needed
+from .distortion_figure import distortion
+from .numbers import (
     Curve,
     Family,
     agreement,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from analyses.json_values import plain, pooled
-from analyses.results import Results
-from analyses.subspace.cautions import caveats
-from analyses.subspace.dimension import GOALS, needed
-from analyses.subspace.numbers import (
+from ..engine.run_folder import Results
+from ..show.json_values import plain, pooled
+from ..verify import report as verify_report
+from ..verify.numbers import is_verified
+from .cautions import caveats
+from .dimension import GOALS, needed
+from .numbers import (
     agreement,
     families,
     full_score,
@@ -19,11 +21,9 @@ from analyses.subspace.numbers import (
     scores,
     zero_shot,
 )
-from analyses.subspace.text import sentence
-from analyses.subspace.trial import advice
-from analyses.subspace.verdict import calibrate, fewest
-from analyses.verify import report as verify_report
-from analyses.verify.numbers import is_verified
+from .text import sentence
+from .trial import advice
+from .verdict import calibrate, fewest
 
 __all__ = ["as_json"]
 

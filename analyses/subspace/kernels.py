@@ -8,17 +8,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from analyses.subspace.config import DEFAULT_METHODS, Config
-from analyses.subspace.measure import Member, Sweep
-from subkern.compute import compute_kernel
-from subkern.dimension_sweep import sweep_dimensions
 from subkern.errors import UserError
-from subkern.lora import sweep_layers
-from subkern.lora_grid import LoraGrid
-from subkern.lora_sweep import sweep_lora
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
-from subkern.running import Running, as_subspace
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.dimensions import sweep_dimensions
+from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora_blocks import sweep_layers
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.text import as_subspace
+
+from .config import DEFAULT_METHODS, Config
+from .measure import Member, Sweep
 
 __all__ = ["Methods", "choose_methods", "compute_sweep", "count_parameters"]
 
@@ -78,7 +80,7 @@ def compute_sweep(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
     methods: Methods,
-    running: Running,
+    options: RunOptions,
 ) -> Sweep:
     """Return every kernel of a data seed, left × right; each part resumes from its own tiles."""
     started = perf_counter()
@@ -94,7 +96,7 @@ def compute_sweep(
             seeds=config.projection_seeds,
             rule=config.rule,
             allocation=config.allocation,
-            running=_part(running, f"dimensions-{dims[-1]}"),
+            options=_part(options, f"dimensions-{dims[-1]}"),
         )
         full = Member(swept.full, "full", "full", methods.full)
         others += [
@@ -104,8 +106,8 @@ def compute_sweep(
             for seed in config.projection_seeds
         ]
         cost |= {f"{'+'.join(kinds)}.{name}": value for name, value in swept.cost.items()}
-    others += _lora(config, model, left, right, running, cost)
-    others += _methods(config, model, left, right, methods, running, cost)
+    others += _lora(config, model, left, right, options, cost)
+    others += _methods(config, model, left, right, methods, options, cost)
     parts = [value for name, value in cost.items() if name.endswith(".seconds")]
     cost["seconds"] = max(perf_counter() - started, sum(parts))  # of all runs, if one was killed
     return Sweep(full, others, cost)
@@ -124,7 +126,7 @@ def _lora(
     model: LogitModel,
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
-    running: Running,
+    options: RunOptions,
     cost: dict[str, float],
 ) -> Iterator[Member]:
     """Yield LoRA's kernels, ranks ascending; ``cost`` takes what they took."""
@@ -132,7 +134,7 @@ def _lora(
         return
     grid = LoraGrid(config.ranks, config.adapter_seeds, config.targets)
     found = sweep_lora(
-        model, left, right, grid=grid, rule=config.rule, running=_part(running, "lora")
+        model, left, right, grid=grid, rule=config.rule, options=_part(options, "lora")
     )
     cost |= {f"lora.{name}": value for name, value in found.cost.items()}
     for rank in config.ranks:
@@ -147,19 +149,19 @@ def _methods(
     left: Sequence[EncodedExample],
     right: Sequence[EncodedExample],
     methods: Methods,
-    running: Running,
+    options: RunOptions,
     cost: dict[str, float],
 ) -> Iterator[Member]:
     """Yield the kernels of the other methods; ``cost`` takes what they took."""
     for i, (method, parameters) in enumerate(methods.parameters.items()):
-        part = _part(running, f"method-{i}")
-        kernel = compute_kernel(model, left, right, rule=config.rule, subspace=method, running=part)
+        part = _part(options, f"method-{i}")
+        kernel = compute_kernel(model, left, right, rule=config.rule, subspace=method, options=part)
         cost[f"{method}.seconds"] = kernel.provenance["recorded"]["seconds"]
         yield Member(kernel, "method", method, parameters)
 
 
-def _part(running: Running, name: str) -> Running:
+def _part(options: RunOptions, name: str) -> RunOptions:
     """Return the same way to run with a checkpoint folder of its own."""
-    if running.checkpoint is None:
-        return running
-    return replace(running, checkpoint=Path(running.checkpoint) / name)
+    if options.checkpoint is None:
+        return options
+    return replace(options, checkpoint=Path(options.checkpoint) / name)

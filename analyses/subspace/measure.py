@@ -11,7 +11,12 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from analyses.classifiers import (
+from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
+from subkern.agreement.predictions import Score
+from subkern.kernels.kernel import Kernel
+from subkern.solvers import labels_from_scores
+
+from ..engine.classifiers import (
     Predicted,
     Split,
     added_logits,
@@ -20,15 +25,11 @@ from analyses.classifiers import (
     predicted_logits,
     tune,
 )
-from analyses.predictions import Key, Measured, Prediction
-from analyses.scores import SCORES
-from analyses.subspace import distortion
-from analyses.subspace.config import Config
-from analyses.subspace.table import row
-from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
-from subkern.agreement.predictions import Score
-from subkern.kernel import Kernel
-from subkern.solvers import labels_from_scores
+from ..engine.predictions import Key, Measured, Prediction
+from ..engine.scores import SCORES
+from . import distortion
+from .config import Config
+from .table import row
 
 __all__ = ["AGREEMENT", "Member", "Sweep", "measure", "random_name"]
 

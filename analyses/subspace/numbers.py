@@ -10,17 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyses.long_table import cells
-from analyses.pooling import Pooled, pool_values
-from analyses.results import Results
-from analyses.study_numbers import (
-    cost,
-    pooled,
-    score_metric,
-    score_name,
-    tested,
-    zero_shot,
-)
+from ..engine.long_table import cells
+from ..engine.pooling import Pooled, pool_values
+from ..engine.run_folder import Results
+from ..show.study_numbers import cost, pooled, score_metric, score_name, tested, zero_shot
 
 __all__ = [
     "Curve",

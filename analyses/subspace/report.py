@@ -9,16 +9,16 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analyses import formatting as fmt
-from analyses.report import Image, Page
-from analyses.results import Results
-from analyses.study_numbers import model_name
-from analyses.study_report import TUNING, cost_table, flat, settings
-from analyses.subspace import tables
-from analyses.subspace.captions import captions
-from analyses.subspace.cautions import caveats
-from analyses.subspace.dimension import needed
-from analyses.subspace.numbers import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Image, Page
+from ..show.study_numbers import model_name
+from ..show.study_page import TUNING, cost_table, flat, settings
+from . import tables
+from .captions import captions
+from .cautions import caveats
+from .dimension import needed
+from .numbers import (
     Family,
     agreement,
     full_score,
@@ -33,9 +33,9 @@ from analyses.subspace.numbers import (
     trained_in_full,
     zero_shot,
 )
-from analyses.subspace.text import sentence
-from analyses.subspace.verdict import calibrate, fewest
-from analyses.subspace.words import intervals, question, size
+from .text import sentence
+from .verdict import calibrate, fewest
+from .words import intervals, question, size
 
 __all__ = ["page", "summary"]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from analyses import formatting as fmt
-from analyses.report import Table
-from analyses.results import Results
-from analyses.subspace.dimension import GOALS, needed
-from analyses.subspace.measure import AGREEMENT
-from analyses.subspace.numbers import (
+from subkern.agreement import METRICS
+
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Table
+from .dimension import GOALS, needed
+from .measure import AGREEMENT
+from .numbers import (
     Family,
     agreement,
     distortion,
@@ -23,14 +25,13 @@ from analyses.subspace.numbers import (
     trained_in_full,
     zero_shot,
 )
-from analyses.subspace.verdict import as_dimension, calibrate, fewest
-from analyses.subspace.words import (
+from .verdict import as_dimension, calibrate, fewest
+from .words import (
     NONE,
     ratio,
     size,
     sizes,
 )
-from subkern.agreement import METRICS
 
 __all__ = [
     "agreement_table",

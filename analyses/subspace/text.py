@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 
-from analyses import formatting as fmt
-from analyses.results import Results
-from analyses.subspace.dimension import Needed, needed
-from analyses.subspace.numbers import (
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from .dimension import Needed, needed
+from .numbers import (
     baseline,
     full_score,
     judge,
     kinds,
     score_name,
 )
-from analyses.subspace.verdict import Calibration, Preserves, calibrate, fewest
-from analyses.subspace.words import between, ratio
+from .verdict import Calibration, Preserves, calibrate, fewest
+from .words import between, ratio
 
 __all__ = ["dimensions", "preserved", "sentence", "theory"]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 
-from analyses.long_table import cells
-from analyses.results import Results
-from analyses.subspace.config import Config
-from analyses.subspace.dimension import needed
-from analyses.subspace.measure import random_name
-from analyses.subspace.numbers import kinds, scores, trained_in_full
-from analyses.verify.advice import FULL, Advice
-from analyses.verify.trial import Candidate, Trial
-from subkern.lora_grid import LoraGrid
-from subkern.random_subspace import RandomSubspace
-from subkern.running import as_subspace
-from subkern.subspaces import Full
+from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.subspaces.base import Full
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import as_subspace
+
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from ..verify.advice import FULL, Advice
+from ..verify.trial import Candidate, Trial
+from .config import Config
+from .dimension import needed
+from .measure import random_name
+from .numbers import kinds, scores, trained_in_full
 
 __all__ = ["advice", "candidates"]
 
@@ -63,7 +64,7 @@ def _lora(config: Config, results: Results, trial: Trial) -> list[Candidate]:
             f"LoRA rank {rank}",
             "LoRA",
             str(rank),
-            grid.at(seed, rank),
+            grid.lora(seed, rank),
             int(cells(rows, method=f"rank {rank}")["parameters"].iloc[0]),
             seed,
         )

@@ -9,10 +9,10 @@ from math import inf, isnan
 
 import numpy as np
 
-from analyses.long_table import cells
-from analyses.results import Results
-from analyses.subspace.dimension import crossing
-from analyses.subspace.numbers import (
+from ..engine.long_table import cells
+from ..engine.run_folder import Results
+from .dimension import crossing
+from .numbers import (
     Curve,
     Family,
     agreement,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from analyses import formatting as fmt
-from analyses.results import Results
-from analyses.study_numbers import model_name
-from analyses.subspace.dimension import Needed
-from analyses.subspace.verdict import Calibration
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.study_numbers import model_name
+from .dimension import Needed
+from .verdict import Calibration
 
 __all__ = [
     "NONE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyses import formatting as fmt
+from ..show import numbers as fmt
 
 __all__ = ["FULL", "Advice"]
 

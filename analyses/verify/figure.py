@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analyses import style
-from analyses.long_table import cells
-from analyses.panels import DOTS
-from analyses.results import VERIFICATION, Results
-from analyses.study_numbers import score_name
-from analyses.verify.advice import Advice
-from analyses.verify.numbers import names, value
+from ..engine.long_table import cells
+from ..engine.run_folder import VERIFICATION, Results
+from ..show import style
+from ..show.panels import DOTS
+from ..show.study_numbers import score_name
+from .advice import Advice
+from .numbers import names, value
 
 __all__ = ["families", "predicted_against_trained"]
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analyses.long_table import cells
-from analyses.pooling import Pooled, pool
-from analyses.ranking import FEWEST, rank_correlation
-from analyses.results import VERIFICATION, Results
-from analyses.study_numbers import cost, score_error
-from analyses.verify.advice import FULL, Advice
+from ..engine.long_table import cells
+from ..engine.pooling import Pooled, pool
+from ..engine.ranking import FEWEST, rank_correlation
+from ..engine.run_folder import VERIFICATION, Results
+from ..show.study_numbers import cost, score_error
+from .advice import FULL, Advice
 
 __all__ = [
     "ASKED",

@@ -15,9 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from analyses import scores, study
-from analyses.inputs import Inputs, code_digest
-from analyses.results import (
+from subkern.errors import UserError
+from subkern.storage.files import only_run
+from subkern.storage.progress import Progress
+from subkern.storage.provenance import fingerprint, normalize
+
+from .. import study
+from ..engine import scores
+from ..engine.inputs import Inputs, code_digest
+from ..engine.run_folder import (
     FIGURE_FOLDER,
     PREDICTIONS,
     REPORT,
@@ -25,16 +31,12 @@ from analyses.results import (
     Results,
     RunDirectory,
 )
-from analyses.settings import Settings
-from analyses.study import Drawing, Outcome
-from analyses.verify import table, train
-from analyses.verify.numbers import ASKED, asked_of, is_verified
-from analyses.verify.train import train_all
-from analyses.verify.trial import Candidate, Trial
-from subkern.errors import UserError
-from subkern.files import only_run
-from subkern.provenance import fingerprint, normalize
-from subkern.tiles import Progress
+from ..engine.settings import Settings
+from ..study import Drawing, Outcome
+from . import table, train
+from .numbers import ASKED, asked_of, is_verified
+from .train import train_all
+from .trial import Candidate, Trial
 
 __all__ = ["Trial", "prove"]
 

@@ -10,13 +10,13 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analyses import formatting as fmt
-from analyses.grid import EDGE
-from analyses.report import Image, Page, Table
-from analyses.results import VERIFICATION, Results
-from analyses.study_numbers import score_name
-from analyses.verify.advice import FULL, Advice
-from analyses.verify.numbers import (
+from ..engine.run_folder import VERIFICATION, Results
+from ..show import numbers as fmt
+from ..show.page import Image, Page, Table
+from ..show.study_numbers import score_name
+from ..show.table import EDGE
+from .advice import FULL, Advice
+from .numbers import (
     cheapest,
     costs,
     is_compared,
@@ -29,7 +29,7 @@ from analyses.verify.numbers import (
     value,
     values,
 )
-from analyses.verify.text import caption, caveats, sentence, title, uncounted, verdict
+from .text import caption, caveats, sentence, title, uncounted, verdict
 
 __all__ = ["as_json", "summary", "with_proof"]
 

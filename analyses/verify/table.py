@@ -4,7 +4,7 @@
 column            meaning
 ================= ==================================================================================
 ``data_seed``     seed of the k-shot split
-``configuration`` what is trained, as in :mod:`analyses.predictions`
+``configuration`` what is trained, as in :mod:`analyses.engine.predictions`
 ``family``        configurations that differ in size only: a target set, a kind of subspace
 ``label``         the configuration within its family: its rank, its dimension
 ``draw``          seed of LoRA's A or of the random subspace; missing where nothing is drawn
@@ -26,7 +26,7 @@ column            meaning
 
 from __future__ import annotations
 
-from analyses.long_table import LongTable
+from ..engine.long_table import LongTable
 
 __all__ = ["COLUMNS", "row", "tidy"]
 

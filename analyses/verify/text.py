@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from analyses import formatting as fmt
-from analyses.optimizer_rules import foreign_rule
-from analyses.report import Caption
-from analyses.results import Results
-from analyses.study_numbers import score_name, tested
-from analyses.verify.advice import FULL, Advice
-from analyses.verify.numbers import (
+from ..engine.optimizer_rules import foreign_rule
+from ..engine.run_folder import Results
+from ..show import numbers as fmt
+from ..show.page import Caption
+from ..show.study_numbers import score_name, tested
+from .advice import FULL, Advice
+from .numbers import (
     Cost,
     Proof,
     cheapest,

@@ -13,22 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analyses import study
-from analyses.heads import at_start
-from analyses.inputs import Inputs
-from analyses.predictions import Key, Prediction, lookup
-from analyses.results import PREDICTIONS, Results
-from analyses.scores import SCORES
-from analyses.verify.advice import FULL
-from analyses.verify.table import row, tidy
-from analyses.verify.trial import Candidate, Trial
 from subkern.agreement import prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
-from subkern.grid_search import AllDiverged, GridEdgeWarning, Search, search
-from subkern.models import LogitModel
-from subkern.prompts import EncodedExample
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import labels_from_scores
-from subkern.tiles import Progress
+from subkern.storage.progress import Progress
+from subkern.training.grid_search import AllDiverged, GridEdgeWarning, Search, search
+
+from .. import study
+from ..engine.heads import at_start
+from ..engine.inputs import Inputs
+from ..engine.predictions import Key, Prediction, lookup
+from ..engine.run_folder import PREDICTIONS, Results
+from ..engine.scores import SCORES
+from .advice import FULL
+from .table import row, tidy
+from .trial import Candidate, Trial
 
 __all__ = ["compare", "logit_correlation", "train_all"]
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analyses.settings import Settings, distinct, one_of
 from subkern.errors import UserError
-from subkern.grid_search import Grid
-from subkern.rules import parse_rule
-from subkern.subspaces import Subspace
-from subkern.training import Training
+from subkern.kernels.rules import parse_rule
+from subkern.subspaces.base import Subspace
+from subkern.training.grid_search import TrainingGrid
+from subkern.training.settings import Training
+
+from ..engine.settings import Settings, distinct, one_of
 
 __all__ = ["RATES", "Candidate", "Trial"]
 
@@ -76,9 +77,9 @@ class Trial:
         return self.learning_rates or RATES[self.optimizer]
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> TrainingGrid:
         """The points that are tried."""
-        return Grid(self.rates, self.batch_sizes)
+        return TrainingGrid(self.rates, self.batch_sizes)
 
     def training(self, rule: str) -> Training:
         """Return the settings of every fine-tuning, whatever its learning rate and batch size.
@@ -110,7 +111,7 @@ class Candidate:
     """One way of training that the kernels judged.
 
     Attributes:
-        name: as in :mod:`analyses.predictions`.
+        name: as in :mod:`analyses.engine.predictions`.
         family: what it differs from by its size only.
         label: its rank, dimension or name, for a figure.
         subspace: what is trained.

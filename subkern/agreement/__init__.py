@@ -2,7 +2,7 @@
 examples.
 
 Every metric takes the reference (full) kernel first and the other one second, each a
-`subkern.kernel.Kernel`, a NumPy array or a torch tensor of shape ``[n, m]`` or ``[n, c, m, c]``::
+`Kernel`, a NumPy array or a torch tensor of shape ``[n, m]`` or ``[n, c, m, c]``::
 
     from subkern.agreement import agreement_table, cka, interval
 

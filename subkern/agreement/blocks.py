@@ -26,7 +26,7 @@ __all__ = [
 
 Array: TypeAlias = NDArray[np.float64]
 KernelLike: TypeAlias = Any
-"""A `subkern.kernel.Kernel`, a NumPy array or a torch tensor of shape ``[n, m]`` or ``[n, c, m,
+"""A `Kernel`, a NumPy array or a torch tensor of shape ``[n, m]`` or ``[n, c, m,
 c]``."""
 
 # A centred kernel smaller than this share of the kernel itself is rounding noise around a constant.

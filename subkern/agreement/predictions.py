@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, f1_score
 
 from subkern.errors import UserError
@@ -84,3 +84,22 @@ def accuracy_gap(
     """
     true, first, second = _same_length(labels=labels, reference=reference, other=other)
     return score_predictions(true, first, metric) - score_predictions(true, second, metric)
+
+
+Labels = NDArray[np.int64]
+
+
+def labels_from_scores(scores: ArrayLike) -> Labels:
+    """Return labels from scores ``[m, c]``: the largest, or for c = 1 the sign (above 0 is class
+    1).
+
+    Ties go to the smaller label. On initial logits f0 this is the zero-shot classifier.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 2:
+        raise UserError(
+            f"scores have shape {list(array.shape)}: expected [m, c], one row per example"
+        )
+    if array.shape[1] == 1:
+        return (array[:, 0] > 0).astype(np.int64)
+    return array.argmax(axis=1).astype(np.int64)

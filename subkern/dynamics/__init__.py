@@ -4,7 +4,7 @@ While f stays close to its linearization at the start z₀, f_lin(x; z) = f(x; z
 z − z₀⟩, what training does to the logits follows from the kernel, the labels and the initial
 logits (Jacot et al., 2018; Lee et al., 2019)::
 
-    from subkern.batch_order import batch_order
+    from subkern.training.batch_order import batch_order
     from subkern.dynamics import gradient_flow, sgd
 
     batches = batch_order(n, batch_size=8, steps=100, seed=0)

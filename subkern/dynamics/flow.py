@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from subkern.dynamics.problem import Floats, Problem, trajectory
 from subkern.errors import UserError
-from subkern.kernel import Kernel
+from subkern.kernels.kernel import Kernel
 
 __all__ = ["gradient_flow"]
 

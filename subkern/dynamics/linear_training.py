@@ -17,14 +17,14 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from subkern.dynamics.linearize import LinearizedModel
 from subkern.dynamics.problem import Floats, trajectory
-from subkern.linearize import LinearizedModel
-from subkern.losses import get_loss
-from subkern.training import Diverged
+from subkern.training.losses import get_loss
+from subkern.training.settings import Diverged
 
 if TYPE_CHECKING:
-    from subkern.prompts import EncodedExample
-    from subkern.tunable import Tunable
+    from subkern.prompts.prompt import EncodedExample
+    from subkern.subspaces.movable import MovableModel
 
 __all__ = ["Jacobian", "MakeOptimizer", "train_linearized", "train_on_jacobian"]
 
@@ -51,7 +51,7 @@ class Jacobian:
     ids: tuple[str, ...]
 
     @classmethod
-    def of(cls, tunable: Tunable, examples: Sequence[EncodedExample]) -> Jacobian:
+    def of(cls, tunable: MovableModel, examples: Sequence[EncodedExample]) -> Jacobian:
         """All gradients at the start z₀, one backward a logit: for few coordinates or examples."""
         point = {name: value.detach() for name, value in tunable.start.items()}
         logits, rows = [], []
@@ -86,7 +86,7 @@ def _gradient(logit: Tensor, z: list[Tensor]) -> list[Tensor]:
 
 
 def train_linearized(
-    tunable: Tunable,
+    tunable: MovableModel,
     train: Sequence[EncodedExample],
     evaluation: Sequence[EncodedExample] | None = None,
     *,

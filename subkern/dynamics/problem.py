@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.losses import get_loss, residual, targets
+from subkern.kernels.kernel import Kernel
+from subkern.training.losses import get_loss, residual, targets
 
 __all__ = ["Problem", "trajectory"]
 
@@ -32,7 +32,7 @@ class Problem:
         start: their initial logits ``[n, c]``.
         evaluation_start: the followed ones' ``[m, c]``.
         ids: the followed ones' ids, m of them.
-        loss: ``cross_entropy`` or ``squared``, see `subkern.losses`.
+        loss: ``cross_entropy`` or ``squared``, see `subkern.training.losses`.
     """
 
     kernel: Floats

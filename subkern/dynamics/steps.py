@@ -10,8 +10,8 @@ import xarray as xr
 
 from subkern.dynamics.problem import Floats, Integers, Problem, trajectory
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.training import Diverged
+from subkern.kernels.kernel import Kernel
+from subkern.training.settings import Diverged
 
 __all__ = ["critical_learning_rate", "sgd", "signgd"]
 
@@ -34,7 +34,8 @@ def sgd(
         evaluation: kernel of the training examples with the m that are followed; None means
             `train`.
         learning_rate: η; the loss is the mean over the batch.
-        batches: positions of each step's examples, as `subkern.batch_order.batch_order` gives.
+        batches: positions of each step's examples, as `subkern.training.batch_order.batch_order`
+        gives.
         loss: ``cross_entropy`` or ``squared``.
 
     Returns:

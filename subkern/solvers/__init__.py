@@ -12,14 +12,14 @@
 
 from __future__ import annotations
 
-from subkern.agreement.predictions import score_predictions
+from subkern.agreement.predictions import labels_from_scores, score_predictions
 from subkern.solvers.asymmetric import AsymmetricLSSVMSolver
-from subkern.solvers.base import KernelSolver, labels_from_scores
+from subkern.solvers.base import KernelSolver
 from subkern.solvers.direct import AsymmetricRidgeSolver
 from subkern.solvers.evaluate import evaluate
 from subkern.solvers.grids import F0_SCALES, GRIDS, default_grid, parse_grid, parse_scales
 from subkern.solvers.logistic import LogisticSolver
-from subkern.solvers.paper import LstsqSolver, RowLogisticSolver
+from subkern.solvers.paper_recipe import LstsqSolver, RowLogisticSolver
 from subkern.solvers.registry import SOLVERS, make_solver
 from subkern.solvers.ridge import RidgeSolver
 from subkern.solvers.selection import Selection, select

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from subkern.agreement.blocks import Array, KernelLike, as_blocks, asymmetry
-from subkern.agreement.predictions import Score, score_predictions
+from subkern.agreement.predictions import Labels, Score, labels_from_scores, score_predictions
 from subkern.errors import UserError
 from subkern.solvers.directions import reverse_of
 
 __all__ = ["ASYMMETRIC_SOLVERS", "KernelSolver", "Problem", "encode_targets", "labels_from_scores"]
 
-Labels = NDArray[np.int64]
 
 # Rounding leaves float32 kernels this far from symmetric; asymmetric rules are off by 0.1 and more.
 ASYMMETRY = 1e-3
@@ -39,22 +38,6 @@ class Problem:
     """``[n, c]``, one-hot, or +1 and -1 where c = 1."""
     offset: Array
     """``[n, c]``, ``f0 / f0_scale``, zeros where there is no f0."""
-
-
-def labels_from_scores(scores: ArrayLike) -> Labels:
-    """Return labels from scores ``[m, c]``: the largest, or for c = 1 the sign (above 0 is class
-    1).
-
-    Ties go to the smaller label. On initial logits f0 this is the zero-shot classifier.
-    """
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 2:
-        raise UserError(
-            f"scores have shape {list(array.shape)}: expected [m, c], one row per example"
-        )
-    if array.shape[1] == 1:
-        return (array[:, 0] > 0).astype(np.int64)
-    return array.argmax(axis=1).astype(np.int64)
 
 
 def encode_targets(labels: Labels, logits: int) -> Array:
@@ -90,7 +73,7 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     The training kernel is ``[n, c, n, c]``, or ``[n, n]`` for a single logit: the difference of
     two, whose sign picks class 0 or 1. The evaluation kernel is ``[n, c, m, c]``: *training
     examples on the left*, as kernel files have them (scikit-learn's own precomputed kernels are the
-    other way round). Labels are indices in logit order. A `subkern.kernel.Kernel` may stand for any
+    other way round). Labels are indices in logit order. A `Kernel` may stand for any
     of these; it brings labels where ``y`` is None, never f0.
 
     Initial logits f0 ``[n, c]`` enter as ``f0 / f0_scale``: the solver learns what is to be added

@@ -17,7 +17,7 @@ __all__ = ["reverse_of"]
 def reverse_of(kernel: KernelLike, given: KernelLike | None = None) -> Array | None:
     """Return the reverse ``[n, c, m, c]`` of ``kernel``, or None where it has one direction only.
 
-    ``given`` comes first, then the ``reverse`` that a `subkern.kernel.Kernel` carries, then the
+    ``given`` comes first, then the ``reverse`` that a `Kernel` carries, then the
     transpose of a kernel of examples with themselves (equal ids on both sides).
 
     Raises `UserError` if the reverse has another shape than the kernel.

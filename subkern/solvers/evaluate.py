@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from subkern.agreement.predictions import Score, score_predictions
+from subkern.agreement.predictions import Score, labels_from_scores, score_predictions
 from subkern.errors import UserError
-from subkern.kernel import Kernel
-from subkern.solvers.base import KernelSolver, labels_from_scores
+from subkern.kernels.kernel import Kernel
+from subkern.solvers.base import KernelSolver
 from subkern.solvers.directions import reverse_of
 from subkern.solvers.grids import GRIDS, default_grid
 from subkern.solvers.registry import make_solver

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from subkern.agreement.predictions import Labels
 from subkern.errors import UserError
-from subkern.solvers.base import Labels
 
 __all__ = ["stratified_folds"]
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from subkern.agreement.blocks import Array
+from subkern.agreement.predictions import labels_from_scores
 from subkern.errors import UserError
-from subkern.solvers.base import KernelSolver, Problem, labels_from_scores
+from subkern.solvers.base import KernelSolver, Problem
 from subkern.solvers.spectral import DEFAULT_GRID, check_regularization, most_regularised
 
 __all__ = ["LeastSquaresSolver", "LeaveOneOutSolver"]

@@ -11,7 +11,8 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 
 from subkern.agreement.blocks import Array
-from subkern.solvers.base import KernelSolver, Labels, Problem, encode_targets
+from subkern.agreement.predictions import Labels
+from subkern.solvers.base import KernelSolver, Problem, encode_targets
 from subkern.solvers.folds import stratified_folds
 from subkern.solvers.spectral import (
     DEFAULT_GRID,

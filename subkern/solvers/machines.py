@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from subkern.agreement.blocks import Array
+from subkern.agreement.predictions import Labels
 from subkern.errors import UserError
-from subkern.solvers.base import Labels
 
 __all__ = ["Logits", "one_against_rest", "split_kernel", "split_logits"]
 

@@ -13,7 +13,7 @@ from subkern.solvers.asymmetric import AsymmetricLSSVMSolver
 from subkern.solvers.base import KernelSolver
 from subkern.solvers.direct import AsymmetricRidgeSolver
 from subkern.solvers.logistic import LogisticSolver
-from subkern.solvers.paper import LstsqSolver, RowLogisticSolver
+from subkern.solvers.paper_recipe import LstsqSolver, RowLogisticSolver
 from subkern.solvers.ridge import RidgeSolver
 from subkern.solvers.svc import SVCSolver
 from subkern.solvers.svr import SVRSolver

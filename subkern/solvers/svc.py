@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.svm import SVC
 
 from subkern.agreement.blocks import Array, centre
+from subkern.agreement.predictions import Labels
 from subkern.errors import UserError
-from subkern.solvers.base import KernelSolver, Labels, Problem
+from subkern.solvers.base import KernelSolver, Problem
 from subkern.solvers.folds import stratified_folds
 from subkern.solvers.spectral import DEFAULT_GRID, check_regularization, most_regularised
 

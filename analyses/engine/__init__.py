@@ -1,0 +1,1 @@
+"""What studies share: settings, inputs, run folder, long table, classifiers, predictions."""

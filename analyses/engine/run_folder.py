@@ -1,0 +1,306 @@
+"""The results of an analysis, and the directory they are kept in.
+
+A run directory holds::
+
+    config.yaml        what was asked, what it was resolved to, the command, the fingerprint
+    environment.json   versions, code, machine, when
+    results.parquet    one long table; written last, so where it lies the numbers are complete
+    predictions.parquet what the judge's classifier predicts for every test example
+    verification*      what fine-tuning made of it, if asked for; see :mod:`analyses.verify`
+    kernels/           the kernels, as Zarr
+    figures/           PNG and PDF, drawn from the above
+    report.html        the same for reading, in one file
+    checkpoint/        only while computing
+
+Every file is written under another name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+
+from subkern.errors import UserError
+from subkern.kernels.kernel import Kernel
+from subkern.storage.files import PART, replacing
+from subkern.storage.provenance import differences, fingerprint, normalize, summary
+
+__all__ = [
+    "FIGURE_FOLDER",
+    "PREDICTIONS",
+    "REPORT",
+    "VERIFICATION",
+    "KernelFolder",
+    "Results",
+    "RunDirectory",
+    "State",
+    "replacing",
+]
+
+CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
+KERNELS, FIGURE_FOLDER, REPORT, CHECKPOINT = "kernels", "figures", "report.html", "checkpoint"
+PREDICTIONS, VERIFICATION = "predictions", "verification"  # tables beside the long one
+_BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, VERIFICATION)}
+# In the order they are removed: without its table a run is unfinished, without its config foreign.
+_OURS = (
+    *(TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, *_BESIDE.values()),
+    *(VERIFICATION, ENVIRONMENT, CONFIG),
+)
+
+State = Literal["new", "unfinished", "done"]
+
+
+class KernelFolder(MutableMapping[str, Kernel]):
+    """Kernels saved below a folder by name (``13/full``): written at once, read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, name: str) -> Path:
+        """Return where the kernel ``name`` lies."""
+        return self.folder / f"{name}.zarr"
+
+    def __getitem__(self, name: str) -> Kernel:
+        if not self._path(name).exists():
+            raise KeyError(name)
+        return Kernel.load(self._path(name))
+
+    def __iter__(self) -> Iterator[str]:
+        paths = sorted(self.folder.glob("*/*.zarr"))
+        return (path.relative_to(self.folder).with_suffix("").as_posix() for path in paths)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __setitem__(self, name: str, kernel: Kernel) -> None:
+        self._path(name).parent.mkdir(parents=True, exist_ok=True)
+        kernel.save(self._path(name), overwrite=True)
+
+    def __delitem__(self, name: str) -> None:
+        if not self._path(name).exists():
+            raise KeyError(name)
+        shutil.rmtree(self._path(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What an analysis computed, and all that its figures and its report are made from.
+
+    Attributes:
+        analysis: its name (``lora``).
+        config: the fields of its ``Config``, as plain JSON values.
+        inputs: what the config was resolved to: task, template, sizes, digests, model.
+        table: the long table; its columns are the analysis's.
+        kernels: the kernels by name, ``<data seed>/<kernel>``.
+        environment: see :func:`subkern.storage.provenance.environment`; and ``started``,
+        ``finished``.
+        command: the command line (or call) that gives these results again.
+        beside: other tables by name: ``predictions`` (:mod:`analyses.engine.predictions`) and
+            ``verification`` (:mod:`analyses.verify`), where there are any.
+    """
+
+    analysis: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    table: pd.DataFrame
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    beside: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read a finished run directory.
+
+        Raises:
+            UserError: ``path`` is no run directory, or one whose computation has not finished.
+        """
+        root = Path(path)
+        record = _read_record(root)
+        if record is None:
+            raise UserError(f"'{root}' holds no subkern run: give the --out folder of an analysis")
+        if not (root / TABLE).exists():
+            raise UserError(f"the run in '{root}' is unfinished: run its command again to go on")
+        return cls(
+            analysis=record["analysis"],
+            config=record["config"],
+            inputs=record["inputs"],
+            table=pd.read_parquet(root / TABLE),
+            kernels=KernelFolder(root / KERNELS),
+            environment=json.loads((root / ENVIRONMENT).read_text(encoding="utf-8")),
+            command=record["command"],
+            beside={
+                name: pd.read_parquet(root / file)
+                for name, file in _BESIDE.items()
+                if (root / file).exists()
+            },
+        )
+
+
+class RunDirectory:
+    """The directory of one run of one analysis.
+
+    Args:
+        path: the directory; it need not exist.
+        analysis: name of the analysis (``lora``).
+        asked: everything that decides the numbers, as JSON values; see
+            :func:`subkern.storage.provenance.fingerprint` for what of it counts. Under the key
+            ``answer``
+            stands what decides only what is said of the numbers: changing that recomputes nothing.
+    """
+
+    def __init__(self, path: str | Path, analysis: str, asked: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.analysis = analysis
+        self.asked: dict[str, Any] = {"analysis": analysis, **normalize(asked)}
+
+    def _changes(self, record: Mapping[str, Any], *, numbers: bool) -> list[str]:
+        """Return how what is asked for differs from what is recorded, or only in ``numbers``."""
+        left_out = {"answer"} if numbers else set()
+        mine, theirs = (
+            {key: value for key, value in asked.items() if key not in left_out}
+            for asked in (self.asked, record["asked"])
+        )
+        return differences(mine, theirs)
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What `claim` wrote down, of whatever run lies there; None where there is none."""
+        return _read_record(self.path)
+
+    @property
+    def kernels(self) -> KernelFolder:
+        """The kernels saved so far."""
+        return KernelFolder(self.path / KERNELS)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder for what an interrupted computation needs to go on."""
+        return self.path / CHECKPOINT
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a kernel was saved, or what an interrupted computation goes on from."""
+        return any(
+            path.is_file()
+            for folder in (self.path / KERNELS, self.checkpoint)
+            for path in folder.rglob("*")
+        )
+
+    def state(self, *, overwrite: bool = False) -> State:
+        """Return how far this very run got here; writes nothing.
+
+        ``overwrite`` makes a run of other settings count as none.
+
+        Raises:
+            UserError: the directory holds a run of other settings (named, both values shown) and
+                ``overwrite`` is false; or it holds something else, which is never overwritten.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"'{self.path}' is a file: give --out a folder")
+        record = self.record
+        if record is None:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(
+                    f"'{self.path}' is not empty and holds no subkern run: give another --out"
+                )
+            return "new"
+        changes = self._changes(record, numbers=overwrite)
+        if not changes:
+            return "done" if (self.path / TABLE).exists() else "unfinished"
+        if overwrite:
+            return "new"
+        if not self._changes(record, numbers=True):
+            raise UserError(
+                f"'{self.path}' holds this run with another answer drawn from it"
+                f" ({summary(changes)}): --overwrite draws it anew and computes nothing"
+            )
+        raise UserError(
+            f"'{self.path}' holds a run of other settings ({summary(changes)}):"
+            " --overwrite replaces it, another --out keeps it"
+        )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the directory holds this very run, the answer drawn from it included."""
+        record = self.record
+        return record is not None and not self._changes(record, numbers=False)
+
+    def claim(self, config: Mapping[str, Any], inputs: Mapping[str, Any], command: str) -> None:
+        """Make the directory this run's: clear a run of other settings, write ``config.yaml``."""
+        if self.state(overwrite=True) == "new":
+            self.clear()
+        record = {
+            "analysis": self.analysis,
+            "command": command,
+            "config": normalize(config),
+            "inputs": normalize(inputs),
+            "fingerprint": fingerprint(self.asked),
+            "asked": self.asked,
+        }
+        text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
+        with replacing(self.path / CONFIG) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def rewrite(self, config: Mapping[str, Any], command: str) -> None:
+        """Record new settings of the same numbers: another answer, command, device."""
+        record = self.record
+        if record is None:
+            raise ValueError(f"'{self.path}' holds no run")
+        self.claim(config, record["inputs"], command)
+
+    def clear(self) -> None:
+        """Remove every file of a run, nothing else, and the directory if that leaves it empty."""
+        for path in [*(self.path / name for name in _OURS), *self.path.glob(f".*{PART}.*")]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def finish(
+        self,
+        table: pd.DataFrame,
+        environment: Mapping[str, Any],
+        beside: Mapping[str, pd.DataFrame] | None = None,
+    ) -> Results:
+        """Write the numbers, drop the checkpoint, and return what `Results.load` then reads."""
+        with replacing(self.path / ENVIRONMENT) as part:
+            part.write_text(json.dumps(normalize(environment), indent=2) + "\n", encoding="utf-8")
+        for name, each in (beside or {}).items():
+            self.add(name, each)
+        with replacing(self.path / TABLE) as part:
+            table.to_parquet(part, index=False)
+        if self.checkpoint.exists():
+            shutil.rmtree(self.checkpoint)
+        return Results.load(self.path)
+
+    def add(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table beside the long one: ``predictions`` or ``verification``."""
+        with replacing(self.path / _BESIDE[name]) as part:
+            table.to_parquet(part, index=False)
+
+
+def _read_record(root: Path) -> dict[str, Any] | None:
+    """Return the record in ``config.yaml``, or None where there is none of ours.
+
+    Raises:
+        UserError: there is one that cannot be read.
+    """
+    path = root / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read ({type(error).__name__}): remove it") from error
+    ours = isinstance(record, dict) and {"analysis", "config", "inputs", "asked"} <= record.keys()
+    return record if ours else None

@@ -1,0 +1,1 @@
+"""How findings are shown: page, tables, numbers, figures, terminal, JSON."""

@@ -1,0 +1,85 @@
+"""What the results of every study hold, by what it means: the task's score, costs, sizes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from ..engine.long_table import cells
+from ..engine.pooling import Pooled, pool
+from ..engine.run_folder import Results
+
+__all__ = [
+    "cost",
+    "model_name",
+    "pooled",
+    "score_error",
+    "score_metric",
+    "score_name",
+    "tested",
+    "zero_shot",
+]
+
+_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1"}
+
+
+def model_name(results: Results) -> str:
+    """Return the model as the user named it, a path by its last part."""
+    return str(results.config["model"]).rstrip("/").split("/")[-1]
+
+
+def score_metric(results: Results) -> str:
+    """Return the task's metric as the table calls it."""
+    return str(results.inputs["task"]["metric"])
+
+
+def score_name(results: Results) -> str:
+    """Return the task's metric as readers call it."""
+    metric = score_metric(results)
+    return _SCORE_NAMES.get(metric, metric)
+
+
+def zero_shot(results: Results) -> Pooled:
+    """Return the test score of the initial logits."""
+    return pooled(results, kernel="zero-shot", split="test", metric=score_metric(results))
+
+
+def cost(results: Results, data_seed: int) -> dict[str, float]:
+    """Return what computing the kernels of a data seed took, by name."""
+    rows = cells(results.table, data_seed=data_seed)
+    rows = rows[rows["metric"].str.startswith("cost.")]
+    names = rows["metric"].str.removeprefix("cost.")
+    return {str(name): float(value) for name, value in zip(names, rows["value"], strict=True)}
+
+
+def tested(results: Results) -> int:
+    """Return the number of test examples (of the smallest test split)."""
+    return min(sizes["test"] for sizes in results.inputs["examples"].values())
+
+
+def score_error(results: Results, rows: pd.DataFrame) -> float:
+    """Return one standard error of a test score over the test examples, as a share.
+
+    Of an accuracy p over m examples it is √(p(1 − p)/m), p the mean of the rows. F1 is no mean over
+    examples and has no such formula: its error is half its bootstrap interval over examples,
+    divided by the normal quantile of the confidence, the mean over the rows. Runs share the test
+    examples, so that more of them make neither smaller.
+
+    Args:
+        results: whose task and confidence.
+        rows: of a long table: the task's test score of one or more runs. NaN is returned where none
+            of them has the interval that it takes.
+    """
+    if score_metric(results) == "accuracy":
+        share = float(rows["value"].mean())
+        return math.sqrt(max(share * (1 - share), 0.0) / tested(results))
+    half = float((rows["high"] - rows["low"]).mean()) / 2
+    return half / float(stats.norm.ppf((1 + results.config["confidence"]) / 2))
+
+
+def pooled(results: Results, **cell: Any) -> Pooled:
+    """Pool the rows of one cell of the table."""
+    return pool(cells(results.table, **cell), results.config["confidence"])

@@ -1,0 +1,85 @@
+"""What the command line shows: progress bars and tables."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import click
+import pandas as pd
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from subkern.storage import progress
+
+WIDTH = 80
+
+
+class ProgressBar:
+    """``with ProgressBar("entries") as report``: a bar with rate and time left on stderr.
+
+    Silent where stderr is no terminal.
+    """
+
+    def __init__(self, what: str) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(what, total=None, rate="")
+
+    def __enter__(self) -> progress.Progress:
+        self.bar.start()
+        return self.report
+
+    def report(self, done: int, total: int) -> None:
+        """Move the bar."""
+        speed = self.bar.tasks[0].speed
+        rate = f"{speed:.0f}/s" if speed else ""
+        self.bar.update(self.task, completed=done, total=total, rate=rate)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def wrapped(text: str) -> str:
+    """Text in lines of 80 columns at most, if no word is longer."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def show(table: pd.DataFrame, as_json: bool) -> None:
+    """Print a table, 80 columns wide at most, or as JSON records (NaN as null)."""
+    if as_json:
+        click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=2))
+        return
+    if len(table) == 1:  # one row reads better as a list
+        table = pd.DataFrame(
+            {"": list(table.columns), "value": [_text(v) for v in table.iloc[0].tolist()]}
+        )
+    rich = Table()
+    for name in table.columns:
+        rich.add_column(str(name), overflow="fold")
+    for row in table.itertuples(index=False):
+        rich.add_row(*(_text(v) for v in row))
+    Console(width=min(WIDTH, Console().width), highlight=False).print(rich)
+
+
+def _text(value: object) -> str:
+    if value is None or value is pd.NA or value != value:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

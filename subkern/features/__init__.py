@@ -1,0 +1,1 @@
+"""Stored per-example projected gradients, for kernels of many examples."""

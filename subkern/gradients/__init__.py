@@ -1,0 +1,1 @@
+"""From an example to its gradient as factors, recorded once and contracted for every pair."""

@@ -1,0 +1,323 @@
+"""Does fine-tuning show kernel behaviour? Linearization, fixed features, and the verdict.
+
+Malladi et al. (2023, section 4) ask three things: does the kernel of the pretrained model solve the
+task, does the linearization at z₀ keep what training gained, and are the features, seen through
+the kernel, the same after training as before? `judge` answers from thresholds that are parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import Tensor
+
+from subkern.agreement import agreement_table, prediction_agreement, score_predictions
+from subkern.agreement.predictions import Score
+from subkern.errors import UserError
+from subkern.kernels.compute import compute_kernel
+from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.rules import UpdateRule
+from subkern.solvers import labels_from_scores
+from subkern.subspaces.base import HasCheckpoint, Subspace
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.random import RandomSubspace
+from subkern.subspaces.text import as_subspace
+
+if TYPE_CHECKING:
+    from subkern.models.logit_model import LogitModel
+    from subkern.prompts.prompt import EncodedExample
+
+_SLACK = 1e-9  # 0.52 − 0.50 is two points, whatever binary fractions make of it
+
+__all__ = [
+    "Evidence",
+    "Linearization",
+    "Thresholds",
+    "Verdict",
+    "compare_linearized",
+    "feature_change",
+    "judge",
+    "kernels_over_training",
+    "share_of_gain",
+    "subspace_at",
+]
+
+Behaviour = Literal["yes", "partly", "no", "undecided"]
+Shift = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """How much of training its linearization at the start keeps.
+
+    Attributes:
+        zero_shot, linearized, trained: score of f(z₀), f_lin(z_T) and f(z_T), 0 to 1.
+        distance: ‖f_lin(z_T) − f(z_T)‖ / ‖f(z_T) − f(z₀)‖ over all examples and logits: 0 where
+            training is linear, 1 for what f(z₀) would get; NaN where no logit moved.
+        same_predictions: share of examples that f_lin and f label alike.
+    """
+
+    zero_shot: float
+    linearized: float
+    trained: float
+    distance: float
+    same_predictions: float
+
+    @property
+    def recovered(self) -> float:
+        """Share (f_lin − f₀)/(f_T − f₀) of the gain in score; NaN where there is no gain."""
+        return share_of_gain(self.zero_shot, self.linearized, self.trained)
+
+
+def share_of_gain(start: float, value: float, end: float) -> float:
+    """(value − start)/(end − start), NaN unless end is above start."""
+    return (value - start) / (end - start) if end > start else math.nan
+
+
+def compare_linearized(
+    start: npt.ArrayLike,
+    linearized: npt.ArrayLike,
+    trained: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    metric: Score = "accuracy",
+) -> Linearization:
+    """Compare f_lin at the end of training with the trained f.
+
+    Args:
+        start: logits f(x; z₀) ``[n, c]``.
+        linearized: f_lin(x; z_T) ``[n, c]``, from `subkern.dynamics.linearize.linearized_logits`.
+        trained: f(x; z_T) ``[n, c]``.
+        labels: ``[n]``.
+        metric: ``accuracy`` or ``f1``.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    f0, lin, f = (np.asarray(each, dtype=np.float64) for each in (start, linearized, trained))
+    if not f0.shape == lin.shape == f.shape:
+        raise UserError(
+            f"logits have shapes {list(f0.shape)}, {list(lin.shape)} and {list(f.shape)}: give"
+            " those of the same examples"
+        )
+    moved = float(np.linalg.norm(f - f0))
+    guesses = [labels_from_scores(each) for each in (f0, lin, f)]
+    zero_shot, linear, final = (score_predictions(labels, guess, metric) for guess in guesses)
+    return Linearization(
+        zero_shot,
+        linear,
+        final,
+        float(np.linalg.norm(lin - f)) / moved if moved > 0 else math.nan,
+        prediction_agreement(guesses[2], guesses[1]),
+    )
+
+
+def subspace_at(model: LogitModel, subspace: Subspace | str, shift: Shift) -> Subspace:
+    """`subspace` with its coordinates at z₀ + `shift`: its kernel is that of the trained model.
+
+    Raises:
+        UserError: the shift is of another subspace, or the subspace cannot be moved.
+    """
+    chosen = as_subspace(subspace)
+    if not isinstance(chosen, HasCheckpoint | RandomSubspace):
+        raise UserError(f"{chosen} stands nowhere but where it is: give the subspace it is around")
+    movable: HasCheckpoint | RandomSubspace = chosen
+    return movable.at(MovableModel(model, chosen).move(shift).tensors())
+
+
+def kernels_over_training(
+    model: LogitModel,
+    left: Sequence[EncodedExample],
+    right: Sequence[EncodedExample] | None = None,
+    *,
+    subspace: Subspace | str,
+    shifts: Mapping[int, Shift],
+    rule: UpdateRule | str = "sgd",
+    options: RunOptions | None = None,
+) -> Iterator[tuple[int, Kernel]]:
+    """The kernel at each of some steps of training, in order.
+
+    Args:
+        model: f at its start.
+        left: n examples (rows).
+        right: m examples (columns); None means `left`.
+        subspace: what was trained.
+        shifts: step → z − z₀ there, as training kept them.
+        rule: an `UpdateRule` or its one-line form.
+        options: batch size, memory, progress.
+
+    Raises:
+        UserError: as `subspace_at` and `compute_kernel` do.
+    """
+    for step in sorted(shifts):
+        at = subspace_at(model, subspace, shifts[step])
+        yield step, compute_kernel(model, left, right, rule=rule, subspace=at, options=options)
+
+
+def feature_change(start: Kernel, now: Kernel, *, resamples: int = 0) -> pd.DataFrame:
+    """Every agreement metric of the kernel now with that at the start: raw, scaled, centred.
+
+    Args:
+        start: kernel at z₀.
+        now: kernel of the same examples at a later z.
+        resamples: bootstrap resamples of the intervals; 0 leaves them out.
+
+    Returns:
+        `subkern.agreement.agreement_table`, and ``unchanged``: whether the value is exactly what
+        the start scores against itself.
+
+    Raises:
+        UserError: the kernels are of other examples.
+    """
+    table = agreement_table(start, now, n_resamples=resamples)
+    same = (table["value"] == table["reference"]) | (
+        table["value"].isna() & table["reference"].isna()
+    )
+    return table.assign(unchanged=same)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When each of the three signs of kernel behaviour counts as there.
+
+    Attributes:
+        kernel_share: least share of fine-tuning's gain over zero-shot that a classifier on the
+            kernel of the pretrained model reaches.
+        recovered: least share of that gain that f_lin at the trained z keeps; half is *most*.
+        cka: least CKA of the kernel after training with the one before.
+        relative_change: most ‖K_T − K₀‖/‖K₀‖ (Frobenius); 1 lets a kernel double.
+        min_gain: least gain in score (0.02 is two points) on which shares are judged at all; at 0
+            any gain is enough, and none still has no shares.
+
+    Raises:
+        UserError: a threshold is negative, or not a number, or a CKA or a gain in score above 1.
+    """
+
+    kernel_share: float = 0.8
+    recovered: float = 0.5
+    cka: float = 0.9
+    relative_change: float = 1.0
+    min_gain: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) >= 0:
+                raise UserError(
+                    f"threshold {field.name} is {getattr(self, field.name)}: give a number from 0"
+                )
+        for name in ("cka", "min_gain"):
+            if getattr(self, name) > 1:
+                raise UserError(
+                    f"threshold {name} is {getattr(self, name)}, which nothing reaches: give a"
+                    " number from 0 to 1 (0.02 is two points)"
+                )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured on the test examples of one task.
+
+    Attributes:
+        zero_shot, kernel, linearized, trained: scores of f(z₀), of a classifier on the kernel, of
+            f_lin(z_T) and of f(z_T), 0 to 1.
+        cka: of the kernel after training with that before.
+        relative_change: ‖K_T − K₀‖/‖K₀‖.
+    """
+
+    zero_shot: float
+    kernel: float
+    linearized: float
+    trained: float
+    cka: float
+    relative_change: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a task shows kernel behaviour, and why.
+
+    Attributes:
+        behaviour: ``yes`` (all three signs), ``partly`` (some), ``no`` (none), or ``undecided``:
+            training gained too little to tell.
+        solves, linear, fixed: whether the kernel solves the task, linearization keeps the gain,
+            and the features stay; the first two are None where undecided.
+        reasons: a sentence each.
+    """
+
+    behaviour: Behaviour
+    solves: bool | None
+    linear: bool | None
+    fixed: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """``kernel behaviour: yes``."""
+        return f"kernel behaviour: {self.behaviour}"
+
+
+def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
+    """Return the verdict on one task from what was measured."""
+    asked = thresholds or Thresholds()
+    fixed, about_features = _fixed(evidence, asked)
+    gain = evidence.trained - evidence.zero_shot
+    if not (gain > _SLACK and _reaches(gain, asked.min_gain)):
+        reasons = (_too_little(evidence, asked), about_features)
+        return Verdict("undecided", None, None, fixed, reasons)
+    shares = [
+        share_of_gain(evidence.zero_shot, value, evidence.trained)
+        for value in (evidence.kernel, evidence.linearized)
+    ]
+    solves, linear = map(_reaches, shares, (asked.kernel_share, asked.recovered))
+    found = sum((solves, linear, fixed))
+    behaviour: Behaviour = "yes" if found == 3 else "partly" if found else "no"
+    gains = (
+        f"of fine-tuning's gain ({_percent(evidence.zero_shot)} to {_percent(evidence.trained)})"
+    )
+    signs = (
+        f"The kernel of the pretrained model {'solves' if solves else 'does not solve'} the task:"
+        f" {_percent(evidence.kernel)}, {shares[0]:.0%} {gains}; asked for"
+        f" {asked.kernel_share:.0%}.",
+        f"Linearization {'keeps' if linear else 'does not keep'} most of it:"
+        f" {_percent(evidence.linearized)}, {shares[1]:.0%} of the gain; asked for"
+        f" {asked.recovered:.0%}.",
+        about_features,
+    )
+    return Verdict(behaviour, solves, linear, fixed, signs)
+
+
+def _too_little(evidence: Evidence, asked: Thresholds) -> str:
+    """Return why no share of the gain is judged."""
+    gain = evidence.trained - evidence.zero_shot
+    said = (
+        f"Fine-tuning gains {100 * gain:.1f} points over zero-shot ({_percent(evidence.zero_shot)})"
+    )
+    if asked.min_gain == 0:  # any gain would do
+        return f"{said}: there is no gain to take a share of."
+    return f"{said}, less than the {100 * asked.min_gain:g} on which a share of the gain is judged."
+
+
+def _fixed(evidence: Evidence, asked: Thresholds) -> tuple[bool, str]:
+    """Whether the features stay, and the sentence about it."""
+    fixed = _reaches(evidence.cka, asked.cka) and _reaches(
+        asked.relative_change, evidence.relative_change
+    )
+    sentence = (
+        f"Features {'stay' if fixed else 'change'}: CKA of the kernel with its start is"
+        f" {evidence.cka:.3f} (asked for {asked.cka:g}), its relative change"
+        f" {evidence.relative_change:.2f} (at most {asked.relative_change:g})."
+    )
+    return fixed, sentence
+
+
+def _reaches(value: float, limit: float) -> bool:
+    return value >= limit - _SLACK
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,1 @@
+"""From pairs of examples to a `Kernel`: rules, requests, engines and sweeps."""

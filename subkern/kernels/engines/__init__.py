@@ -1,0 +1,1 @@
+"""Ways to compute a kernel; each takes the same request."""

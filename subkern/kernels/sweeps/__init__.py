@@ -1,0 +1,1 @@
+"""Many kernels of one capture: ranks and targets of LoRA, dimensions, update rules."""

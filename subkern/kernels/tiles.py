@@ -1,0 +1,182 @@
+"""Cut a left × right kernel into tiles that fit in memory, and keep the finished ones.
+
+Every example is captured as rarely as the memory budget allows; examples that stand on both sides
+are captured once and their tile of the kernel is computed once, by symmetry.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from subkern.errors import UserError
+from subkern.gradients.batches import cut
+from subkern.storage.files import PART, replacing
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the left and the right examples are cut: bounds of consecutive chunks.
+
+    Attributes:
+        left: positions among the left examples.
+        right: positions among the right examples that are not on the left too.
+    """
+
+    left: tuple[slice, ...]
+    right: tuple[slice, ...]
+
+    def tasks(self, symmetric: bool) -> Iterator[tuple[str, int, int]]:
+        """Tiles in the order that captures least: ``("left" | "right", i, k)``.
+
+        With `symmetric` the left × left tiles on and above the diagonal come too.
+        """
+        for i in range(len(self.left)):
+            if symmetric:
+                yield from (("left", i, k) for k in range(i, len(self.left)))
+            yield from (("right", i, k) for k in range(len(self.right)))
+
+
+def choose_tiling(
+    left_bytes: Sequence[float], right_bytes: Sequence[float], budget: float
+) -> Tiling:
+    """The tiling that captures and forms least within `budget` bytes of factors.
+
+    Args:
+        left_bytes: factor bytes of every left example.
+        right_bytes: of every right example that is not on the left too.
+        budget: bytes that a left and a right chunk may hold together.
+
+    Raises:
+        UserError: not even two single examples fit.
+    """
+    need = max(left_bytes) + max([*right_bytes, *left_bytes])
+    if need > budget:
+        raise UserError(
+            f"--memory of {budget / 2**20:.0f} MiB for gradient factors is less than the"
+            f" {need / 2**20:.0f} MiB of two examples: raise --memory or shorten the examples"
+        )
+    best: tuple[float, Tiling] | None = None
+    for share in (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9):
+        mine = max(budget * share, max(left_bytes))
+        rest = budget - mine
+        if right_bytes and rest < max(right_bytes):
+            continue
+        # Left × left tiles hold two left chunks: halve them unless one chunk takes all.
+        whole = sum(left_bytes) <= mine
+        tiling = Tiling(
+            cut(left_bytes, mine if whole else min(mine, budget / 2)),
+            cut(right_bytes, rest),
+        )
+        rows, columns = len(tiling.left), max(1, len(tiling.right))
+        # Capturing costs about twice what forming explicit gradients does.
+        cost = 3.0 * rows * len(right_bytes) + 1.0 * columns * len(left_bytes)
+        cost += 1.5 * (rows - 1) * len(left_bytes)
+        if best is None or cost < best[0]:
+            best = cost, tiling
+    assert best is not None
+    return best[1]
+
+
+_RECORD = "tiling.json"
+_SECONDS = "seconds"  # in a tile's file: those since the one before
+
+
+class TileStore:
+    """Finished tiles, kept in a folder so that a killed run goes on where it was.
+
+    Args:
+        folder: where; None keeps nothing.
+        fingerprint: of everything that decides the numbers; tiles of another are refused.
+
+    Attributes:
+        earlier: seconds that earlier runs took for the tiles they left, as far as they were asked
+            for; what is reported as a kernel's time is of all runs.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.earlier = 0.0
+        self._counted = time.perf_counter()
+
+    def tiling(self, choose: Callable[[], Tiling]) -> Tiling:
+        """The tiling the folder was begun with, else a new one from `choose`.
+
+        Raises:
+            UserError: the folder holds tiles of other settings, or other files.
+        """
+        if self.folder is None:
+            return choose()
+        record = self.folder / _RECORD
+        if record.exists():
+            saved = json.loads(record.read_text())
+            if saved["fingerprint"] != self.fingerprint:
+                raise UserError(
+                    f"'{self.folder}' holds unfinished tiles of other settings:"
+                    " remove it, or write elsewhere"
+                )
+            return Tiling(*(tuple(slice(*s) for s in saved[side]) for side in ("left", "right")))
+        if self.folder.exists() and (rest := [p for p in self._files() if PART not in p.name]):
+            raise UserError(
+                f"'{self.folder}' holds '{rest[0].name}', which no unfinished kernel left: name a"
+                " checkpoint folder of its own"
+            )
+        tiling = choose()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        bounds = {
+            side: [[s.start, s.stop] for s in getattr(tiling, side)] for side in ("left", "right")
+        }
+        text = json.dumps({"fingerprint": self.fingerprint, **bounds})
+        with replacing(record) as path:
+            path.write_text(text)
+        return tiling
+
+    def get(self, key: str) -> dict[str, np.ndarray] | None:
+        """The arrays saved under `key`, or None."""
+        if self.folder is None or not (path := self.folder / f"{key}.npz").exists():
+            return None
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+        self.earlier += float(arrays.pop(_SECONDS, 0.0))
+        return arrays
+
+    def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
+        """Save `arrays` under `key`, whole or not at all."""
+        if self.folder is None:
+            return
+        now = time.perf_counter()
+        timed = arrays | {_SECONDS: np.array(now - self._counted)}
+        with replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
+            np.savez(file, **timed)  # type: ignore[arg-type]
+        self._counted = now
+
+    def drop(self, pattern: str) -> None:
+        """Remove files that are no longer wanted."""
+        if self.folder is not None and self.folder.exists():
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove what a kernel left in the folder: it is safe elsewhere; and the folder, if empty.
+
+        The record of whose tiles they are goes last, so that no kill leaves some without it.
+        """
+        if self.folder is None or not self.folder.exists():
+            return
+        if (self.folder / _RECORD).exists():
+            for pattern in ("*.npz", "*.safetensors", f".*{PART}*"):
+                self.drop(pattern)
+            self.drop(_RECORD)
+        with suppress(OSError):  # the user's own files stay
+            self.folder.rmdir()
+
+    def _files(self) -> list[Path]:
+        assert self.folder is not None
+        return sorted(self.folder.iterdir())

@@ -1,0 +1,1 @@
+"""What f is: a model with a readout of logits, loaded, checked and in a stated precision."""

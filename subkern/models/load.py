@@ -1,0 +1,284 @@
+"""Load a `LogitModel`: a hub id, a local directory, or one of the demo models.
+
+Nothing random is ever left in a language model in silence: a checkpoint without a decoder weight
+is refused. Remote code is never run.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from subkern.errors import UserError
+from subkern.models.demo import DEMO_MODELS, demo_path
+from subkern.models.logit_model import LinearReadout, LogitModel, Readout, WordReadout, untie
+from subkern.prompts.prompt import Prompt
+from subkern.storage.provenance import versions
+from subkern.tasks.catalogue import Task
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+HEADS = ("prompt", "linear")
+TIES = ("model", "untied")
+WEIGHTS = ("pretrained", "random")
+
+
+def load_model(
+    spec: str | Path,
+    *,
+    task: Task,
+    head: str = "prompt",
+    tie: str = "model",
+    logits: str = "all",
+    dtype: str = "float32",
+    device: str = "cpu",
+    seed: int = 0,
+    revision: str | None = None,
+    pooling: str = "read",
+    weights: str = "pretrained",
+) -> LogitModel:
+    """The model of `spec` as a function from examples of `task` to class logits.
+
+    Args:
+        spec: hub id, local directory, ``"demo:smollm2"`` or ``"demo:minilm"``.
+        task: gives the prompt, the label words and the number of classes.
+        head: ``"prompt"`` reads label words at the mask (masked LM) or after the prompt (causal
+            LM); ``"linear"`` puts a linear layer on the encoder.
+        tie: ``"model"`` keeps the model's own tying of decoder and embedding; ``"untied"`` gives
+            the decoder a copy, as the paper's code does.
+        logits: ``"all"`` (c label logits), ``"binary"`` (the one logit f₁ − f₀), or ``"auto"``
+            (binary for two classes).
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``.
+        device: torch device.
+        seed: seed of a linear head's weights, and of random ones.
+        revision: hub revision (branch, tag or commit); None takes the commit in the cache, of the
+            main branch if there is none.
+        pooling: what a linear head reads: ``"read"`` ([CLS], or the last token) or ``"mean"``.
+        weights: ``"pretrained"``, or ``"random"``: the same architecture as transformers
+            initialises it before any training, drawn in float32 with `seed`.
+
+    Raises:
+        UserError: unknown choice, model not found, weights missing, or a prompt that does not fit.
+    """
+    for what, value, known in (
+        ("head", head, HEADS),
+        ("tie", tie, TIES),
+        ("dtype", dtype, tuple(DTYPES)),
+        ("logits", logits, ("all", "binary", "auto")),
+        ("weights", weights, WEIGHTS),
+    ):
+        if value not in known:
+            raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
+    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
+    where = _where(spec, revision)
+    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
+    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    if weights == "random":
+        module = _random_module(spec, place, kind, seed, **where)
+    else:
+        module = _module(spec, place, kind, DTYPES[dtype], **where)
+    if tie == "untied" and kind != "plain":
+        untie(module)
+    prompt = Prompt.for_task(task, tokenizer, kind)
+    readout = _readout(module, prompt, len(task.labels), pooling, seed)
+    model = LogitModel(
+        module,
+        readout,
+        binary=logits == "binary" or (logits == "auto" and len(task.labels) == 2),
+        tokenizer=tokenizer,
+        prompt=prompt,
+    )
+    model = model.to(device=_device(device), dtype=DTYPES[dtype]).eval()
+    model.description = {
+        "name": str(spec),
+        "revision": where.get("revision"),
+        "class": type(module).__name__,
+        "head": head,
+        "tie": tie,
+        "prompt": prompt.description,
+        **({"pooling": pooling, "head_seed": seed} if kind == "plain" else {}),
+        **({"weights": "random", "weights_seed": seed} if weights == "random" else {}),
+    }
+    return model
+
+
+def with_prompt(model: LogitModel, task: Task) -> LogitModel:
+    """The same language model, asked with the prompt of `task`: it shares every weight.
+
+    Raises:
+        UserError: the prompt does not fit the tokenizer, or the model has a linear head.
+    """
+    if model.prompt is None or not isinstance(model.readout, WordReadout):
+        raise UserError("a linear head reads no label words: load the model with head='prompt'")
+    prompt = Prompt.for_task(task, model.tokenizer, model.prompt.style)
+    return LogitModel(
+        model.module,
+        WordReadout(prompt.label_ids),
+        binary=model.binary,
+        tokenizer=model.tokenizer,
+        prompt=prompt,
+        description={**model.description, "prompt": prompt.description},
+    ).eval()
+
+
+def load_prompt(spec: str | Path, *, task: Task, head: str = "prompt") -> Prompt:
+    """The prompt that `load_model` would use, without loading any weight."""
+    tokenizer, kind = load_tokenizer(spec, head=head)
+    return Prompt.for_task(task, tokenizer, kind)
+
+
+def load_tokenizer(
+    spec: str | Path, *, head: str = "prompt", revision: str | None = None
+) -> tuple[Any, str]:
+    """The tokenizer of a model and the style of its prompts, without loading any weight."""
+    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
+    where = _where(spec, revision)
+    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
+    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    return tokenizer, kind
+
+
+def origin(spec: str, revision: str | None = None) -> str | None:
+    """Where the weights of a model that is no folder come from, without loading any.
+
+    ``"commit <hash>"`` of a hub id, ``"<package> <version>"`` of a demo model; None if the hub does
+    not answer and nothing of the model is in its cache.
+    """
+    if spec in DEMO_MODELS:
+        package = DEMO_MODELS[spec]
+        return f"{package} {versions(package)[package]}"
+    commit = _commit(spec, revision)
+    return None if commit is None else f"commit {commit}"
+
+
+def not_found(spec: str | Path) -> UserError:
+    """The error to raise where a model is nowhere."""
+    return UserError(
+        f"model '{spec}' is no directory and not on the hub (or the hub is offline): use a local"
+        f" directory or {', '.join(DEMO_MODELS)}"
+    )
+
+
+@cache
+def _commit(spec: str, revision: str | None) -> str | None:
+    """The hub's commit of a model: what its cache calls the folder of the model's files.
+
+    The one in the cache if there is one, so that a model does not change under a study when its
+    authors add to it; another is asked for by its revision.
+    """
+    from huggingface_hub import hf_hub_download
+
+    for local in (True, False):
+        try:
+            found = hf_hub_download(spec, "config.json", revision=revision, local_files_only=local)
+        except Exception:  # of many kinds: who loads the model says why
+            continue
+        return Path(found).parent.name
+    return None
+
+
+def _where(spec: str | Path, revision: str | None) -> dict[str, str]:
+    """What `from_pretrained` is told beside a model's name: the commit, where there is one."""
+    commit = _commit(str(spec), revision) if _is_of_hub(spec) else None
+    found = commit or revision
+    return {"revision": found} if found else {}
+
+
+def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
+    """``"masked"`` or ``"causal"``: what kind of language model a checkpoint is."""
+    import transformers.models.auto.modeling_auto as auto
+
+    config = _pretrained("AutoConfig", spec, place, **where)
+    name = (getattr(config, "architectures", None) or [""])[0]
+    if name.endswith(("ForMaskedLM", "ForPreTraining")):
+        return "masked"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal"
+    masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if masked and tokenizer.mask_token_id is not None:
+        return "masked"
+    if config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "causal"
+    raise UserError(f"'{spec}' ({config.model_type}) is no language model: use --head linear")
+
+
+_AUTO = {
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+    "plain": "AutoModel",
+}
+
+
+def _random_module(
+    spec: str | Path, place: str | Path, kind: str, seed: int, **where: Any
+) -> nn.Module:
+    """The architecture of a checkpoint with the weights transformers starts training from."""
+    import transformers
+
+    config = _pretrained("AutoConfig", spec, place, **where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module: nn.Module = getattr(transformers, _AUTO[kind]).from_config(
+            config, dtype=torch.float32
+        )
+    return module
+
+
+def _module(
+    spec: str | Path, place: str | Path, kind: str, dtype: torch.dtype, **where: Any
+) -> nn.Module:
+    auto = _AUTO[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a pooler that the checkpoint lacks is drawn, the same every time
+        module, info = _pretrained(
+            auto, spec, place, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
+        )
+    missing = [k for k in sorted(info["missing_keys"]) if "pooler" not in k]
+    if missing:
+        advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"
+        raise UserError(
+            f"'{spec}' has no weights for {', '.join(missing[:3])}"
+            f"{' …' if len(missing) > 3 else ''} of {type(module).__name__}: {advice}"
+        )
+    return module
+
+
+def _is_of_hub(spec: str | Path) -> bool:
+    return str(spec) not in DEMO_MODELS and not Path(spec).is_dir()
+
+
+def _pretrained(auto: str, spec: str | Path, place: str | Path, **options: Any) -> Any:
+    """``transformers.<auto>.from_pretrained`` with its errors in one line."""
+    import transformers
+
+    try:
+        return getattr(transformers, auto).from_pretrained(place, **options)
+    except (OSError, ValueError) as error:
+        if isinstance(place, Path) or Path(str(place)).is_dir():
+            reason = f"directory '{spec}' does not load as {auto}"
+        else:
+            raise not_found(spec) from error
+        raise UserError(f"{reason}: {str(error).strip().splitlines()[0][:160]}") from error
+
+
+def _readout(
+    module: nn.Module, prompt: Prompt, num_labels: int, pooling: str, seed: int
+) -> Readout:
+    if prompt.label_ids:
+        return WordReadout(prompt.label_ids)
+    width = getattr(module.config, "hidden_size", None)
+    if width is None:
+        raise UserError(f"{type(module).__name__} names no hidden_size: use --head prompt")
+    return LinearReadout(width, num_labels, pooling, seed)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # the meta device has no numbers
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{name}' is not available here: use cpu") from error
+    return device

@@ -1,0 +1,288 @@
+"""A task's template and a tokenizer, compiled once: example in, token ids and read position out."""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from subkern.errors import UserError
+from subkern.prompts.encoders import CausalEncoder, Encoder, Limits, MaskedEncoder, PlainEncoder
+from subkern.prompts.label_words import label_token_ids, token_id, tokenizer_name
+from subkern.prompts.template import Label, Literal, Part, Special, Text, parse_template
+from subkern.tasks.catalogue import Task
+from subkern.tasks.examples import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["STYLES", "EncodedExample", "Prompt"]
+
+STYLES = ("masked", "causal", "plain")
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """An example as the model sees it.
+
+    Attributes:
+        id: the example's id.
+        label: position of its label in ``task.labels``.
+        input_ids: token ids; segment ids, where a model has them, are all 0.
+        read: position whose output is read: the mask, the last token, or [CLS].
+    """
+
+    id: str
+    label: int
+    input_ids: tuple[int, ...]
+    read: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A template on a tokenizer; make one with `Prompt.for_task`.
+
+    Attributes:
+        task: the task it belongs to.
+        tokenizer: the tokenizer it is compiled for.
+        style: ``"masked"``, ``"causal"`` or ``"plain"``.
+        parts: the parsed template; empty for ``"plain"``.
+        label_words: words in logit order; empty for ``"plain"``.
+        label_ids: their token ids, ``[c]``.
+    """
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    style: str
+    parts: tuple[Part, ...]
+    label_words: tuple[str, ...]
+    label_ids: tuple[int, ...]
+    encoder: Encoder
+
+    @classmethod
+    def for_task(cls, task: Task, tokenizer: PreTrainedTokenizerBase, style: str) -> Prompt:
+        """Compile the task's prompt of `style` for `tokenizer`, checking all that can be wrong.
+
+        Raises:
+            UserError: the template lacks a mask, names a text or variable that is not there or a
+                special token the tokenizer lacks, or a label word is not one token.
+        """
+        if style not in STYLES:
+            raise UserError(f"unknown prompt style '{style}': use {', '.join(STYLES)}")
+        limits = Limits(task.max_length, task.first_sent_limit, task.other_sent_limit)
+        if style == "plain":
+            plain = PlainEncoder(tokenizer, limits, _prefix(tokenizer))
+            return cls(task, tokenizer, style, (), (), (), plain)
+        parts = _parts(task, style, tokenizer)
+        words = task.label_words
+        if style == "causal":
+            words = task.causal_label_words or words
+        label_ids = label_token_ids(task.name, words, tokenizer)
+        encoder: Encoder
+        if style == "masked":
+            encoder = MaskedEncoder(tokenizer, parts, label_ids, limits)
+        else:
+            encoder = CausalEncoder(tokenizer, parts, words, limits, _prefix(tokenizer))
+        return cls(task, tokenizer, style, parts, words, label_ids, encoder)
+
+    @property
+    def template(self) -> str:
+        """The template in LM-BFF's notation, as the task gives it; empty for ``"plain"``."""
+        return _template(self.task, self.style)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that decides the ids besides the tokenizer, for provenance (JSON-able)."""
+        return {
+            "task": self.task.name,
+            "style": self.style,
+            "template": self.template,
+            "labels": list(self.task.labels),
+            "label_words": list(self.label_words),
+            "label_ids": list(self.label_ids),
+            "max_length": self.task.max_length,
+            "first_sent_limit": self.task.first_sent_limit,
+            "other_sent_limit": self.task.other_sent_limit,
+        }
+
+    def encode(self, example: Example) -> EncodedExample:
+        """Return the token ids of one example and the position that is read.
+
+        Raises:
+            UserError: the mask is cut off, or the example does not have the task's texts.
+        """
+        return self.encode_all([example])[0]
+
+    def encode_all(self, examples: Iterable[Example]) -> list[EncodedExample]:
+        """Encode many examples in one go: the same as `encode` on each, much faster."""
+        examples = list(examples)
+        for example in examples:
+            if len(example.texts) != self.task.num_texts:
+                raise UserError(
+                    f"example {example.id} has {len(example.texts)} text(s), "
+                    f"task {self.task.name} has {self.task.num_texts}"
+                )
+        return [
+            EncodedExample(example.id, example.label, tuple(ids), read)
+            for example, (ids, read) in zip(examples, self.encoder.encode(examples), strict=True)
+        ]
+
+    def render(self, example: Example) -> str:
+        """Return what one example looks like: text, then tokens with the read position marked."""
+        return render_prompt(self, example, self.encode(example))
+
+
+def _template(task: Task, style: str) -> str:
+    return {"masked": task.template, "causal": task.causal_template}.get(style, "")
+
+
+def _parts(task: Task, style: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Part, ...]:
+    """Parse and check the template of `style`."""
+    template = _template(task, style)
+    field = "template" if style == "masked" else "causal_template"
+    if not template:
+        raise UserError(f"task {task.name} has no {field}: add one to use it with a {style} model")
+    parts = parse_template(template)
+    where = f"{field} '{template}' of task {task.name}"
+    for part in parts:
+        if isinstance(part, Text) and part.index >= task.num_texts:
+            known = " and ".join(f"*sent_{i}*" for i in range(task.num_texts))
+            raise UserError(f"{where} names text {part.index}, which is not there: use {known}")
+        if isinstance(part, Label) and part.index >= len(task.labels):
+            raise UserError(
+                f"{where} names label {part.index}: the last is label_{len(task.labels) - 1}"
+            )
+    if not any(isinstance(part, Text) for part in parts):
+        raise UserError(f"{where} has no text: put *sent_0* where the text belongs")
+    if style == "masked":
+        _check_masked(parts, where, tokenizer)
+    else:
+        _check_causal(parts, where)
+    return parts
+
+
+def _check_masked(parts: tuple[Part, ...], where: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    masks = parts.count(Special("mask"))
+    if masks != 1:
+        raise UserError(f"{where} has {masks} masks: put *mask* once, where the label word belongs")
+    if tokenizer.mask_token_id is None:
+        raise UserError(
+            f"masked prompt on {tokenizer_name(tokenizer)}, whose tokenizer has no mask token (a "
+            "causal model?): use the task's causal prompt, or a masked model such as roberta-base"
+        )
+    for part in parts:
+        if isinstance(part, Special):
+            name = part.name.rstrip("+")
+            if getattr(tokenizer, f"{name}_token_id") is None:
+                raise UserError(
+                    f"{where} has *{part.name}*, but {tokenizer_name(tokenizer)} has no {name} "
+                    "token: leave it out"
+                )
+        if (
+            isinstance(part, Literal)
+            and len(part.text) == 1
+            and token_id(tokenizer, part.text) is None
+        ):
+            raise UserError(
+                f"{where} has '{part.text}', which is not a token of "
+                f"{tokenizer_name(tokenizer)}: use other words"
+            )
+
+
+def _check_causal(parts: tuple[Part, ...], where: str) -> None:
+    for part in parts:
+        if isinstance(part, Special):
+            raise UserError(
+                f"{where} has *{part.name}*: a causal prompt has no special tokens and ends where "
+                "the label word comes next"
+            )
+    last = parts[-1]
+    if isinstance(last, Literal) and last.text.endswith(" "):
+        raise UserError(f"{where} ends with a space: leave it out, label words bring their own")
+
+
+def _prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the tokens put before every text (Llama's <s>), none for GPT-2 and SmolLM2."""
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    full = list(tokenizer("a")["input_ids"])
+    for begin in range(len(full) - len(bare) + 1):
+        if full[begin : begin + len(bare)] == bare:
+            return tuple(full[:begin])
+    return ()
+
+
+_WIDTH = 80
+
+
+_INDENT = 10
+
+
+def render_prompt(prompt: Prompt, example: Example, encoded: EncodedExample) -> str:
+    """Return the example as lines of at most 80 columns; ``>>token<<`` is the one that is read."""
+    task = prompt.task
+    label = task.labels[example.label]
+    lines = [_field("task", f"{task.name}, {prompt.style} prompt, example {example.id}")]
+    if prompt.template:
+        lines.append(_field("template", prompt.template))
+        words = (
+            f"{name} -> '{word}' ({token})"
+            for name, word, token in zip(
+                task.labels, prompt.label_words, prompt.label_ids, strict=True
+            )
+        )
+        lines.append(_field("words", ", ".join(words)))
+    lines.append(_field("label", label))
+    lines.append(_field("text", _text(prompt, example)))
+    tokens = [_token(prompt, token) for token in encoded.input_ids]
+    tokens[encoded.read] = f">>{tokens[encoded.read]}<<"
+    lines.append(_field("tokens", " ".join(tokens)))
+    count = f"{len(tokens)} tokens of at most {task.max_length}"
+    lines.append(_field("read", f"position {encoded.read} (from 0), marked >> <<; {count}"))
+    return "\n".join(lines)
+
+
+def _field(name: str, value: str) -> str:
+    return textwrap.fill(
+        value,
+        width=_WIDTH,
+        initial_indent=name.ljust(_INDENT),
+        subsequent_indent=" " * _INDENT,
+        break_on_hyphens=False,
+    )
+
+
+def _text(prompt: Prompt, example: Example) -> str:
+    """Return the prompt as a string, before any cut; plain texts on either side of a bar."""
+    if not prompt.parts:
+        return " | ".join(example.texts)
+    return "".join(_string(prompt, part, example) for part in prompt.parts)
+
+
+def _string(prompt: Prompt, part: Part, example: Example) -> str:
+    match part:
+        case Literal(text):
+            return text
+        case Special(name):
+            return str(getattr(prompt.tokenizer, f"{name.rstrip('+')}_token"))
+        case Label(index):
+            return " " + prompt.label_words[index]
+    return part.apply(example.texts)
+
+
+def _token(prompt: Prompt, token: int) -> str:
+    """Return one token, its spaces as ``_``; what is no text by itself as the vocabulary has it."""
+    vocabulary = str(prompt.tokenizer.convert_ids_to_tokens(token))
+    text = prompt.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if "\ufffd" in text or not text or vocabulary.startswith("##"):
+        return vocabulary
+    return str(text).replace(" ", "_").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def fingerprint_examples(examples: Sequence[EncodedExample]) -> str:
+    """Hash of what the model sees of `examples`, in order."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(repr((e.id, e.label, tuple(e.input_ids), e.read)).encode())
+    return digest.hexdigest()[:16]

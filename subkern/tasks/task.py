@@ -1,0 +1,166 @@
+"""What a task is: labels, label words, prompts, metric, and where its columns stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from subkern.errors import UserError
+
+__all__ = ["Column", "FileSource", "HubSource", "Task"]
+
+Column = int | str  # position (negative from the end) or name in the header
+METRICS = ("accuracy", "f1")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """How the files of a task are read: ``<root>/<folder>/<k>-<seed>/<split>.<format>``.
+
+    Attributes:
+        texts: columns of the texts, by position or, with a header, by name.
+        label: column of the label.
+        format: ``"csv"`` (quoted, comma) or ``"tsv"`` (tab, a quote is an ordinary character).
+        header: the first row names the columns.
+        ragged: rows may differ in length (SNLI: a varying number of annotators before the label).
+        train, dev, test: file names of the splits, without the ending.
+        folder: folder of the task below the root; empty: the task's name.
+    """
+
+    texts: tuple[Column, ...] = (1,)
+    label: Column = 0
+    format: str = "csv"
+    header: bool = False
+    ragged: bool = False
+    train: str = "train"
+    dev: str = "dev"
+    test: str = "test"
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format not in ("csv", "tsv"):
+            raise UserError(f"unknown file format '{self.format}': use 'csv' or 'tsv'")
+        named = [c for c in (*self.texts, self.label) if isinstance(c, str)]
+        if named and not self.header:
+            raise UserError(
+                f"column '{named[0]}' is named but header is false: "
+                "set header = true or give the column's number"
+            )
+
+    def file_name(self, split: str) -> str:
+        """Return the file of `split` ("train", "dev" or "test")."""
+        stem = {"train": self.train, "dev": self.dev, "test": self.test}[split]
+        return f"{stem}.{self.format}"
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Where a task is on the Hugging Face hub.
+
+    Attributes:
+        path, config, revision: as ``datasets.load_dataset`` takes them.
+        texts, label: column names.
+        train, test: split names; dev is sampled from train, as LM-BFF does.
+        labels: hub label (as a string) → the task's label; empty: they are the same.
+        skip: hub labels whose rows are left out (SNLI's unlabelled rows).
+    """
+
+    path: str
+    texts: tuple[str, ...]
+    label: str = "label"
+    config: str | None = None
+    revision: str | None = None
+    train: str = "train"
+    test: str = "test"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task: data, so that nothing else needs to know its name.
+
+    Attributes:
+        name: as users write it; looked up without regard to case.
+        labels: as they stand in the files, in logit order. The order decides the sign of the
+            binary logit f_1 − f_0.
+        label_words: word per label for masked models, without the leading space.
+        template: masked prompt in LM-BFF's notation (see `subkern.prompts.template`).
+        causal_template: prompt for causal models: no ``*cls*``, ``*mask*``, ``*sep*``; it ends
+            where the label word comes next.
+        causal_label_words: word per label for causal models; empty: `label_words`.
+        num_texts: texts per example, 1 or 2.
+        metric: ``"accuracy"``, or ``"f1"`` of label 1 (two labels only).
+        max_length: longest prompt in tokens, special tokens included.
+        first_sent_limit, other_sent_limit: most tokens of text 0 and of the others.
+        files: how its files are read; ``None``: headerless CSV ``label,text[,text]``.
+        hub: where it is on the hub, if it is there.
+
+    Raises:
+        UserError: fields that contradict each other.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    label_words: tuple[str, ...]
+    template: str
+    causal_template: str = ""
+    causal_label_words: tuple[str, ...] = ()
+    num_texts: int = 1
+    metric: str = "accuracy"
+    max_length: int = 128
+    first_sent_limit: int | None = None
+    other_sent_limit: int | None = None
+    files: FileSource | None = None
+    hub: HubSource | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise UserError("a task needs a name")
+        self._check_labels()
+        self._check_words("label_words", self.label_words, bool(self.template))
+        self._check_words("causal_label_words", self.causal_label_words, False)
+        if self.num_texts not in (1, 2):
+            raise UserError(f"task {self.name}: num_texts is {self.num_texts}, it must be 1 or 2")
+        if self.metric not in METRICS:
+            raise UserError(f"task {self.name}: metric '{self.metric}' is not one of accuracy, f1")
+        if self.metric == "f1" and len(self.labels) != 2:
+            raise UserError(
+                f"task {self.name}: metric f1 needs 2 labels, not {len(self.labels)}: use accuracy"
+            )
+        self._check_lengths()
+        for source in (self.files, self.hub):
+            if source is not None and len(source.texts) != self.num_texts:
+                raise UserError(
+                    f"task {self.name}: num_texts is {self.num_texts} but {len(source.texts)} "
+                    f"text columns are named: {', '.join(map(str, source.texts))}"
+                )
+
+    @property
+    def file_source(self) -> FileSource:
+        """How its files are read, with the default filled in."""
+        return self.files or FileSource(texts=tuple(range(1, self.num_texts + 1)))
+
+    @property
+    def folder(self) -> str:
+        """Folder of the task below a data root."""
+        return self.file_source.folder or self.name
+
+    def _check_labels(self) -> None:
+        if len(self.labels) < 2:
+            raise UserError(f"task {self.name}: {len(self.labels)} label(s), it needs at least 2")
+        if len(set(self.labels)) < len(self.labels):
+            raise UserError(f"task {self.name}: a label is repeated in {', '.join(self.labels)}")
+
+    def _check_words(self, what: str, words: tuple[str, ...], required: bool) -> None:
+        if len(words) != len(self.labels) and (words or required):
+            raise UserError(
+                f"task {self.name}: {len(words)} {what} ({', '.join(words)}) for "
+                f"{len(self.labels)} labels ({', '.join(self.labels)}): give one word per label"
+            )
+
+    def _check_lengths(self) -> None:
+        for what in ("max_length", "first_sent_limit", "other_sent_limit"):
+            value = getattr(self, what)
+            if value is not None and value < 1:
+                raise UserError(f"task {self.name}: {what} is {value}, it must be at least 1")

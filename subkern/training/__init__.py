@@ -1,0 +1,1 @@
+"""Real fine-tuning in a subspace: settings, trainer, grid search, run folder."""
