@@ -19,15 +19,11 @@ from subkern.models.logit_model import LogitModel
 from subkern.storage.progress import Progress
 
 from .. import study
-from ..engine import classifiers
 from ..engine.classifiers import Split
 from ..engine.heads import at_start
 from ..engine.inputs import Inputs, identity, load_inputs
 from ..engine.run_folder import Results, RunDirectory
 from ..study import Drawing, Outcome, Workplace
-from . import config as behavior_config
-from . import measure as behavior_measure
-from . import runs as behavior_runs
 from .config import Config
 from .figures import FIGURES
 from .measure import best, measure
@@ -62,8 +58,7 @@ def analyze(
         UserError: anything the user can put right; nothing is written then.
     """
     inputs = load_inputs(config)
-    modules = (behavior_measure, behavior_runs, behavior_config, classifiers)
-    directory = RunDirectory(out, NAME, identity(config, inputs, *modules))
+    directory = RunDirectory(out, NAME, identity(config, inputs, _prepare, _compute))
     return study.carry_out(
         directory,
         config,

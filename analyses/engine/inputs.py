@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from subkern.errors import UserError
@@ -19,11 +17,11 @@ from subkern.tasks.catalogue import Task, get_task
 from subkern.tasks.examples import SPLITS, Example, load_examples
 
 from . import environment as versions
+from .code_identity import code_identity
 from .settings import Settings
 
 __all__ = [
     "Inputs",
-    "code_digest",
     "identity",
     "load_inputs",
     "model_files",
@@ -97,10 +95,11 @@ def _check_probed(train: list[Example], task: Task, seed: int) -> None:
             )
 
 
-def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str, Any]:
+def identity(config: Settings, inputs: Inputs, *computed_by: Callable[..., Any]) -> dict[str, Any]:
     """Return all that decides the numbers: settings, task, examples, model files, versions, code.
 
-    ``modules`` are those of the study itself; the library's own code is in the environment.
+    ``computed_by`` are the study's functions that load and compute; what the library computes with
+    is in the environment.
     """
     return {
         "settings": config.decisive(),
@@ -109,13 +108,8 @@ def identity(config: Settings, inputs: Inputs, *modules: ModuleType) -> dict[str
         "examples": inputs.examples,
         "model_files": model_files(config.model, config.revision),
         "environment": versions.environment(),
-        "study": code_digest(*modules),
+        "study": code_identity(*computed_by),
     }
-
-
-def code_digest(*parts: ModuleType | Callable[..., Any]) -> str:
-    """Return the SHA-256 of the sources of modules and functions."""
-    return hashlib.sha256("\0".join(map(inspect.getsource, parts)).encode()).hexdigest()
 
 
 def _task(config: Settings) -> Task:

@@ -14,12 +14,11 @@ from subkern.models.load import not_found
 from subkern.storage import provenance
 from subkern.tasks.catalogue import get_task
 
-from .. import study
 from ..engine import environment as versions
-from ..engine.inputs import Inputs, code_digest, model_files, task_fields
+from ..engine.code_identity import code_identity
+from ..engine.inputs import Inputs, model_files, task_fields
 from ..scheduler.cell import Cell, Plan
 from ..scheduler.work import OtherWorkerError
-from . import inputs as fourteen_inputs
 from .config import Config
 from .inputs import inputs_of, rule_of, settings_of
 from .table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
@@ -48,10 +47,6 @@ STEPS: Mapping[str, tuple[str, str]] = {
     "features": (_BEHAVIOUR, "features"),
 }
 """First word of a cell's step → module and function that compute it."""
-_INPUTS = (fourteen_inputs, study.load, study.encode)
-"""Whose code, beside that of its module, decides the numbers of a cell."""
-_ALSO = {_BEHAVIOUR: (_KERNELS, _TRAINING)}
-"""Module of a step → other modules of steps that it calls."""
 
 
 def make_plan(config: Config) -> Plan:
@@ -114,13 +109,6 @@ def _tuned(config: Config) -> list[str]:
     return [m for m in config.methods if m in FINETUNING and FINETUNING[m][1] == "full"]
 
 
-@cache
-def _code(module: str) -> str:
-    """Return the digest of the sources that decide the numbers of a module's cells."""
-    modules = map(import_module, (module, *_ALSO.get(module, ())))
-    return code_digest(*modules, *_INPUTS)
-
-
 def computed_with(name: str, libraries: bool) -> dict[str, Any]:
     """Return the code and the libraries that decide the numbers of a step, as they are here.
 
@@ -128,9 +116,10 @@ def computed_with(name: str, libraries: bool) -> dict[str, Any]:
         name: of the step, one of `STEPS`.
         libraries: whether scikit-learn and scipy do.
     """
+    module, function = STEPS[name]
     return {
         "environment": provenance.environment(),
-        "study": _code(STEPS[name][0]),
+        "study": code_identity(getattr(import_module(module), function)),
         **({"libraries": versions.libraries()} if libraries else {}),
     }
 

@@ -25,13 +25,11 @@ from subkern.storage.progress import Progress
 from subkern.subspaces.lora_targets import resolve
 
 from .. import study
-from ..engine import classifiers
 from ..engine.inputs import Inputs, identity, load_inputs
 from ..engine.predictions import Measured, to_table
 from ..engine.run_folder import PREDICTIONS, Results, RunDirectory
 from ..study import Drawing, Outcome, Workplace
 from ..verify.proof import Trial, prove
-from . import measure as lora_measure
 from .answer import caveats, figures, page, sentence, summary
 from .config import Config
 from .grid import recommend_configuration
@@ -82,7 +80,7 @@ def analyze(
         UserError: anything the user can put right; nothing is written then.
     """
     inputs = load_inputs(config)
-    directory = RunDirectory(out, NAME, identity(config, inputs, lora_measure, classifiers))
+    directory = RunDirectory(out, NAME, identity(config, inputs, study.load, _compute))
 
     def prepare() -> tuple[LogitModel, Mapping[str, Any]]:
         model = study.load(config, inputs)
@@ -123,7 +121,7 @@ def verify(
     """
     inputs, trial = load_inputs(config), trial or Trial()
     return prove(
-        RunDirectory(out, NAME, identity(config, inputs, lora_measure, classifiers)),
+        RunDirectory(out, NAME, identity(config, inputs, study.load, _compute)),
         config,
         inputs,
         trial,

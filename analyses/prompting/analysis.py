@@ -23,14 +23,9 @@ from subkern.prompts.choose import NamedPrompt, load_prompt_file
 from subkern.storage.progress import Progress
 
 from .. import study
-from ..engine import classifiers
 from ..engine.inputs import Inputs, identity, load_inputs
 from ..engine.run_folder import Results, RunDirectory
 from ..study import Drawing, Outcome, Workplace
-from . import arms as prompting_arms
-from . import measure as prompting_measure
-from . import training as prompting_training
-from . import trials as prompting_trials
 from .arms import Arms, choose_arms
 from .config import Config
 from .figures import figures
@@ -65,10 +60,8 @@ def analyze(
         UserError: anything the user can put right; nothing is written then.
     """
     inputs = _inputs(config)
-    modules = (
-        prompting_arms, prompting_trials, prompting_measure, prompting_training, classifiers,
-    )  # fmt: skip
-    asked = identity(config, inputs, *modules) | {"prompt_file": _file(config, inputs)}
+    asked = identity(config, inputs, choose_arms, _load_first, _compute)
+    asked["prompt_file"] = _file(config, inputs)
     directory = RunDirectory(out, NAME, asked)
     chosen: dict[str, Arms] = {}
 

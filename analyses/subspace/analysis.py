@@ -22,15 +22,11 @@ from subkern.models.logit_model import LogitModel
 from subkern.storage.progress import Progress
 
 from .. import study
-from ..engine import classifiers
 from ..engine.inputs import Inputs, identity, load_inputs
 from ..engine.predictions import Measured, to_table
 from ..engine.run_folder import PREDICTIONS, Results, RunDirectory
 from ..study import Drawing, Outcome, Workplace
 from ..verify.proof import Trial, prove
-from . import distortion
-from . import kernels as subspace_kernels
-from . import measure as subspace_measure
 from .cautions import caveats
 from .config import Config
 from .figures import figures
@@ -56,7 +52,6 @@ __all__ = [
 ]
 
 NAME = "subspace"
-_MODULES = (subspace_measure, subspace_kernels, distortion, classifiers)
 
 
 def analyze(
@@ -80,7 +75,7 @@ def analyze(
         UserError: anything the user can put right; nothing is written then.
     """
     inputs = load_inputs(config)
-    directory = RunDirectory(out, NAME, identity(config, inputs, *_MODULES))
+    directory = RunDirectory(out, NAME, _identity(config, inputs))
     chosen: dict[str, Methods] = {}
 
     def prepare() -> tuple[LogitModel, Mapping[str, Any]]:
@@ -124,7 +119,7 @@ def verify(
     """
     inputs, trial = load_inputs(config), trial or Trial()
     return prove(
-        RunDirectory(out, NAME, identity(config, inputs, *_MODULES)),
+        RunDirectory(out, NAME, _identity(config, inputs)),
         config,
         inputs,
         trial,
@@ -133,6 +128,11 @@ def verify(
         progress=progress,
         command=command,
     )
+
+
+def _identity(config: Config, inputs: Inputs) -> dict[str, Any]:
+    """Return all that decides the numbers."""
+    return identity(config, inputs, study.load, choose_methods, _compute)
 
 
 def _drawing(rule: str) -> Drawing:

@@ -21,8 +21,8 @@ from subkern.storage.progress import Progress
 from subkern.storage.provenance import fingerprint, normalize
 
 from .. import study
-from ..engine import scores
-from ..engine.inputs import Inputs, code_digest
+from ..engine.code_identity import code_identity
+from ..engine.inputs import Inputs
 from ..engine.run_folder import (
     FIGURE_FOLDER,
     PREDICTIONS,
@@ -33,7 +33,6 @@ from ..engine.run_folder import (
 )
 from ..engine.settings import Settings
 from ..study import Drawing, Outcome
-from . import table, train
 from .numbers import ASKED, asked_of, is_verified
 from .train import train_all
 from .trial import Candidate, Trial
@@ -81,7 +80,7 @@ def prove(
             {
                 "trial": trial.describe(config.rule),
                 "configurations": [[each.name, each.draw] for each in chosen],
-                "code": code_digest(train, table, scores),
+                "code": code_identity(study.load, train_all),
             }
         )
         done = is_verified(results) and asked_of(results) == asked
