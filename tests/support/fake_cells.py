@@ -1,6 +1,6 @@
 """A study of quick made-up cells, as a module so that other processes find it.
 
-``python tests/support/fake_cells.py OUT [--tasks a,b] [--nap SECONDS] [--workers N | --ray]`` runs it.
+``python tests/support/fake_cells.py OUT [--tasks a,b] [--nap SECONDS] [--workers N | --ray]``
 """
 
 from __future__ import annotations

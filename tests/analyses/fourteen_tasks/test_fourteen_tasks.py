@@ -39,8 +39,8 @@ from analyses.show.terminal import show
 from cli import cli as program
 from cli import main
 from subkern.errors import UserError
+from subkern.gradients import batches
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.engines import tiled as pairwise
 from subkern.kernels.request import RunOptions
 from subkern.solvers import evaluate
 from subkern.storage import provenance
@@ -320,7 +320,7 @@ def test_a_killed_kernel_goes_on_from_its_tiles(
         analyze(asked, tmp_path)
     assert tiles[0]
     monkeypatch.setattr(fourteen_kernels, "compute_kernel", real)
-    monkeypatch.setattr(pairwise, "capture", None)  # nothing is left to capture
+    monkeypatch.setattr(batches, "capture", None)  # nothing is left to capture
     assert analyze(asked, tmp_path).ran.failed == {}
 
 
