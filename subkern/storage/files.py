@@ -11,14 +11,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from subkern.errors import NoSpaceError, UserError
 from subkern.storage.provenance import normalize
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PART = ".part"  # in the names of files that are being written
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -124,6 +123,9 @@ def write_tensors(
     Raises:
         OSError: they cannot be written (no space left, say).
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # late: it imports torch, and a start needs neither
+
     named = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     with replacing(path) as part:
         try:
