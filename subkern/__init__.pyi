@@ -35,10 +35,10 @@ from .subspaces.parameter_groups import ParameterGroup as ParameterGroup
 from .subspaces.random import RandomSubspace as RandomSubspace
 from .subspaces.text import parse_subspace as parse_subspace
 from .tasks.catalogue import TASKS as TASKS
-from .tasks.catalogue import Task as Task
 from .tasks.catalogue import get_task as get_task
 from .tasks.examples import Example as Example
 from .tasks.examples import load_examples as load_examples
+from .tasks.task import Task as Task
 from .training.finetune import finetune as finetune
 from .training.grid_search import Search as Search
 from .training.result import FineTuned as FineTuned

@@ -47,5 +47,5 @@ def test_no_name_is_that_of_a_module() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"subkern.* has no attribute .?kernelz"):
+    with pytest.raises(AttributeError, match=r"subkern.*kernelz"):
         _ = subkern.kernelz
