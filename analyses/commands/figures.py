@@ -39,7 +39,8 @@ def figures(
     they have the same cells. Parts of another version of subkern or its libraries
     are refused unless --across-versions says that this is meant.
     """
-    from ..fourteen_tasks.results.drawing import combine, draw, write_tables
+    from ..fourteen_tasks.results.combine import combine
+    from ..fourteen_tasks.results.drawing import draw, write_tables
     from ..fourteen_tasks.results.render import TABLE_FOLDER
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]

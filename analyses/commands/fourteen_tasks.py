@@ -14,8 +14,6 @@ from subkern.errors import UserError
 from .options import AS_JSON, OVERWRITE, PATH, RUNNING, Numbers
 from .study_options import Words
 
-__all__ = ["analyze_fourteen_tasks"]
-
 _NOT_SETTINGS = ("preset", "config", "rates")
 
 
@@ -89,8 +87,8 @@ def analyze_fourteen_tasks(
     Every finished cell is kept: the same command goes on, with more tasks, seeds or methods it
     computes what is new. A cell that fails does not stop the others.
     """
-    from ..fourteen_tasks.analysis import Study, analyze
-    from ..fourteen_tasks.screen import show_end, show_plan, show_status, watching
+    from ..fourteen_tasks.progress import show_end, show_plan, show_status, watching
+    from ..fourteen_tasks.study import Study, analyze
     from ..scheduler.cell import parse_only
     from ..scheduler.executors import check_executor, make_executor
 

@@ -27,8 +27,6 @@ from ..engine.settings import (
 )
 from .table import FINETUNING, METHODS
 
-__all__ = ["ALL_TASKS", "PRESETS", "RATES", "Config"]
-
 ALL_TASKS = tuple(TASKS)
 
 RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(

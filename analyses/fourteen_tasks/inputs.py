@@ -24,8 +24,6 @@ from ..scheduler.work import FAILED, Place
 from .config import Config
 from .table import KERNELS, SCORES
 
-__all__ = ["Context", "inputs_of", "rule_of", "settings_of"]
-
 
 def settings_of(config: Config, task: str, k: int, data_seed: int, head: str) -> Settings:
     """Return the settings of one task, number of shots, data seed and head as studies share them.

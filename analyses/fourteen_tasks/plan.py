@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib import import_module
 from itertools import product
 from typing import Any
 
@@ -21,32 +20,13 @@ from ..scheduler.cell import Cell, Plan
 from ..scheduler.work import OtherWorkerError
 from .config import Config
 from .inputs import inputs_of, rule_of, settings_of
+from .steps import REFERENCE, STEPS
 from .table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
 
-__all__ = ["STEPS", "check_worker", "make_plan"]
-
-REFERENCE = "kernel-sgd"
 _PLAIN = ("zero-shot", "linear-probe")
-
-_KERNELS, _TRAINING = "analyses.fourteen_tasks.kernels", "analyses.fourteen_tasks.training"
-_BEHAVIOUR = "analyses.fourteen_tasks.behavior"
 
 _FULL = tuple(method for method, (_, kind) in KERNELS.items() if kind == "full")
 """Kernels over all parameters."""
-
-STEPS: Mapping[str, tuple[str, str]] = {
-    "score": (_TRAINING, "zero_shot"),
-    "probe": (_TRAINING, "probe"),
-    "train": (_TRAINING, "point"),
-    "best": (_TRAINING, "best"),
-    "kernels": (_KERNELS, "kernels"),
-    "kernel": (_KERNELS, "kernel"),
-    "solve": (_KERNELS, "solve"),
-    "agreement": (_KERNELS, "agree"),
-    "linearized": (_BEHAVIOUR, "linearized"),
-    "features": (_BEHAVIOUR, "features"),
-}
-"""First word of a cell's step → module and function that compute it."""
 
 
 def make_plan(config: Config) -> Plan:
@@ -116,10 +96,9 @@ def computed_with(name: str, libraries: bool) -> dict[str, Any]:
         name: of the step, one of `STEPS`.
         libraries: whether scikit-learn and scipy do.
     """
-    module, function = STEPS[name]
     return {
         "environment": provenance.environment(),
-        "study": code_identity(getattr(import_module(module), function)),
+        "study": code_identity(STEPS[name]),
         **({"libraries": versions.libraries()} if libraries else {}),
     }
 

@@ -14,19 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = [
-    "AGREEMENT",
-    "COLUMNS",
-    "FINETUNING",
-    "JUDGES",
-    "KERNELS",
-    "METHODS",
-    "SCHEMA",
-    "SCORES",
-    "SIGNS",
-    "tidy",
-]
-
 SCHEMA = 1
 """Version of this table; a study's record says which one its table has."""
 

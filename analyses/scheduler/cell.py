@@ -17,8 +17,6 @@ from urllib.parse import quote
 
 from subkern.errors import UserError
 
-__all__ = ["FILTERS", "STATES", "Cell", "Plan", "State", "parse_only"]
-
 State = Literal["done", "running", "failed", "blocked", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "blocked", "missing")
 """``blocked``: it needs a cell that failed."""

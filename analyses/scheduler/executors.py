@@ -23,12 +23,7 @@ from threadpoolctl import threadpool_limits
 from subkern.errors import UserError
 from subkern.storage.memory import share_memory
 
-from .work import Ended, Job, lost, run_job
-
-__all__ = ["ATTEMPTS", "Executor", "Here", "Processes", "check_executor", "make_executor"]
-
-ATTEMPTS = 3
-"""How often a cell is tried whose process dies under it."""
+from .work import ATTEMPTS, Ended, Job, lost, run_job
 
 
 class Executor(Protocol):

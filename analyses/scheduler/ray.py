@@ -15,10 +15,7 @@ from typing import Any, Self
 
 from subkern.errors import UserError
 
-from .executors import ATTEMPTS
-from .work import Ended, Job, lost, run_job
-
-__all__ = ["Ray"]
+from .work import ATTEMPTS, Ended, Job, lost, run_job
 
 ANSWER = 5.0
 """Seconds that an address has to answer at all."""

@@ -12,8 +12,6 @@ from .executors import Executor
 from .store import CellStore
 from .work import Ended, Job, Work
 
-__all__ = ["Ran", "prepare", "run_cells"]
-
 Seen = Callable[[Mapping[str, State], Ended | None], None]
 """Called with the state of every cell, at first and whenever one has ended."""
 

@@ -10,8 +10,6 @@ from rich.table import Table
 from .cell import STATES, Cell, Plan, State
 from .store import CellStore
 
-__all__ = ["Timing", "counts", "duration", "status_table", "time_left"]
-
 Cost = Callable[[Cell], float]
 """What a cell costs, in any unit; 0 where that is not known."""
 

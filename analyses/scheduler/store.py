@@ -37,8 +37,6 @@ from subkern.storage.provenance import decisive, differences, summary
 
 from .cell import Cell, Plan, State
 
-__all__ = ["CellStore", "Failure", "Stored"]
-
 BEAT = 5.0
 """Seconds between two renewals of a lease."""
 STALE = 60.0

@@ -21,18 +21,8 @@ from subkern.storage.files import is_full, replacing
 from .cell import Cell
 from .store import BEAT, Attempt, CellStore
 
-__all__ = [
-    "FAILED",
-    "Ended",
-    "Found",
-    "Job",
-    "OtherWorkerError",
-    "Place",
-    "Work",
-    "lost",
-    "run_job",
-]
-
+ATTEMPTS = 3
+"""How often a cell is tried whose process dies under it."""
 FAILED = "failed"
 """A mark beside what an attempt left unfinished that failed, as where memory ran out."""
 

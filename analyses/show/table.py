@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ..fourteen_tasks.results.numbers import Summary
-
-__all__ = ["DASH", "EDGE", "Cell", "Grid", "Row"]
+from . import numbers as fmt
 
 DASH = "–"
 EDGE = "†"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number of a table.
+
+    Attributes:
+        mean: over data seeds.
+        sd: sample standard deviation over data seeds (n − 1 in the denominator), NaN for one seed.
+        seeds: how many.
+    """
+
+    mean: float
+    sd: float
+    seeds: int
+
+    @property
+    def text(self) -> str:
+        """Per cent with one decimal, the standard deviation in brackets: ``88.1 (1.2)``."""
+        mean = fmt.points(self.mean)
+        return mean if math.isnan(self.sd) else f"{mean} ({fmt.points(self.sd)})"
 
 
 @dataclass(frozen=True)

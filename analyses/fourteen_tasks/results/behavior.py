@@ -10,17 +10,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .numbers import means
-from .study import Study
-
-__all__ = [
-    "FEATURE_METRICS",
-    "by_seed",
-    "feature_metrics",
-    "features",
-    "fewest_shots",
-    "linearization",
-]
+from .read import Study
+from .summary import means
 
 FEATURE_METRICS = {
     "relative change": "Relative change of the kernel",

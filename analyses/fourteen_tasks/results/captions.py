@@ -10,26 +10,21 @@ from ...engine.ranking import spearman
 from ...show import numbers as fmt
 from ...show.page import Caption
 from .behavior import FEATURE_METRICS, feature_metrics
-from .methods import method, variant
-from .numbers import gap, pairs
-from .scatter import panel_data
-from .score_tables import HEADS
-from .study import Study
-from .subspace_figures import (
+from .draw_scatter import panel_data
+from .draw_subspaces import (
     FAMILIES,
     curves_data,
     preservation_data,
 )
-from .task_figures import (
+from .draw_tasks import (
     fixed_features_data,
     linearization_data,
     prompting_data,
 )
-
-__all__ = [
-    "fixed_features", "kernel_against_finetuning", "linearization", "preservation", "prompting",
-    "rank_correlation", "signgd_against_adam", "sizes",
-]  # fmt: skip
+from .methods import method, variant
+from .read import Study
+from .summary import gap, pairs
+from .tables import HEADS
 
 
 def rank_correlation(points: pd.DataFrame) -> float:

@@ -13,14 +13,11 @@ from ...engine.run_folder import FIGURE_FOLDER, Results
 from ...show.page import Page
 from ...show.table import Grid
 from .figures import Drawable, drawables
-from .parts import combine
+from .page import page
+from .read import Study, load
 from .render import FORMATS, TABLE_FOLDER, write
-from .report import page
-from .score_tables import NAMES, score_tables
-from .study import Study, load
+from .tables import NAMES, score_tables
 from .verdict import Thresholds, behaviour_table
-
-__all__ = ["combine", "draw", "tables", "write_tables"]
 
 
 def draw(

@@ -10,21 +10,19 @@ from matplotlib.figure import Figure
 
 from ...show.page import Caption
 from . import captions
-from .numbers import pairs
-from .scatter import (
+from .draw_scatter import (
     kernel_against_finetuning,
     panel_data,
     signgd_against_adam,
 )
-from .study import Study
-from .subspace_figures import (
+from .draw_subspaces import (
     FAMILIES,
     curves_data,
     preservation,
     preservation_data,
     sizes,
 )
-from .task_figures import (
+from .draw_tasks import (
     fixed_features,
     fixed_features_data,
     linearization_bars,
@@ -32,9 +30,9 @@ from .task_figures import (
     prompting,
     prompting_data,
 )
+from .read import Study
+from .summary import pairs
 from .verdict import Thresholds, limits
-
-__all__ = ["Drawable", "drawables"]
 
 
 @dataclass(frozen=True)

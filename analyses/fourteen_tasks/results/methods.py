@@ -8,8 +8,6 @@ from typing import Literal
 
 from ..table import SIGNS
 
-__all__ = ["METHODS", "PAIRS", "Kind", "Method", "method", "size", "variant"]
-
 Kind = Literal["baseline", "kernel", "finetuning", "subspace kernel", "subspace finetuning"]
 
 

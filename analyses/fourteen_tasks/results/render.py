@@ -13,8 +13,6 @@ from ...engine.run_folder import replacing
 from ...show.page import Table
 from ...show.table import Cell, Grid, Row
 
-__all__ = ["FORMATS", "TABLE_FOLDER", "as_html", "as_latex", "as_markdown", "escape", "write"]
-
 T = TypeVar("T")
 Block = tuple[str, Sequence[Row]]
 

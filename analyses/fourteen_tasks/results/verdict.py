@@ -17,10 +17,8 @@ from ...show import numbers as fmt
 from ...show.table import DASH, EDGE, Cell, Grid, Row
 from .behavior import FEATURE_METRICS, by_seed
 from .methods import PAIRS, method
-from .score_tables import HEADS, task_heading
-from .study import Study
-
-__all__ = ["CHANGES", "Thresholds", "Verdict", "behaviour_table", "limits", "verdicts"]
+from .read import Study
+from .tables import HEADS, task_heading
 
 Answer = Literal["yes", "partly", "no", "undecided", "open"]
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 import cli
 from analyses.engine.run_folder import RunDirectory
 from analyses.fourteen_tasks.results import drawing as paper
-from analyses.fourteen_tasks.results.parts import differences
-from analyses.fourteen_tasks.results.study import load
+from analyses.fourteen_tasks.results.combine import combine, differences
+from analyses.fourteen_tasks.results.read import load
 from subkern.errors import UserError
 from tests.support import fake_study
 
@@ -58,7 +58,7 @@ def test_the_whole_holds_what_its_parts_hold(tmp_path: Path) -> None:
     first = part(tmp_path / "a", rows("SST-2", "RTE"), test_limit=100)
     second = part(tmp_path / "b", rows("RTE", "trec"), test_limit=100)
     third = part(tmp_path / "c", rows("mr"), test_limit=100)
-    whole = paper.combine([paper.combine([first, second], tmp_path / "ab"), third], tmp_path / "o")
+    whole = combine([combine([first, second], tmp_path / "ab"), third], tmp_path / "o")
     found = load(whole)
     assert found.tasks == ["SST-2", "mr", "trec", "RTE"]
     expected = rows("SST-2", "RTE", "trec", "mr")
@@ -76,18 +76,18 @@ def test_parts_of_other_versions_are_joined_only_if_that_is_asked_for(tmp_path: 
     one = versioned(part(tmp_path / "a", rows("SST-2")))
     same = versioned(part(tmp_path / "b", rows("RTE")))
     newer = versioned(part(tmp_path / "c", rows("mr")), digest="def", torch="2.14.0")
-    whole = load(paper.combine([one, same], tmp_path / "same"))
+    whole = load(combine([one, same], tmp_path / "same"))
     assert differences(whole.results.environment) == []
     with pytest.raises(
         UserError, match=r"different versions \(code of subkern abc0123, def0123; tor"
     ):
-        paper.combine([one, newer], tmp_path / "out")
+        combine([one, newer], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     done = CliRunner().invoke(
         cli.cli, ["figures", str(one), str(newer), "--out", str(tmp_path / "out")]
     )
     assert isinstance(done.exception, UserError)
-    out = paper.combine([one, newer], tmp_path / "out", across_versions=True)
+    out = combine([one, newer], tmp_path / "out", across_versions=True)
     found = differences(load(out).results.environment)
     assert found == ["code of subkern abc0123, def0123", "torch 2.13.0, 2.14.0"]
     assert load(out).results.command.endswith("--across-versions")
@@ -103,7 +103,7 @@ def test_what_failed_in_one_part_and_is_done_in_another_is_done(tmp_path: Path) 
     broken = part(tmp_path / "broken", pd.concat([rest, failed], ignore_index=True))
     lost = failed.assign(cell="SST-2/lost")
     mended = part(tmp_path / "mended", pd.concat([table, lost], ignore_index=True))
-    found = load(paper.combine([broken, mended], tmp_path / "out"))
+    found = load(combine([broken, mended], tmp_path / "out"))
     assert found.failed["cell"].tolist() == ["SST-2/lost"]
     assert set(found.table["cell"]) == set(table["cell"])
 
@@ -123,7 +123,7 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
         tmp_path / "other", rows("trec", methods=("finetune-adam",)), steps=60,
         learning_rates=rates[1] | {"finetune-sgd": [9.0]}, batch_sizes=[8],
     )  # fmt: skip
-    found = load(paper.combine([kernels, trained, other], tmp_path / "out"))
+    found = load(combine([kernels, trained, other], tmp_path / "out"))
     assert found.results.config["steps"] == 60
     assert found.results.config["batch_sizes"] == [8]
     assert found.results.config["head_init"] == "random"  # nobody uses it
@@ -161,7 +161,7 @@ def test_parts_on_other_examples_are_refused_and_the_whole_knows_all(tmp_path: P
             ("c", "mr", {"mr/16-13": "other", "RTE/16-13": "of none of its numbers"}),
         )
     )
-    whole = paper.combine([first, same], tmp_path / "whole")
+    whole = combine([first, same], tmp_path / "whole")
     assert load(whole).results.inputs["examples"] == {"RTE/16-13": "abc", "mr/16-13": "def"}
     refused([whole, other], tmp_path / "out", "digest of the examples of mr/16-13 is 'def' in the")
 
@@ -191,7 +191,7 @@ def refused(parts: list[Path], out: Path, said: str) -> None:
     """Check that one line says so and that nothing is written."""
     before = {path: path.stat().st_mtime_ns for path in out.parent.rglob("*")}
     with pytest.raises(UserError, match=said) as caught:
-        paper.combine(parts, out)
+        combine(parts, out)
     assert "\n" not in str(caught.value)
     assert {path: path.stat().st_mtime_ns for path in out.parent.rglob("*")} == before
 

@@ -21,16 +21,15 @@ from analyses import study as studies
 from analyses.engine import environment as versions
 from analyses.engine.inputs import load_inputs
 from analyses.engine.run_folder import Results
-from analyses.fourteen_tasks import analysis as fourteen_tasks
-from analyses.fourteen_tasks import kernels as fourteen_kernels
-from analyses.fourteen_tasks import screen
-from analyses.fourteen_tasks import training as fourteen_training
-from analyses.fourteen_tasks.analysis import Done, Study
+from analyses.fourteen_tasks import progress as screen
+from analyses.fourteen_tasks import steps
+from analyses.fourteen_tasks import study as fourteen_tasks
 from analyses.fourteen_tasks.config import PRESETS, RATES, Config
 from analyses.fourteen_tasks.inputs import Context, settings_of
 from analyses.fourteen_tasks.plan import make_plan
-from analyses.fourteen_tasks.results.score_tables import HEADS
-from analyses.fourteen_tasks.screen import abreast
+from analyses.fourteen_tasks.progress import abreast
+from analyses.fourteen_tasks.results.tables import HEADS
+from analyses.fourteen_tasks.study import Done, Study
 from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
 from analyses.scheduler.cell import parse_only
 from analyses.scheduler.executors import make_executor
@@ -280,7 +279,7 @@ def test_killed_training_goes_on_from_its_checkpoint(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = config(place, methods=("finetune-sgd",), learning_rates={"finetune-sgd": (0.3,)})
-    real, seen = fourteen_training.finetune, []
+    real, seen = steps.finetune, []
 
     def watched(*given: Any, **how: Any) -> Any:
         def progress(step: int, steps: int) -> None:
@@ -290,7 +289,7 @@ def test_killed_training_goes_on_from_its_checkpoint(
 
         return real(*given, **how, progress=progress, checkpoint_seconds=0)
 
-    monkeypatch.setattr(fourteen_training, "finetune", watched)
+    monkeypatch.setattr(steps, "finetune", watched)
     with pytest.raises(KeyboardInterrupt):
         analyze(asked, tmp_path / "killed")
     assert list((tmp_path / "killed" / "unfinished").iterdir())
@@ -298,7 +297,7 @@ def test_killed_training_goes_on_from_its_checkpoint(
     resumed = analyze(asked, tmp_path / "killed")
     assert len(seen) - first < 12  # of 12 steps
     assert not list((tmp_path / "killed" / "unfinished").iterdir())
-    monkeypatch.setattr(fourteen_training, "finetune", real)
+    monkeypatch.setattr(steps, "finetune", real)
     whole = analyze(asked, tmp_path / "whole")
     pd.testing.assert_frame_equal(numbers(resumed.table), numbers(whole.table))
 
@@ -307,7 +306,7 @@ def test_a_killed_kernel_goes_on_from_its_tiles(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = config(place, methods=("kernel-sgd",))
-    real, tiles = fourteen_kernels.compute_kernel, []
+    real, tiles = steps.compute_kernel, []
 
     def killed(*given: Any, options: RunOptions, **how: Any) -> Any:
         real(*given, options=options, **how)
@@ -315,11 +314,11 @@ def test_a_killed_kernel_goes_on_from_its_tiles(
         tiles.append([path.name for path in Path(options.checkpoint).iterdir()])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fourteen_kernels, "compute_kernel", killed)
+    monkeypatch.setattr(steps, "compute_kernel", killed)
     with pytest.raises(KeyboardInterrupt):
         analyze(asked, tmp_path)
     assert tiles[0]
-    monkeypatch.setattr(fourteen_kernels, "compute_kernel", real)
+    monkeypatch.setattr(steps, "compute_kernel", real)
     monkeypatch.setattr(batches, "capture", None)  # nothing is left to capture
     assert analyze(asked, tmp_path).ran.failed == {}
 

@@ -11,14 +11,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from analyses.fourteen_tasks.results import scatter as paper_scatter
-from analyses.fourteen_tasks.results import task_figures as paper_task_figures
+from analyses.fourteen_tasks.results import draw_scatter as paper_scatter
+from analyses.fourteen_tasks.results import draw_tasks as paper_task_figures
 from analyses.fourteen_tasks.results.behavior import fewest_shots, linearization
 from analyses.fourteen_tasks.results.captions import rank_correlation
+from analyses.fourteen_tasks.results.draw_subspaces import preservation_data
 from analyses.fourteen_tasks.results.figures import Drawable, drawables
-from analyses.fourteen_tasks.results.numbers import mean_scores, pairs
-from analyses.fourteen_tasks.results.study import Study, load
-from analyses.fourteen_tasks.results.subspace_figures import preservation_data
+from analyses.fourteen_tasks.results.read import Study, load
+from analyses.fourteen_tasks.results.summary import mean_scores, pairs
 from analyses.fourteen_tasks.results.verdict import Thresholds, limits
 from subkern.tasks.catalogue import TASKS
 from tests.support import fake_study

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 import cli
 from analyses.engine.run_folder import RunDirectory
 from analyses.fourteen_tasks.results import drawing as paper
-from analyses.fourteen_tasks.results.study import load
+from analyses.fourteen_tasks.results.read import load
 from analyses.fourteen_tasks.table import SCHEMA
 from subkern.errors import UserError
 from tests.support import fake_study

@@ -9,9 +9,9 @@ import pytest
 
 from analyses.fourteen_tasks.results import drawing as paper
 from analyses.fourteen_tasks.results.figures import drawables
+from analyses.fourteen_tasks.results.page import page
+from analyses.fourteen_tasks.results.read import load
 from analyses.fourteen_tasks.results.render import as_html, as_latex, as_markdown
-from analyses.fourteen_tasks.results.report import page
-from analyses.fourteen_tasks.results.study import load
 from analyses.fourteen_tasks.results.verdict import Thresholds
 from tests.support import fake_study
 

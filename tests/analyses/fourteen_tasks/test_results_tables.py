@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from analyses.fourteen_tasks.results import render as paper_render
-from analyses.fourteen_tasks.results import score_tables as paper_tables
-from analyses.fourteen_tasks.results.numbers import pairs
-from analyses.fourteen_tasks.results.study import Study, load
+from analyses.fourteen_tasks.results import tables as paper_tables
+from analyses.fourteen_tasks.results.read import Study, load
+from analyses.fourteen_tasks.results.summary import pairs
 from analyses.fourteen_tasks.results.verdict import Thresholds, behaviour_table, verdicts
 from analyses.show.table import DASH, Cell, Grid, Row
 from subkern.errors import UserError

@@ -21,9 +21,7 @@ from subkern.errors import UserError
 from ...engine.run_folder import RunDirectory
 from ..config import RATES
 from ..table import FINETUNING, KERNELS, SCHEMA
-from .study import Study, load
-
-__all__ = ["combine", "differences"]
+from .read import Study, load
 
 _NUMBERS = (
     "revision", "logits", "pooling", "tie", "dtype", "seed", "epsilon", "test_limit",

@@ -21,8 +21,6 @@ from ...engine.run_folder import Results
 from ..table import COLUMNS, JUDGES, SCHEMA, SCORES
 from .methods import METHODS
 
-__all__ = ["RUN", "Study", "load"]
-
 RUN = ("task", "k", "data_seed", "head", "method", "subspace", "optimizer")
 """What names one run: its rows differ in solver, split and metric only."""
 

@@ -13,18 +13,16 @@ from matplotlib.ticker import FuncFormatter
 from ...show import numbers as fmt
 from ...show import style
 from .behavior import fewest_shots
-from .methods import method, size, variant
-from .numbers import means
-from .panels import (
+from .draw_panels import (
     LEGEND,
     TaskPanels,
     handle,
     percent_axis,
     percent_tick,
 )
-from .study import Study
-
-__all__ = ["FAMILIES", "curves_data", "preservation", "preservation_data", "sizes"]
+from .methods import method, size, variant
+from .read import Study
+from .summary import means
 
 FAMILIES = ("kernel-lora", "kernel-random")
 _LINES = {

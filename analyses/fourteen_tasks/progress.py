@@ -17,12 +17,10 @@ from ..scheduler.cell import Plan, State
 from ..scheduler.status import Timing, counts, duration, status_table, time_left
 from ..scheduler.work import Ended
 from ..show.terminal import WIDTH, show
-from .analysis import Done, Study
-from .analysis import Progress as Seen
-from .results.score_tables import HEADS
-from .times import costs, pass_seconds
-
-__all__ = ["abreast", "results", "show_end", "show_plan", "show_status", "watching"]
+from .estimate import costs, pass_seconds
+from .results.tables import HEADS
+from .study import Done, Study
+from .study import Progress as Seen
 
 _ENDED = ("done", "failed", "blocked")
 

@@ -10,12 +10,10 @@ import pandas as pd
 from subkern.tasks.catalogue import TASKS
 
 from ...show import numbers as fmt
-from ...show.table import EDGE, Cell, Grid, Row
+from ...show.table import EDGE, Cell, Grid, Row, Summary
 from .methods import METHODS, method, size, variant
-from .numbers import Summary, mean_scores, means
-from .study import Study
-
-__all__ = ["accuracy", "preservation", "prompting", "score_tables", "subspaces", "task_heading"]
+from .read import Study
+from .summary import mean_scores, means
 
 HEADS = {"prompt": "prompt", "linear": "linear head"}
 _GROUPS = ("Single sentences", "Sentence pairs", "Other tasks")

@@ -17,12 +17,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from ...show import style
+from .draw_panels import LEGEND, percent_tick
 from .methods import method
-from .numbers import compared, pairs
-from .panels import LEGEND, percent_tick
-from .study import Study
-
-__all__ = ["kernel_against_finetuning", "panel_data", "signgd_against_adam"]
+from .read import Study
+from .summary import compared, pairs
 
 _SIZE = 4.4  # inches, the height of a panel: square, beside its tick labels
 _LABELS = 7  # names a panel holds

@@ -24,15 +24,10 @@ from .behavior import (
     fewest_shots,
     linearization,
 )
+from .draw_panels import TaskPanels, handle, percent_axis
 from .methods import METHODS, method
-from .numbers import paired
-from .panels import TaskPanels, handle, percent_axis
-from .study import Study
-
-__all__ = [
-    "fixed_features", "fixed_features_data", "linearization_bars", "linearization_data",
-    "prompting", "prompting_data",
-]  # fmt: skip
+from .read import Study
+from .summary import paired
 
 _PROMPTED = (("kernel-sgd", "kernel-asymmetric_signgd", "kernel-signgd", "kernel-adam"),
              ("finetune-sgd", "finetune-adam", "finetune-signgd"))  # fmt: skip

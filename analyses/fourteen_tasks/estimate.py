@@ -21,8 +21,6 @@ from ..scheduler.work import Place
 from .config import Config
 from .inputs import Context
 
-__all__ = ["costs", "pass_seconds", "passes"]
-
 BACKWARD = 2.0
 """A backward costs about two forwards."""
 PAIR = 0.04

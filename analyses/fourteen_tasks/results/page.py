@@ -16,16 +16,14 @@ from ...show.study_numbers import model_name
 from ...show.study_page import flat, settings
 from ...show.table import Grid
 from .captions import rank_correlation
+from .combine import differences
 from .figures import Drawable
 from .methods import METHODS, method
-from .numbers import compared, gap, pairs
-from .parts import differences
+from .read import Study
 from .render import as_html
-from .score_tables import HEADS
-from .study import Study
+from .summary import compared, gap, pairs
+from .tables import HEADS
 from .verdict import Thresholds, Verdict, verdicts
-
-__all__ = ["page"]
 
 _ANSWERS = {
     "yes": "seen on {}",

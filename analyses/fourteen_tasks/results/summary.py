@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from ...show import numbers as fmt
 from .methods import PAIRS
-from .study import Study
-
-__all__ = ["Summary", "compared", "mean_scores", "means", "paired", "pairs"]
+from .read import Study
 
 _CELL = ["task", "k", "head", "method", "subspace", "optimizer"]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One number of a table.
-
-    Attributes:
-        mean: over data seeds.
-        sd: sample standard deviation over data seeds (n − 1 in the denominator), NaN for one seed.
-        seeds: how many.
-    """
-
-    mean: float
-    sd: float
-    seeds: int
-
-    @property
-    def text(self) -> str:
-        """Per cent with one decimal, the standard deviation in brackets: ``88.1 (1.2)``."""
-        mean = fmt.points(self.mean)
-        return mean if math.isnan(self.sd) else f"{mean} ({fmt.points(self.sd)})"
 
 
 def means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,10 @@ from ..scheduler.store import CellStore
 from ..scheduler.work import Ended, Found, Place
 from .config import Config
 from .inputs import Context
-from .plan import STEPS, check_worker, make_plan
+from .plan import check_worker, make_plan
 from .results.drawing import draw
+from .steps import STEPS
 from .table import SCHEMA, SCORES, tidy
-
-__all__ = ["Config", "Done", "Study", "Work", "analyze"]
 
 NAME = "fourteen-tasks"
 CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
@@ -68,13 +66,11 @@ class Work:
         Raises:
             OtherWorkerError: see `check_worker`.
         """
-        module, function = STEPS[cell.step.partition(" ")[0]]
         there = contextlib.chdir(self.where) if self.where.is_dir() else contextlib.nullcontext()
         with there:  # a worker of a cluster starts elsewhere
             context = Context(self.config, cell, needs, place)
             check_worker(self.config, cell, context.inputs)
-            found: Found = getattr(import_module(module), function)(context)
-        return found
+            return STEPS[cell.step.partition(" ")[0]](context)
 
 
 @dataclass(frozen=True)

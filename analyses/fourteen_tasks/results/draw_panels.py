@@ -12,10 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ...show import style
-from .score_tables import task_heading
-from .study import Study
-
-__all__ = ["LEGEND", "TaskPanels", "handle", "percent_axis", "percent_tick"]
+from .read import Study
+from .tables import task_heading
 
 LEGEND: Any = {
     "frameon": False, "fontsize": 9, "handlelength": 1.2, "handletextpad": 0.5,
