@@ -24,7 +24,7 @@ help: ## list the targets
 
 install: $(STAMP) ## create the virtual environment, or bring it up to date
 
-$(STAMP): setup.cfg pyproject.toml requirements-demo.txt $(CONSTRAINTS)
+$(STAMP): setup.cfg setup.py pyproject.toml requirements-demo.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("subkern needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[hub,ray,dev]'
@@ -42,10 +42,11 @@ test: $(STAMP) ## all tests that take seconds
 test-all: $(STAMP) ## all tests
 	$(PYTEST)
 
-lint: $(STAMP) ## style, format and types
+lint: $(STAMP) ## style, format, types, and imports that go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## put imports and layout in order
 	$(BIN)/ruff check --fix .
@@ -59,4 +60,4 @@ bench-deps: $(STAMP) ## fetch the projections of TRAK and bergson, for `make ben
 		--target runs/bench-deps -r requirements-bench.txt
 
 clean: ## remove caches and build products; runs and the environment stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

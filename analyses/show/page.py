@@ -9,7 +9,7 @@ import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 __all__ = ["Caption", "Image", "Page", "Table", "png", "render"]
 
 DPI = 200  # twice what a plain screen shows of 4.8 inches
-_TEMPLATE = "report.html.j2"
+_TEMPLATE = Path(__file__).parents[1] / "templates" / "report.html.j2"
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ def render(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = files("analyses").joinpath("templates", _TEMPLATE).read_text(encoding="utf-8")
+    source = _TEMPLATE.read_text(encoding="utf-8")
     return environment.from_string(source).render(page=page)

@@ -1,0 +1,102 @@
+"""The program: all commands in one group, and how it ends.
+
+Exit status: 0 done, 2 the user's mistake (one line on stderr), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import click
+
+from subkern import __version__
+from subkern.errors import UserError
+from subkern.storage.files import is_full
+
+from .agree import agree
+from .behavior import analyze_behavior
+from .features import features
+from .figures import figures
+from .finetune import finetune
+from .fourteen_tasks import analyze_fourteen_tasks
+from .kernel import kernel
+from .lora import analyze_lora
+from .prompting import analyze_prompting
+from .solve import solve
+from .subspace import analyze_subspace
+from .tasks import tasks
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="subkern")
+@click.option("--debug", is_flag=True, envvar="SUBKERN_DEBUG", help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Will LoRA of this rank learn my task like full fine-tuning?
+
+    subkern answers from the kernels of the pretrained model, before any training.
+    """
+
+
+@cli.group()
+def analyze() -> None:
+    """Studies: one question each, answered with tables, figures and a report."""
+
+
+for _command in (agree, features, figures, finetune, kernel, solve, tasks):
+    cli.add_command(_command)
+for _study in (
+    analyze_behavior,
+    analyze_lora,
+    analyze_subspace,
+    analyze_fourteen_tasks,
+    analyze_prompting,
+):
+    analyze.add_command(_study)
+
+
+def main() -> None:
+    """Run the command line; every error is one line."""
+    _quieten()
+    debug = "--debug" in sys.argv or bool(os.environ.get("SUBKERN_DEBUG"))
+    try:
+        sys.exit(cli.main(standalone_mode=False, prog_name="subkern") or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "subkern"  # type: ignore[attr-defined]
+        _fail(f"{error.format_message().rstrip('.')} (see {where} --help)", 2)
+    except UserError as error:
+        _fail(str(error), error.status)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted: the same command continues from what is finished", 1)
+    except Exception as error:
+        if debug:
+            raise
+        if is_full(error):
+            name = getattr(error, "filename", None)
+            where = f" for '{name}'" if name else ""
+            _fail(
+                f"no space left{where}: what is finished is kept; make room and run the same"
+                " command again",
+                1,
+            )
+        if isinstance(error, OSError) and error.filename:
+            _fail(f"'{error.filename}' cannot be read or written: {error.strerror}", 2)
+        _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug says more)", 1)
+
+
+def _quieten() -> None:
+    """Keep other libraries' notes and progress bars off the screen, unless asked for."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"subkern: {' '.join(message.split())}", err=True)
+    sys.exit(status)

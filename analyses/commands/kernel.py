@@ -1,0 +1,124 @@
+"""``subkern kernel``: one kernel, computed and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from subkern.errors import UserError
+from subkern.subspaces.text import FORMS
+
+from .options import (
+    DATA,
+    HEAD,
+    HEAD_START,
+    MODEL,
+    OVERWRITE,
+    PATH,
+    READING,
+    RUNNING,
+    SPLITS,
+    listed,
+)
+
+if TYPE_CHECKING:
+    from subkern.kernels.kernel import Kernel
+
+RULE_HELP = (
+    "sgd | signgd | asymmetric_signgd | adam | asymmetric_adam; options after a colon, as in"
+    " adam:eps=1e-8 or signgd:zero_tolerance=0 (entries of rounding noise keep their signs)."
+)
+
+
+@click.command()
+@MODEL
+@click.option("--task", required=True, help="Task name, or path of a task file.")
+@DATA
+@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@click.option("--left", default="train", type=SPLITS, show_default=True, help="Rows.")
+@click.option("--right", default="train", type=SPLITS, show_default=True, help="Columns.")
+@click.option("--left-limit", type=int, help="At most so many rows' examples.")
+@click.option("--right-limit", type=int, help="At most so many columns' examples.")
+@click.option("--rule", default="sgd", show_default=True, help=RULE_HELP)
+@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@click.option(
+    "--subspace",
+    default="full",
+    show_default=True,
+    help=f"What is trained; @CHECKPOINT after it: there.{listed(FORMS.values())}",
+)
+@click.option("--engine", default="factors", show_default=True, help="factors | reference.")
+@HEAD
+@HEAD_START
+@READING
+@RUNNING
+@click.option("--out", required=True, type=PATH, help="Kernel file to write (Zarr).")
+@click.option("--export-lmk", type=PATH, help="Also write LM-Kernel-FT's format (.pt).")
+@OVERWRITE
+def kernel(**asked: Any) -> None:
+    """Compute one kernel and save it.
+
+    The same command again continues an interrupted run, or says "up to date".
+    """
+    from subkern.kernels.compute import compute_kernel, kernel_identity
+    from subkern.kernels.lm_kernel_ft import check_export, export_lmk
+    from subkern.kernels.request import RunOptions
+    from subkern.kernels.rules import parse_rule
+    from subkern.storage.files import only_run
+    from subkern.subspaces.text import as_subspace
+    from subkern.tasks.catalogue import get_task
+
+    from ..engine.heads import load_started
+    from ..show.terminal import ProgressBar, wrapped
+
+    out, task = asked["out"], get_task(asked["task"])
+    as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
+    rule = parse_rule(asked["rule"])
+    if asked["export_lmk"] is not None:
+        check_export(asked["export_lmk"], rule.name, overwrite=asked["overwrite"])
+    left, right = (_examples(task, asked, side) for side in ("left", "right"))
+    model = load_started(task, asked)
+    assert model.prompt is not None
+    sides = model.prompt.encode_all(left), model.prompt.encode_all(right)
+    method = {k: asked[k] for k in ("rule", "subspace", "engine")}
+    identity = kernel_identity(model, *sides, **method)
+    tiles = out.with_name(f".{out.name}.tiles")
+    with only_run(tiles):
+        if found := _finished(out, identity, asked["overwrite"]):
+            click.echo(f"{out} is up to date\n{wrapped(repr(found))}")
+        else:
+            with ProgressBar("kernel entries") as report:
+                options = RunOptions(asked["batch_size"], asked["memory"], report, tiles)
+                found = compute_kernel(model, *sides, options=options, **method)
+            found.save(out, overwrite=asked["overwrite"])
+            click.echo(f"wrote {out}\n{wrapped(repr(found))}")
+        RunOptions(checkpoint=tiles).clear()  # also what a run left that was killed after saving
+    if asked["export_lmk"] is not None:
+        click.echo(f"wrote {export_lmk(found, asked['export_lmk'], overwrite=asked['overwrite'])}")
+
+
+def _examples(task: Any, asked: dict[str, Any], side: str) -> Any:
+    from subkern.tasks.examples import load_examples
+
+    return load_examples(
+        task,
+        asked["data"],
+        split=asked[side],
+        shots=asked["shots"],
+        seed=asked["seed"],
+        limit=asked[f"{side}_limit"],
+    )
+
+
+def _finished(out: Path, identity: dict[str, Any], overwrite: bool) -> Kernel | None:
+    """The kernel already at `out` if it has this identity; UserError if it has another."""
+    from subkern.kernels.kernel import Kernel
+
+    if overwrite or not out.exists():
+        return None
+    try:
+        return Kernel.load(out, expect=identity)
+    except UserError as error:
+        raise UserError(f"{error} (--overwrite replaces it)") from error
