@@ -19,7 +19,8 @@ from pathlib import Path
 import click
 import pytest
 
-from analyses.commands.group import cli
+from analyses.commands import group
+from analyses.engine.code_identity import code_identity
 from subkern.kernels.kernel import Kernel
 from subkern.tasks.catalogue import TASKS
 from tests.support.tiny_folder import masked_model, reviews
@@ -106,16 +107,16 @@ def test_the_program_starts(installed: Installed) -> None:
     assert [row["task"] for row in listed] == list(TASKS)
 
 
-def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+def commands(parent: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
     """Yield the words of every command below a group."""
-    for name, command in group.commands.items():
+    for name, command in parent.commands.items():
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from commands(command, *path, name)
 
 
 def test_every_command_has_help(installed: Installed) -> None:
-    words = [[*path, "--help"] for path in ((), *commands(cli))]
+    words = [[*path, "--help"] for path in ((), *commands(group.cli))]
     code = (
         "import sys, subkern.analyses.commands.group as group\n"
         "from click.testing import CliRunner\n"
@@ -127,6 +128,16 @@ def test_every_command_has_help(installed: Installed) -> None:
     where, checkout = installed.run("python", "-c", code).split()
     assert Path(where).is_relative_to(installed.site)
     assert checkout == "False"
+
+
+def test_the_code_is_the_same_by_either_name(installed: Installed) -> None:
+    """What a checkout computed is up to date for the installed program, and the other way round."""
+    code = (
+        "from subkern.analyses.commands import group\n"
+        "from subkern.analyses.engine.code_identity import code_identity\n"
+        "print(code_identity(group))\n"
+    )
+    assert installed.run("python", "-c", code).strip() == code_identity(group)
 
 
 @pytest.fixture
