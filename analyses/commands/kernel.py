@@ -77,7 +77,8 @@ def kernel(**asked: Any) -> None:
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
     rule = parse_rule(asked["rule"])
     if asked["export_lmk"] is not None:
-        check_export(asked["export_lmk"], rule.name, overwrite=asked["overwrite"])
+        overwrite = asked["overwrite"]
+        check_export(asked["export_lmk"], rule.name, rule.is_asymmetric, overwrite=overwrite)
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     model = load_started(task, asked)
     assert model.prompt is not None

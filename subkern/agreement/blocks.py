@@ -18,10 +18,7 @@ __all__ = [
     "as_blocks",
     "as_matrix",
     "as_pair",
-    "asymmetry",
     "centre",
-    "is_symmetric",
-    "require_symmetric",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -31,9 +28,6 @@ c]``."""
 
 # A centred kernel smaller than this share of the kernel itself is rounding noise around a constant.
 NOISE = 1e-12
-
-# Kernels captured in float32 are symmetric to about this share of their largest entry.
-SYMMETRY = 1e-5
 
 
 class UndefinedError(UserError):
@@ -121,33 +115,3 @@ def centre(blocks: Array) -> Array:
     """
     blocks = blocks - blocks.mean(axis=0, keepdims=True)
     return blocks - blocks.mean(axis=2, keepdims=True)
-
-
-def asymmetry(blocks: Array) -> float:
-    """Return ``max|K - K'| / max|K|`` of a square kernel, infinity if it is not square."""
-    n, _, m, _ = blocks.shape
-    if n != m:
-        return float("inf")
-    largest = float(np.abs(blocks).max())
-    return float(np.abs(blocks - blocks.transpose(2, 3, 0, 1)).max()) / largest if largest else 0.0
-
-
-def is_symmetric(blocks: Array, rtol: float = SYMMETRY) -> bool:
-    """Say whether rows and columns are the same examples, as far as the numbers tell."""
-    return asymmetry(blocks) <= rtol
-
-
-def require_symmetric(blocks: Array, what: str, rtol: float = SYMMETRY) -> None:
-    """Raise `UserError` unless the kernel is square and equals its transpose to ``rtol``."""
-    n, _, m, _ = blocks.shape
-    if n != m:
-        raise UserError(
-            f"{what} needs a square kernel and this one is {n} x {m} examples: "
-            "give train against train"
-        )
-    found = asymmetry(blocks)
-    if found > rtol:
-        raise UserError(
-            f"{what} needs a symmetric kernel and this one differs from its transpose by "
-            f"{found:.1e} of its largest entry: give a kernel of one rule on both sides"
-        )

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from subkern.agreement.blocks import Array, KernelLike, as_pair, is_symmetric
+from subkern.agreement.blocks import Array, KernelLike, as_pair
 from subkern.errors import UserError
+from subkern.symmetry import is_symmetric
 
 __all__ = ["Index", "KernelPair", "kernel_pair"]
 

@@ -13,10 +13,9 @@ from subkern.agreement.blocks import (
     as_matrix,
     as_pair,
     centre,
-    is_symmetric,
-    require_symmetric,
 )
 from subkern.errors import UserError
+from subkern.symmetry import is_symmetric, require_symmetric
 
 __all__ = ["effective_rank", "eigenspace_overlap", "spectral_epsilon", "stable_rank"]
 

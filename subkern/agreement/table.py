@@ -8,10 +8,11 @@ from math import nan
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from subkern.agreement.blocks import KernelLike, UndefinedError, as_pair, is_symmetric
+from subkern.agreement.blocks import KernelLike, UndefinedError, as_pair
 from subkern.agreement.intervals import intervals
 from subkern.agreement.metrics import METRICS, Metric, get_metric
 from subkern.errors import UserError
+from subkern.symmetry import is_symmetric
 
 __all__ = ["agreement_table"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from subkern.errors import UserError
 from subkern.kernels import kernel_checks, kernel_store
 from subkern.kernels.selection import Selection, positions
 from subkern.storage.provenance import canonical_json, differences, fingerprint, summary
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Kernel"]
 
@@ -38,17 +35,18 @@ class Kernel:
         right_ids: m unique example ids; equal to ``left_ids`` for a kernel of a set with itself.
         left_labels: label indices ``[n]``, 0 .. c-1 (0 or 1 where c = 1), or None where unknown.
         right_labels: label indices ``[m]``, or None.
-        provenance: JSON-able dict of everything that decided the numbers. ``rule`` is read here: a
-            kernel of a rule that starts with ``asymmetric`` is not expected to be symmetric.
+        provenance: JSON-able dict of everything that decided the numbers.
         left_logits: initial logits f0 ``[n, c]``, or None.
         right_logits: initial logits f0 ``[m, c]``, or None.
         reverse: of a rule whose update u acts on one side only, the other direction
             ``reverse[i, a, j, b] = ⟨g_ia, u(g_jb)⟩`` ``[n, c, m, c]``; `values` has u on the left.
+        asymmetric: the rule treats the two sides differently, so a kernel of a set with itself need
+            not be symmetric; given with `reverse`, or alone where the other direction is unknown.
 
     Raises:
         UserError: shapes disagree, an id repeats, a value is not finite, a label is out of range,
-            or rows are columns and the kernel is not symmetric (to 1e-6 of its largest entry), or
-            `reverse` not its transpose.
+            or rows are columns and the kernel is not symmetric (to `subkern.symmetry.SYMMETRY_RTOL`
+            of its largest entry), or `reverse` not its transpose.
     """
 
     def __init__(
@@ -62,6 +60,7 @@ class Kernel:
         left_logits: npt.ArrayLike | None = None,
         right_logits: npt.ArrayLike | None = None,
         reverse: npt.ArrayLike | None = None,
+        asymmetric: bool = False,
     ) -> None:
         array = kernel_checks.floats(values)
         if array.ndim != 4 or array.shape[1] != array.shape[3] or 0 in array.shape:
@@ -87,6 +86,7 @@ class Kernel:
             data["reverse"] = (_DIMS, kernel_checks.reverse(reverse, array.shape))
         self._data = xr.Dataset(data, coords)
         self._provenance = canonical_json({} if provenance is None else provenance)
+        self._asymmetric = asymmetric or reverse is not None
         kernel_checks.finite(array, self.left_ids, self.right_ids)
         other = self.reverse
         if other is not None:
@@ -177,15 +177,13 @@ class Kernel:
 
     @property
     def is_asymmetric(self) -> bool:
-        """Whether there are two directions: the rule's update acts on one side only."""
-        return "reverse" in self._data
+        """Whether the rule's update acts on one side only; `reverse` is the other direction."""
+        return self._asymmetric
 
     @property
     def is_symmetric(self) -> bool:
         """Whether rows are columns (same ids, same order) and the rule treats both sides alike."""
-        rule = str(self.provenance.get("rule", ""))
-        alike = not (self.is_asymmetric or rule.startswith("asymmetric"))
-        return alike and self.left_ids == self.right_ids
+        return not self.is_asymmetric and self.left_ids == self.right_ids
 
     def matrix(self) -> Floats:
         """Return the plain reshape ``[n*c, m*c]``: row i*c + a is logit a of left example i."""
@@ -203,7 +201,7 @@ class Kernel:
             UserError: an id is not there, an id repeats, or nothing is left.
         """
         data = _pick(_pick(self._data, "left", left), "right", right)
-        return _from_dataset(data, self.provenance)
+        return _from_dataset(data, self.provenance, self.is_asymmetric)
 
     def __eq__(self, other: object) -> bool:
         """Whether provenance, ids, labels, logits and every value are the same."""
@@ -245,7 +243,11 @@ class Kernel:
             UserError: the path holds a kernel of other settings (names them), or no kernel.
         """
         path = Path(path)
-        attributes = {"provenance": self._provenance, "fingerprint": self.fingerprint}
+        attributes: dict[str, Any] = {
+            "provenance": self._provenance,
+            "fingerprint": self.fingerprint,
+            "asymmetric": self.is_asymmetric,
+        }
         if kernel_store.holds_kernel(path) and not overwrite:
             _refuse_other(path, self)
         kernel_store.write(path, self._data, attributes)
@@ -266,7 +268,11 @@ class Kernel:
         path = Path(path)
         data = kernel_store.read(path)
         try:
-            kernel = _from_dataset(data, json.loads(data.attrs["provenance"]))
+            provenance = json.loads(data.attrs["provenance"])
+            asymmetric = data.attrs.get("asymmetric")
+            if asymmetric is None:  # stored before 0.2: the rule's name says it
+                asymmetric = str(provenance.get("rule", "")).startswith("asymmetric")
+            kernel = _from_dataset(data, provenance, bool(asymmetric))
         except (KeyError, ValueError) as error:
             raise kernel_store.damaged(path, str(error)) from error
         if kernel.fingerprint != data.attrs.get("fingerprint"):
@@ -287,7 +293,7 @@ def _refuse_other(path: Path, kernel: Kernel) -> None:
         )
 
 
-def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any]) -> Kernel:
+def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any], asymmetric: bool) -> Kernel:
     """Return the kernel of a dataset laid out as `Kernel` lays it out."""
     optional = {
         name: data[name].values if name in data else None
@@ -303,6 +309,7 @@ def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any]) -> Kernel:
         optional["left_logits"],
         optional["right_logits"],
         optional["reverse"],
+        asymmetric,
     )
 
 

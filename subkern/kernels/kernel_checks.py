@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from subkern.errors import UserError
+from subkern.symmetry import is_symmetric
 
 __all__ = ["finite", "floats", "ids", "labels", "logits", "reverse", "symmetric"]
-
-_SYMMETRY_RTOL = 1e-6
 
 
 def floats(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -88,14 +87,14 @@ def symmetric(
 
     `other` is the kernel itself, or the other direction of an asymmetric one.
     """
-    flipped = other.transpose(2, 3, 0, 1)
-    gap = np.abs(values - flipped)
-    if gap.max() > _SYMMETRY_RTOL * np.abs(values).max():
+    if not is_symmetric(values, other):
+        flipped = other.transpose(2, 3, 0, 1)
+        gap = np.abs(values - flipped)
         at = np.unravel_index(gap.argmax(), gap.shape)
         raise UserError(
             f"rows are columns but the kernel is not symmetric: {values[at]:.9g} and"
-            f" {flipped[at]:.9g} at {_place(at, names, names)}; say so with an asymmetric rule in"
-            " the provenance, or give the columns other ids"
+            f" {flipped[at]:.9g} at {_place(at, names, names)}; say so with asymmetric=True, or"
+            " give the columns other ids"
         )
 
 

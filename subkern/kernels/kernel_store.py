@@ -31,7 +31,7 @@ def damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} is a damaged kernel ({why}): compute it again and give --overwrite")
 
 
-def write(path: Path, data: xr.Dataset, attributes: Mapping[str, str]) -> None:
+def write(path: Path, data: xr.Dataset, attributes: Mapping[str, Any]) -> None:
     """Store ``data`` at ``path`` in place of a kernel that is there; no reader sees half of it.
 
     Raises:

@@ -68,6 +68,7 @@ def import_lmk(path: str | Path, *, signs: Literal["left", "right"] | None = Non
         _provenance(file, signs),
         _initial_logits(file.beside("logits", "train"), left_labels),
         _initial_logits(file.beside("logits", file.split), labels),
+        asymmetric=signs is not None,
     )
 
 
@@ -83,7 +84,8 @@ def export_lmk(kernel: Kernel, path: str | Path, *, overwrite: bool = False) -> 
     path = Path(path)
     if kernel.right_labels is None:
         raise UserError(f"{path} needs the labels of the kernel's columns, which are unknown")
-    check_export(path, str(kernel.provenance.get("rule", "")), overwrite=overwrite)
+    rule = str(kernel.provenance.get("rule", "a kernel"))
+    check_export(path, rule, kernel.is_asymmetric, overwrite=overwrite)
     labels = torch.from_numpy(kernel.right_labels.copy())
     if kernel.num_logits == 1:
         labels = (2 * labels - 1).to(torch.float32)
@@ -94,13 +96,13 @@ def export_lmk(kernel: Kernel, path: str | Path, *, overwrite: bool = False) -> 
     return path
 
 
-def check_export(path: Path, rule: str, *, overwrite: bool = False) -> None:
+def check_export(path: Path, rule: str, asymmetric: bool, *, overwrite: bool = False) -> None:
     """Refuse before a kernel of `rule` is computed what `export_lmk` would refuse after it.
 
     Raises:
         UserError: the rule is asymmetric, or something is there and ``overwrite`` is not given.
     """
-    if rule.startswith("asymmetric"):
+    if asymmetric:
         raise UserError(f"{path}: {rule} cannot be exported, LM-Kernel-FT stores both directions")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: choose another path, or replace it with --overwrite")

@@ -11,16 +11,14 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from subkern.agreement.blocks import Array, KernelLike, as_blocks, asymmetry
+from subkern.agreement.blocks import Array, KernelLike, as_blocks
 from subkern.agreement.predictions import Labels, Score, labels_from_scores, score_predictions
 from subkern.errors import UserError
 from subkern.solvers.directions import reverse_of
+from subkern.symmetry import SYMMETRY_RTOL, asymmetry
 
 __all__ = ["ASYMMETRIC_SOLVERS", "KernelSolver", "Problem", "encode_targets", "labels_from_scores"]
 
-
-# Rounding leaves float32 kernels this far from symmetric; asymmetric rules are off by 0.1 and more.
-ASYMMETRY = 1e-3
 
 ASYMMETRIC_SOLVERS = ("asym", "asym-ridge", "row-logistic")
 """Registered solvers with ``requires_symmetric = False``, for refusals to name."""
@@ -181,14 +179,14 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     def _check_symmetry(self, kernel: Array) -> bool:
         """Say whether a training kernel is symmetric; refuse one that is not and has to be."""
         found = asymmetry(kernel)
-        if found > ASYMMETRY and self.requires_symmetric:
+        if found > SYMMETRY_RTOL and self.requires_symmetric:
             raise UserError(
                 f"{type(self).__name__} needs a symmetric training kernel, this one differs from "
                 f"its transpose by {found:.1e} of its largest entry: it learns functions of one "
                 "feature map, an asymmetric rule has two; use a solver for both "
                 f"({', '.join(ASYMMETRIC_SOLVERS)}), or a kernel of rule sgd or signgd"
             )
-        return found <= ASYMMETRY
+        return found <= SYMMETRY_RTOL
 
     def _offset(self, f0: ArrayLike | None, count: int) -> Array:
         """Return ``f0 / f0_scale`` as ``[count, c]``, zeros without f0."""

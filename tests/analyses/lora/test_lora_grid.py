@@ -129,7 +129,7 @@ def test_the_judge_of_an_asymmetric_rule_learns_from_its_kernels() -> None:
 def test_the_spectrum_of_an_asymmetric_kernel_is_of_singular_values() -> None:
     gradients, ids = np.random.default_rng(0).normal(size=(6, 20)), list("abcdef")
     values = (np.sign(gradients) @ gradients.T)[:, None, :, None]
-    kernel = Kernel(values, ids, ids, provenance={"rule": "asymmetric_signgd"})
+    kernel = Kernel(values, ids, ids, asymmetric=True)
     centre = np.eye(6) - 1 / 6
     wanted = np.linalg.svd(centre @ values[:, 0, :, 0] @ centre, compute_uv=False)[:5]
     np.testing.assert_allclose(spectrum(kernel), wanted / wanted.sum(), rtol=1e-10)

@@ -73,7 +73,8 @@ def test_export_refuses(tmp_path: Path) -> None:
     unlabelled = Kernel(np.ones((1, 1, 1, 1)), ids, ids)
     with pytest.raises(UserError, match="labels of the kernel's columns"):
         export_lmk(unlabelled, path)
-    one_way = Kernel(np.ones((1, 1, 1, 1)), ids, ids, [0], [0], {"rule": "asymmetric_signgd"})
+    rule = {"rule": "asymmetric_signgd"}
+    one_way = Kernel(np.ones((1, 1, 1, 1)), ids, ids, [0], [0], rule, asymmetric=True)
     with pytest.raises(UserError, match="asymmetric_signgd cannot be exported"):
         export_lmk(one_way, path)
     assert not path.exists()
@@ -83,8 +84,8 @@ def test_export_refuses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"exists.*--overwrite"):
         export_lmk(kernel, path)
     with pytest.raises(UserError, match=r"exists.*--overwrite"):
-        check_export(path, "sgd")
-    check_export(path, "sgd", overwrite=True)
+        check_export(path, "sgd", False)
+    check_export(path, "sgd", False, overwrite=True)
     assert export_lmk(kernel, path, overwrite=True) == path
 
 

@@ -58,6 +58,7 @@ def kernels(c: int = 2, rule: str = "asymmetric_signgd", f0: bool = True) -> dic
             {"rule": rule},
             logits["train"] if f0 else None,
             logits[name] if f0 else None,
+            asymmetric=asymmetric,
         )
         if asymmetric:
             reverse = np.einsum("iap,jbp->iajb", grads["train"], np.sign(g))
