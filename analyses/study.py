@@ -1,65 +1,49 @@
-"""How a study is run in a directory: compute or resume, then draw figures and the report.
+"""One question, carried out in a run directory: compute or resume, judge, draw and prove.
 
-A study says what it computes and what it draws; :func:`carry_out` does the rest, the same for all.
+A study says what it computes (`Study.compute`), what the numbers mean (`Study.findings`: typed, all
+decisions) and how that is shown (figures, tables, and the page's template, which says what was
+found and decides nothing). The rest is the same for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
+import pandas as pd
 from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
 
-from subkern.agreement.predictions import Score
 from subkern.errors import UserError
-from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import RunOptions
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel
-from subkern.prompts.prompt import EncodedExample
-from subkern.storage import provenance
 from subkern.storage.files import only_run
 from subkern.storage.progress import Progress
-from subkern.tasks.examples import Example
 
-from .engine import environment as versions
-from .engine.classifiers import Split
-from .engine.heads import at_start
-from .engine.inputs import Inputs
+from .engine.inputs import Inputs, identity, load_inputs
+from .engine.parts import LoadModel, Workplace, describe, environment_since, load
 from .engine.run_folder import (
-    FIGURE_FOLDER,
     REPORT,
     VERIFICATION,
     Results,
     RunDirectory,
-    replacing,
 )
 from .engine.settings import Settings
-from .show.page import Page, png, render
+from .show.json_values import plain
+from .show.page import Frame, Table, draw_all, figure_path, flat, render_page, words
+from .show.terminal import notes, rich_table
+from .verify import proof
 from .verify.advice import Advice
-from .verify.figure import predicted_against_trained
-from .verify.numbers import is_compared, is_verified
-from .verify.report import with_proof
+from .verify.trial import Candidate, Trial
 
-__all__ = [
-    "Drawing",
-    "Outcome",
-    "Part",
-    "Workplace",
-    "carry_out",
-    "describe",
-    "draw",
-    "encode",
-    "environment_since",
-    "is_drawn",
-    "load",
-    "metric_of",
-    "parts",
-]
+C = TypeVar("C", bound=Settings)
+F = TypeVar("F")
+Figures = Mapping[str, Callable[[F], Figure]]
 
 
 @dataclass(frozen=True)
@@ -78,226 +62,299 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a computation keeps what it makes.
+class Prepared:
+    """What is known before anything is written.
 
     Attributes:
-        kernels: takes the kernels by name.
-        checkpoint: folder for what an interrupted computation needs to go on, or None.
+        model: the model that is loaded first.
+        resolved: what settings were resolved to beside task and examples, for the record.
+        chosen: what the study decided with the model at hand, for its computation.
+        loader: loads further models.
     """
 
-    kernels: MutableMapping[str, Kernel]
-    checkpoint: Path | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a study computes of one data seed.
-
-    Attributes:
-        seed: the data seed.
-        model: f where its kernels are taken and training starts.
-        train: the examples on the left of its kernels.
-        every: train, dev and test, those on the right.
-        split: which ids are which.
-        options: how to compute, with a checkpoint folder of its own.
-    """
-
-    seed: int
     model: LogitModel
-    train: list[EncodedExample]
-    every: list[EncodedExample]
-    split: Split
-    options: RunOptions
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Any = None
+    loader: LoadModel = load_model
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What is drawn from results: figures by name, and the report page from them.
+class Computed:
+    """The numbers of a study.
 
     Attributes:
-        figures: name -> what draws it.
-        page: makes the page from results and the figures as PNG.
-        advice: what the study advises, for one that can be verified; see :mod:`analyses.verify`.
+        table: the long table.
+        beside: other tables by name, such as the judge's predictions.
     """
 
-    figures: Mapping[str, Callable[[Results], Figure]]
-    page: Callable[[Results, Mapping[str, bytes]], Page]
-    advice: Callable[[Results], Advice] | None = None
-
-    def figures_of(self, results: Results) -> dict[str, Callable[[Results], Figure]]:
-        """Return what draws each figure, a verification's included if there is one to draw."""
-        if self.advice is None or not is_compared(results):
-            return dict(self.figures)
-        return {**self.figures, VERIFICATION: partial(predicted_against_trained, self.advice)}
-
-    def page_of(self, results: Results, pictures: Mapping[str, bytes]) -> Page:
-        """Return the report, with a verification if there is one."""
-        own = {name: picture for name, picture in pictures.items() if name in self.figures}
-        page = self.page(results, own)
-        if self.advice is None or not is_verified(results):
-            return page
-        return with_proof(page, results, self.advice(results), pictures.get(VERIFICATION))
+    table: pd.DataFrame
+    beside: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def carry_out(
-    directory: RunDirectory,
-    config: Settings,
-    inputs: Inputs,
-    *,
-    prepare: Callable[[], tuple[LogitModel, Mapping[str, Any]]],
-    compute: Callable[[LogitModel, Workplace], Results],
-    drawing: Drawing,
-    overwrite: bool,
-    command: str | None,
-) -> Outcome:
-    """Compute a study in its run directory, or go on with it, or find it done.
+class Study(ABC, Generic[C, F]):
+    """One question that is asked of kernels.
+
+    A subclass names itself and its settings, and defines `prepare`, `compute`, `findings`,
+    `figures`, `tables`, `table` and, where its advice can be trained, `advice` and `candidates`.
+    Its words are in ``page.html.j2`` beside it.
 
     Args:
-        directory: the run directory.
-        config: the settings.
-        inputs: what they were resolved to.
-        prepare: loads the model, refuses settings that it cannot take, and returns it with what
-            else was resolved; it comes before anything is written or given up.
-        compute: computes the numbers with this model.
-        drawing: what is drawn from them.
-        overwrite: replace a run of other settings.
-        command: what the report says makes it again; the call of the study's ``analyze`` if None.
+        loader: loads models; tests give another.
 
-    Raises:
-        UserError: anything the user can put right; a new directory that holds nothing that was
-            computed is then left out.
+    Attributes:
+        name: as in ``subkern analyze NAME``.
+        settings: the type of its settings.
+        compute: a function of its module that computes its numbers, keeping kernels and unfinished
+            work in the workplace; with all that it calls it is the code of the study's identity.
+        counts: what its progress counts.
+        proves: whether ``--verify`` can train what it advises.
     """
-    call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}"
-    command = command or f"analyses.{directory.analysis}.analyze({call})"
-    with only_run(directory.path):
-        state = directory.state(overwrite=overwrite)
-        if state == "done":
-            if not directory.is_current:
-                directory.rewrite(config.as_dict(), command)
-            elif is_drawn(directory.path, results := Results.load(directory.path), drawing):
-                return Outcome(results, directory.path / REPORT, up_to_date=True)
-            results = Results.load(directory.path)
-        else:
-            model, resolved = prepare()
-            described = {**describe(inputs, model), **resolved}
-            directory.claim(config.as_dict(), described, command)
-            try:
-                found = compute(model, Workplace(directory.kernels, directory.checkpoint))
-            except UserError:
-                if state == "new" and not directory.has_work:
-                    directory.clear()  # some settings are refused only when the model has been seen
-                raise
-            results = directory.finish(found.table, found.environment, found.beside)
-        return Outcome(results, draw(results, directory.path, drawing), up_to_date=state == "done")
 
+    name: ClassVar[str]
+    settings: ClassVar[type[Settings]]
+    compute: ClassVar[staticmethod[..., Computed]]
+    counts: ClassVar[str] = "kernel entries"
+    proves: ClassVar[bool] = False
 
-def draw(results: Results, out: Path, drawing: Drawing) -> Path:
-    """Write every figure as PNG and PDF and the report below ``out``; return the report's path."""
-    pictures = {}
-    for name, function in drawing.figures_of(results).items():
-        figure = function(results)
-        pictures[name] = png(figure)
-        with replacing(_figure_path(out, name, "png")) as part:
-            part.write_bytes(pictures[name])
-        with replacing(_figure_path(out, name, "pdf")) as part:
-            figure.savefig(part, metadata={"CreationDate": None})
-    report = out / REPORT
-    with replacing(report) as part:
-        part.write_text(render(drawing.page_of(results, pictures)), encoding="utf-8")
-    return report
+    def __init__(self, loader: LoadModel | None = None) -> None:
+        self.loader: LoadModel = loader or (lambda *given, **how: load_model(*given, **how))
 
+    # --- what a study says ---
 
-def _figure_path(out: Path, name: str, kind: str) -> Path:
-    """Return where a figure of a run directory lies."""
-    return out / FIGURE_FOLDER / f"{name}.{kind}"
+    def inputs(self, config: C) -> Inputs:
+        """Return task and examples."""
+        return load_inputs(config)
 
+    def also_asked(self, config: C, inputs: Inputs) -> Mapping[str, Any]:
+        """Return what decides the numbers beside settings, task, examples, model and code."""
+        return {}
 
-def is_drawn(out: Path, results: Results, drawing: Drawing) -> bool:
-    """Say if every figure and the report are there."""
-    names = drawing.figures_of(results)
-    paths = [_figure_path(out, name, kind) for name in names for kind in ("png", "pdf")]
-    return all(path.is_file() for path in [*paths, out / REPORT])
+    def prepare(self, config: C, inputs: Inputs) -> Prepared:
+        """Load the model, and refuse settings that it cannot take, before anything is written."""
+        return Prepared(self.load(config, inputs))
 
+    @abstractmethod
+    def findings(self, results: Results) -> F:
+        """Return what was found: all decisions, typed."""
 
-def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
-    """Return what the settings were resolved to, for readers."""
-    task, prompt = inputs.task, model.prompt
-    words = list(prompt.label_words) if prompt is not None else []
-    return provenance.normalize(
-        {
-            "task": {
-                "name": task.name,
-                "metric": task.metric,
-                "labels": task.labels,
-                "label_words": words or task.labels,
-                "template": prompt.description["template"] if prompt is not None else "",
-            },
-            "logits": inputs.logits,
-            "examples": inputs.examples,
-            "model": model.description,
-        }
-    )
+    @abstractmethod
+    def figures(self, findings: F) -> Figures[F]:
+        """Return what draws each figure, by name."""
 
+    @abstractmethod
+    def tables(self, findings: F) -> tuple[Sequence[Table], Sequence[Table]]:
+        """Return the report's tables, and those of what it took."""
 
-def load(
-    config: Settings, inputs: Inputs, *, head: str | None = None, weights: str = "pretrained"
-) -> LogitModel:
-    """Load the model for the study's task, with the config's head unless another is given."""
-    return load_model(
-        config.model,
-        task=inputs.task,
-        head=head or config.head,
-        weights=weights,
-        tie=config.tie,
-        logits=inputs.logits,
-        dtype=config.dtype,
-        device=config.device,
-        seed=config.seed,
-        revision=config.revision,
-        pooling=config.pooling,
-    )
+    @abstractmethod
+    def table(self, findings: F) -> Table:
+        """Return the few numbers that a terminal shows."""
 
+    def as_json(self, findings: F) -> Mapping[str, Any]:
+        """Return what was found as plain values for other programs, without the words."""
+        raise NotImplementedError
 
-def encode(
-    model: LogitModel, splits: Mapping[str, list[Example]]
-) -> dict[str, list[EncodedExample]]:
-    """Return the examples of every split as the model reads them."""
-    if model.prompt is None:
-        raise ValueError("the model was loaded without a task, so it has no prompt")
-    return {name: model.prompt.encode_all(examples) for name, examples in splits.items()}
+    def advice(self, findings: F) -> Advice:
+        """Return what is advised, as training will judge it."""
+        raise NotImplementedError
 
+    def candidates(self, config: C, results: Results, trial: Trial) -> Sequence[Candidate]:
+        """Return what ``--verify`` may train."""
+        raise NotImplementedError
 
-def parts(
-    config: Settings,
-    inputs: Inputs,
-    model: LogitModel,
-    place: Workplace,
-    progress: Progress | None,
-) -> Iterator[Part]:
-    """Yield the examples of every data seed as the model reads them, and how to compute on them."""
-    for seed, splits in inputs.splits.items():
-        encoded = encode(model, splits)
-        folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
-        yield Part(
-            seed,
-            at_start(model, encoded["train"], config.head_init),
-            encoded["train"],
-            [*encoded["train"], *encoded["dev"], *encoded["test"]],
-            Split(**{name: [each.id for each in found] for name, found in encoded.items()}),
-            RunOptions(config.batch_size, config.memory, progress, folder),
+    # --- what is the same for all ---
+
+    def load(self, config: C, inputs: Inputs, **how: Any) -> LogitModel:
+        """Load the model for the study's task; ``how`` as :func:`analyses.engine.parts.load`."""
+        return load(config, inputs, loader=self.loader, **how)
+
+    def directory(self, config: C, out: str | Path) -> tuple[RunDirectory, Inputs]:
+        """Return the run directory of these settings, and what they were resolved to."""
+        inputs = self.inputs(config)
+        asked = identity(config, inputs, load, self.compute) | dict(self.also_asked(config, inputs))
+        return RunDirectory(out, self.name, asked), inputs
+
+    def analyze(
+        self,
+        config: C,
+        out: str | Path,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        command: str | None = None,
+    ) -> Outcome:
+        """Run the study in the directory ``out``, or go on with it, or find it done.
+
+        Args:
+            config: the settings.
+            out: the run directory; see :mod:`analyses.engine.run_folder`.
+            overwrite: replace a run of other settings.
+            progress: called with what is done and in all, in units of `counts`.
+            command: what the report says makes it again; the call of this method if None.
+
+        Raises:
+            UserError: anything the user can put right; a new directory that holds nothing that was
+                computed is then left out.
+        """
+        directory, inputs = self.directory(config, out)
+        command = command or self._call("analyze", config, directory.path)
+        with only_run(directory.path):
+            state = directory.state(overwrite=overwrite)
+            if state == "done":
+                if not directory.is_current:
+                    directory.rewrite(config.as_dict(), command)
+                elif self._is_drawn(directory.path, results := Results.load(directory.path)):
+                    return Outcome(results, directory.path / REPORT, up_to_date=True)
+                results = Results.load(directory.path)
+            else:
+                prepared = self.prepare(config, inputs)
+                described = {**describe(inputs, prepared.model), **prepared.resolved}
+                directory.claim(config.as_dict(), described, command)
+                started = datetime.now(UTC)
+                place = Workplace(directory.kernels, directory.checkpoint)
+                try:
+                    found = self.compute(config, inputs, prepared, place, progress)
+                except UserError:
+                    if state == "new" and not directory.has_work:
+                        directory.clear()  # refused only when the model has been seen
+                    raise
+                results = directory.finish(found.table, environment_since(started), found.beside)
+            report = self.draw(results, directory.path)
+            return Outcome(results, report, up_to_date=state == "done")
+
+    def run(
+        self, config: C, progress: Progress | None = None, *, checkpoint: Path | None = None
+    ) -> Results:
+        """Compute the whole study and return it, writing nothing (but to ``checkpoint``)."""
+        started, inputs = datetime.now(UTC), self.inputs(config)
+        prepared = self.prepare(config, inputs)
+        place = Workplace({}, checkpoint)
+        found = self.compute(config, inputs, prepared, place, progress)
+        return Results(
+            analysis=self.name,
+            config=config.as_dict(),
+            inputs={**describe(inputs, prepared.model), **prepared.resolved},
+            table=found.table,
+            kernels=place.kernels,
+            environment=environment_since(started),
+            beside=found.beside,
         )
 
+    def verify(
+        self,
+        config: C,
+        out: str | Path,
+        trial: Trial | None = None,
+        *,
+        progress: Progress | None = None,
+        command: str | None = None,
+    ) -> Outcome:
+        """Fine-tune what the finished study in ``out`` judged, and draw and say it all again.
 
-def metric_of(inputs: Inputs) -> Score:
-    """Return the task's metric."""
-    return "f1" if inputs.task.metric == "f1" else "accuracy"
+        Args:
+            config: the study's settings.
+            out: its run directory.
+            trial: how to train.
+            progress: called with steps done and in all.
+            command: what the report says makes it again; the call of this method if None.
+
+        Raises:
+            UserError: the study is not finished, or anything else that the user can put right.
+        """
+        trial = trial or Trial()
+        trial.check_draws(config)
+        directory, inputs = self.directory(config, out)
+        command = command or self._call("verify", config, directory.path, trial)
+        with only_run(directory.path):
+            results, done = proof.prove(
+                directory,
+                config,
+                inputs,
+                trial,
+                candidates=lambda results: self.candidates(config, results, trial),
+                model=lambda: self.load(config, inputs),
+                progress=progress,
+                command=command,
+            )
+            if done and self._is_drawn(directory.path, results):
+                return Outcome(results, directory.path / REPORT, up_to_date=True)
+            return Outcome(results, self.draw(results, directory.path), up_to_date=done)
+
+    def plot(self, results: Results) -> dict[str, Figure]:
+        """Draw the figures of saved or fresh results, by name."""
+        return {name: draw() for name, draw in self._drawings(results).items()}
+
+    def draw(self, results: Results, out: Path) -> Path:
+        """Write every figure as PNG and PDF and the report below ``out``; return its path."""
+        return draw_all(self._drawings(results), out, partial(self.page, results))
+
+    def page(self, results: Results, pictures: Mapping[str, bytes]) -> str:
+        """Return the report as HTML; ``pictures`` are its figures as PNG, by name."""
+        found = self.findings(results)
+        tables, cost = self.tables(found)
+        frame = Frame(
+            pictures=pictures,
+            tables=tables,
+            cost=cost,
+            settings=_settings(results),
+            command=results.command,
+            environment=flat(results.environment),
+            proof=proof.shown(results, self.advice(found)) if self._has_proof(results) else None,
+        )
+        return render_page(f"{self.name}/page.html.j2", found, frame)
+
+    def sentence(self, findings: F) -> str:
+        """Return the answer in words."""
+        return words(f"{self.name}/page.html.j2", "answer", findings)[0]
+
+    def caveats(self, findings: F) -> list[str]:
+        """Return what limits the answer, in words; only what the numbers show."""
+        return words(f"{self.name}/page.html.j2", "caveats", findings)
+
+    def summary(self, results: Results) -> Group:
+        """Return table, answer and caveats for a terminal of 80 columns."""
+        found = self.findings(results)
+        parts: list[RenderableType] = [rich_table(self.table(found))]
+        parts += notes(self.sentence(found), self.caveats(found))
+        if self._has_proof(results):
+            parts.append(proof.summary(results, self.advice(found)))
+        return Group(*parts)
+
+    def answer(self, results: Results) -> dict[str, Any]:
+        """Return what ``--json`` prints: words, findings, and the proof if there is one."""
+        found = self.findings(results)
+        said = {"answer": self.sentence(found), "caveats": self.caveats(found)}
+        given = {**said, **self.as_json(found)}
+        if self._has_proof(results):
+            given["verification"] = proof.as_json(results, self.advice(found))
+        return {name: plain(value) for name, value in given.items()}
+
+    def _has_proof(self, results: Results) -> bool:
+        return self.proves and proof.is_verified(results)
+
+    def _drawings(self, results: Results) -> dict[str, Callable[[], Figure]]:
+        """Return what draws each figure, a verification's included if there is one to draw."""
+        found = self.findings(results)
+        drawn = {name: _bound(function, found) for name, function in self.figures(found).items()}
+        if self.proves and proof.is_compared(results):
+            drawn[VERIFICATION] = lambda: proof.figure(results, self.advice(found))
+        return drawn
+
+    def _is_drawn(self, out: Path, results: Results) -> bool:
+        """Say if every figure and the report are there."""
+        names = self._drawings(results)
+        paths = [figure_path(out, name, kind) for name in names for kind in ("png", "pdf")]
+        return all(path.is_file() for path in [*paths, out / REPORT])
+
+    def _call(self, method: str, config: C, out: Path, *more: Any) -> str:
+        given = ", ".join([f"Config(**{config.as_dict()!r})", repr(str(out)), *map(repr, more)])
+        return f"{type(self).__module__}.{type(self).__name__}().{method}({given})"
 
 
-def environment_since(started: datetime) -> dict[str, Any]:
-    """Return versions, code and machine, and when the study started and finished."""
-    times = {"started": started, "finished": datetime.now(UTC)}
-    return {
-        **versions.environment(),
-        **{name: time.isoformat(timespec="seconds") for name, time in times.items()},
-    }
+def _bound(function: Callable[[F], Figure], found: F) -> Callable[[], Figure]:
+    return lambda: function(found)
+
+
+def _settings(results: Results) -> dict[str, str]:
+    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
+    every = {**flat(results.config), **flat(results.inputs, "resolved ")}
+    return {name: text for name, text in every.items() if not name.endswith("digest")}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any
+
+from pydantic import model_validator
 
 from subkern.errors import UserError
 from subkern.kernel_behavior import Thresholds
@@ -14,9 +18,22 @@ from subkern.training.losses import LOSSES, get_loss
 from subkern.training.optimizers import OPTIMIZERS
 from subkern.training.settings import Training
 
-from ..engine.settings import Settings, decides, distinct, number, one_of, rates
-
-__all__ = ["RATES", "SHARES", "Config"]
+from ..engine.settings import (
+    Count,
+    Number,
+    Settings,
+    ascending,
+    checked,
+    choice,
+    distinct_or_none,
+    each,
+    number,
+    one_of,
+    rates,
+    setting,
+    unless_none,
+    whole,
+)
 
 SHARES = (0.1, 0.3, 1.0, 3.0)
 """Learning rates of SGD tried by default, in units of the kernel's critical one, 2n/λ_max."""
@@ -27,7 +44,6 @@ RATES = (1e-5, 1e-4, 1e-3)
 _RULES = {"sgd": "sgd", "signgd": "asymmetric_signgd", "adam": "asymmetric_adam"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """What to analyse; the settings that all studies share are those of `Settings`.
 
@@ -51,52 +67,65 @@ class Config(Settings):
         `subkern.kernel_behavior.Thresholds`.
     """
 
-    subspace: str = "full"
-    dims: tuple[int, ...] = ()
-    projection: str = "srht"
-    optimizer: str = "sgd"
-    learning_rates: tuple[float, ...] | None = None
-    train_batch_size: int = 8
-    steps: int = 100
-    loss: str = "cross_entropy"
-    training_seed: int = 0
-    epsilon: float = 1e-8
-    looks: int = 10
-    kernel_steps: int = 4
-    linear_training: bool = True
-    kernel_share: float = decides("answer", Thresholds().kernel_share)
-    recovered: float = decides("answer", Thresholds().recovered)
-    cka: float = decides("answer", Thresholds().cka)
-    relative_change: float = decides("answer", Thresholds().relative_change)
-    min_gain: float = decides("answer", Thresholds().min_gain)
+    rule: str = setting("sgd", option=None)
+    tuning: Annotated[str, checked(choice("full", "each"))] = setting("full", option=None)
+    subspace: str = setting("full", "What is trained.")
+    dims: Annotated[tuple[int, ...], checked(distinct_or_none, each(whole), ascending)] = setting(
+        (), "Random subspaces of it to train too, by dimension: the error against the width."
+    )
+    projection: str = setting("srht", option=None)
+    optimizer: str = setting("sgd", "sgd | adam | signgd.")
+    learning_rates: Annotated[tuple[float, ...] | None, checked(unless_none(rates))] = setting(
+        None,
+        "Tried, best on dev.",
+        shown="0.1,0.3,1,3 of the kernel's critical one; adam and signgd 1e-5,1e-4,1e-3",
+    )
+    train_batch_size: Count = setting(8, "Examples a step.")
+    steps: Count = setting(100, "Updates of each run.")
+    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
+        "cross_entropy", "cross_entropy | squared."
+    )
+    training_seed: int = setting(0, "Of the batches' order.")
+    epsilon: Number = setting(1e-8, "Adam's.")
+    looks: Count = setting(10, "Logits are taken so often.")
+    kernel_steps: Count = setting(4, "Kernels are, so often.")
+    linear_training: bool = setting(
+        True, "For adam and signgd: train the linearized model itself too."
+    )
+    kernel_share: Number = setting(
+        Thresholds().kernel_share, "Of the gain: the kernel.", decides="answer"
+    )
+    recovered: Number = setting(
+        Thresholds().recovered, "Of the gain: linearized.", decides="answer"
+    )
+    cka: Number = setting(Thresholds().cka, "Of the kernel with its start.", decides="answer")
+    relative_change: Number = setting(
+        Thresholds().relative_change, "Most change of the kernel.", decides="answer"
+    )
+    min_gain: Number = setting(Thresholds().min_gain, "Least gain to be judged.", decides="answer")
 
-    def __post_init__(self) -> None:
-        one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))
-        if parse_rule(self.rule).name not in _RULES.values():  # another optimizer's: stored before
-            raise UserError(
-                f"rule {self.rule} is no optimizer's: leave it out, {self.optimizer} decides it"
-            )
-        self.keep("epsilon", number("epsilon", self.epsilon))
-        self.keep("rule", self._rule)
-        super().__post_init__()
-        one_of("loss", self.loss, tuple(LOSSES))
+    @model_validator(mode="before")
+    @classmethod
+    def _optimizer_decides(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The kernel's rule is that of the optimizer's first steps."""
+        optimizer, rule = values.get("optimizer", "sgd"), values.get("rule", "sgd")
+        one_of("optimizer", optimizer, tuple(OPTIMIZERS))
+        if parse_rule(rule).name not in _RULES.values():  # another optimizer's: stored before
+            raise UserError(f"rule {rule} is no optimizer's: leave it out, {optimizer} decides it")
+        epsilon = number("epsilon", values.get("epsilon", 1e-8))
+        options = f":eps={epsilon!r}" if optimizer == "adam" else ""
+        return {**values, "rule": _RULES[optimizer] + options}
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Config:
         get_loss(self.loss)
-        self.keep("dims", tuple(sorted(distinct("dims", self.dims, empty=True))))
-        self.positive("dims", "train_batch_size", "steps", "looks", "kernel_steps")
-        if self.learning_rates is not None:
-            self.keep("learning_rates", rates("learning_rates", self.learning_rates))
         _ = self.thresholds, [self.subspace_of(dim) for dim in (None, *self.dims)]
+        return self
 
     @property
     def thresholds(self) -> Thresholds:
         """When a sign of kernel behaviour counts as there."""
         return Thresholds(**{f.name: getattr(self, f.name) for f in fields(Thresholds)})
-
-    @property
-    def _rule(self) -> str:
-        """The kernel's rule: of the optimizer's first steps."""
-        options = f":eps={self.epsilon!r}" if self.optimizer == "adam" else ""
-        return _RULES[self.optimizer] + options
 
     @property
     def is_asymmetric(self) -> bool:

@@ -16,16 +16,12 @@ from subkern.errors import UserError
 from subkern.storage.files import is_full
 
 from .agree import agree
-from .behavior import analyze_behavior
+from .analyze import analyze
 from .features import features
 from .figures import figures
 from .finetune import finetune
-from .fourteen_tasks import analyze_fourteen_tasks
 from .kernel import kernel
-from .lora import analyze_lora
-from .prompting import analyze_prompting
 from .solve import solve
-from .subspace import analyze_subspace
 from .tasks import tasks
 
 
@@ -39,21 +35,8 @@ def cli(debug: bool) -> None:
     """
 
 
-@cli.group()
-def analyze() -> None:
-    """Studies: one question each, answered with tables, figures and a report."""
-
-
-for _command in (agree, features, figures, finetune, kernel, solve, tasks):
+for _command in (agree, analyze, features, figures, finetune, kernel, solve, tasks):
     cli.add_command(_command)
-for _study in (
-    analyze_behavior,
-    analyze_lora,
-    analyze_subspace,
-    analyze_fourteen_tasks,
-    analyze_prompting,
-):
-    analyze.add_command(_study)
 
 
 def main() -> None:

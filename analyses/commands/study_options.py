@@ -1,74 +1,28 @@
-"""Options of commands that run a study, the settings that they make, and what is printed."""
+"""Options of commands that run a study, made from its settings, and what is printed."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Mapping
-from dataclasses import replace
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 import click
 
 from subkern.errors import UserError
 
-from .options import (
-    DATA,
-    HEAD,
-    HEAD_INIT,
-    OVERWRITE,
-    PATH,
-    READING,
-    RUNNING,
-    Numbers,
-    options,
-)
+from .options import AS_JSON, OVERWRITE, PATH, Numbers
 
 if TYPE_CHECKING:
-    from ..engine.settings import Settings
-    from ..study import Outcome
+    from ..engine.settings import Options
     from ..verify.trial import Trial
 
-__all__ = [
-    "ADAPTER_SEEDS",
-    "ASKED",
-    "COMPUTING",
-    "RUN_DIRECTORY",
-    "VERIFYING",
-    "NumbersOrNone",
-    "Words",
-    "print_outcome",
-    "run_study",
-    "settings_of",
-    "split_trial",
-]
-
-
-class Stored(Protocol):
-    """Settings that are read from and written to plain values."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings with these values."""
-        ...
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Self:
-        """The settings in a YAML file."""
-        ...
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        ...
-
-
-Chosen = TypeVar("Chosen", bound=Stored)
+Chosen = TypeVar("Chosen", bound="Options")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class NumbersOrNone(Numbers):
-    """The same, or ``none`` for no numbers."""
+    """Numbers separated by commas, or ``none`` for no numbers."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Parse ``1,2,4`` or ``none``."""
@@ -85,140 +39,122 @@ class Words(click.ParamType[Any]):
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
-ASKED = options(
-    click.option("--config", type=PATH, help="YAML of settings; options given here win."),
-    click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm."),
-    click.option("--task", help="Task name, or path of a task file."),
-    DATA,
-    click.option(
-        "--seed",
-        "data_seeds",
-        type=Numbers(),
-        default="13",
-        show_default=True,
-        help="Seed(s) of the k-shot splits, with commas.",
-    ),
-)
-ADAPTER_SEEDS = click.option(
-    "--adapter-seeds", default=3, show_default=True, help="How many seeds of LoRA's A."
-)
-COMPUTING = options(
-    click.option("--logits", default="auto", show_default=True, help="all | binary | auto."),
-    HEAD,
-    HEAD_INIT,
-    click.option("--template", help="Prompt in LM-BFF's notation instead of the task's."),
-    click.option(
-        "--label-words", type=Words(), help="Label words instead of the task's, with commas."
-    ),
-    READING,
-    RUNNING,
-    click.option("--train-limit", type=int),
-    click.option("--dev-limit", type=int),
-    click.option("--test-limit", type=int, help="At most so many examples of a split."),
-)
-VERIFYING = options(
-    click.option("--verify", is_flag=True, help="Then fine-tune all of it, and compare."),
-    click.option(
-        "--verify-optimizer", default="adam", show_default=True, help="adam | sgd | signgd."
-    ),
-    click.option(
-        "--verify-learning-rates",
-        type=Numbers(float),
-        help="Tried, with commas.  [default: 1e-5,1e-4,1e-3; sgd: 1e-4,1e-3,1e-2,1e-1]",
-    ),
-    click.option("--verify-batch-sizes", type=Numbers(), default="8", show_default=True),
-    click.option("--verify-steps", default=100, show_default=True, help="Updates."),
-    click.option(
-        "--verify-draws",
-        default=1,
-        show_default=True,
-        help="How many seeds of LoRA's A or of the subspace.",
-    ),
-)
-RUN_DIRECTORY = options(
-    click.option("--out", type=PATH, required=True, help="Run directory."), OVERWRITE
-)
+def options_of(kind: type[Options], prefix: str = "") -> Decorator:
+    """Return a decorator with an option for every setting that has one.
+
+    What is not given is None, so that a file's settings or the defaults stand.
+    """
+    made = [_option(kind, name, prefix) for name in _ordered(kind)]
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([option for option in made if option is not None]):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def _ordered(kind: type[Options]) -> list[str]:
+    """Return settings as ``--help`` lists them: what is studied, the study's own, then the rest."""
+    from ..engine.settings import Settings
+
+    names = list(kind.model_fields)
+    if not issubclass(kind, Settings):
+        return names
+    first = ("model", "task", "data", "shots", "data_seeds")
+    own = [name for name in names if name not in Settings.model_fields]
+    return [*first, *own, *(name for name in names if name not in (*first, *own))]
+
+
+def _option(kind: type[Options], name: str, prefix: str) -> Decorator | None:
+    field, extra = kind.model_fields[name], kind.extra(name)
+    if extra["option"] is None:
+        return None
+    dashed = f"{prefix}{name}".replace("_", "-")
+    flag = extra["option"] or f"--{dashed}"
+    default = extra["shown"] or _shown(field.default)
+    if extra["counted"]:
+        default = str(len(field.default))
+    usual = f"  [default: {default}]" if default and not field.is_required() else ""
+    how: dict[str, Any] = {"default": None, "help": f"{field.description or ''}{usual}"}
+    if field.annotation is bool:
+        flag = f"--{dashed}/--no-{dashed}" if field.default else flag
+        how["is_flag"] = True
+    elif extra["repeated"]:
+        how |= {"multiple": True, "callback": lambda _context, _option, given: given or None}
+    else:
+        how["type"] = click.INT if extra["counted"] else _type(field.annotation, field.default)
+    return click.option(flag, dashed.replace("-", "_"), **how)
+
+
+def _type(annotation: Any, default: Any) -> Any:
+    """Return click's type of an option from the setting's."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    kind = next((each for each in kinds if each is not type(None)), annotation)
+    if get_origin(kind) is tuple:
+        (of, *_) = get_args(kind)
+        if of is str:
+            return Words()
+        return Numbers(of) if default else NumbersOrNone(of)
+    return kind
+
+
+def _shown(default: Any) -> str:
+    if default is True or default is False:
+        return "yes" if default else ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "none"
+    return "" if default is None else str(default)
+
+
+VERIFY = click.option("--verify", is_flag=True, help="Then fine-tune all of it, and compare.")
+CONFIG = click.option("--config", type=PATH, help="YAML of settings; options given here win.")
+OUT = click.option("--out", type=PATH, required=True, help="Run directory.")
+
+
+def study_options(kind: type[Options], trial: type[Options] | None = None) -> Decorator:
+    """Return all options of a command that runs a study with these settings."""
+    proof: list[Any] = [VERIFY, options_of(trial, "verify-")] if trial is not None else []
+    every: list[Any] = [CONFIG, options_of(kind), *proof, OUT, OVERWRITE, AS_JSON]
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(every):
+            function = option(function)
+        return function
+
+    return apply
 
 
 def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any]) -> Chosen:
     """Return a study's settings: a file's, and over them the options given on the command line.
 
     Raises:
-        UserError: neither names a model and a task, or a setting is wrong.
+        UserError: neither names what must be named, or a setting is wrong.
     """
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    given = {name for name in asked if context.get_parameter_source(name) is not default}
-    values = {name: value for name, value in asked.items() if value is not None}
-    if config is not None:
-        stored = kind.from_file(config).as_dict()
-        values = stored | {name: value for name, value in values.items() if name in given}
-    missing = [f"--{name}" for name in ("model", "task") if name not in values]
+    from ..engine.settings import read_settings
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    values = given if config is None else {**read_settings(config), **given}
+    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+    missing = [f"--{name}" for name in needed if name not in values]
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
     return kind.from_dict(values)
 
 
-def split_trial(asked: dict[str, Any]) -> Trial | None:
-    """Take the options of `VERIFYING` out of ``asked``; return how to train, if it is asked for.
+def split_trial(kind: type[Trial], asked: dict[str, Any]) -> Trial | None:
+    """Take the options of a verification out of ``asked``; return how to train, if asked for.
 
     Raises:
         UserError: options are given of what is not asked for, or one is wrong.
     """
-    from ..verify.trial import Trial
-
-    context, default = click.get_current_context(), click.core.ParameterSource.DEFAULT
     wanted = asked.pop("verify")
     names = [name for name in asked if name.startswith("verify_")]
-    for name in names:
-        if not wanted and context.get_parameter_source(name) is not default:
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} {asked[name]} is of the verification: add --verify")
     given = {name.removeprefix("verify_"): asked.pop(name) for name in names}
-    return Trial(**given) if wanted else None
-
-
-def run_study(
-    study: ModuleType,
-    settings: Settings,
-    out: Path,
-    *,
-    overwrite: bool,
-    what: str = "kernel entries",
-    trial: Trial | None = None,
-) -> Outcome:
-    """Run the study of a module such as `analyses.lora` in a directory, with a progress bar.
-
-    ``what`` is counted by the bar. With a ``trial`` the study is verified too.
-    """
-    from ..show.terminal import ProgressBar
-
-    if trial is not None:
-        trial.check_draws(settings)  # before the study takes its time
-    command = shlex.join(["subkern", *sys.argv[1:]])
-    with ProgressBar(what) as report:
-        found: Outcome = study.analyze(
-            settings, out, overwrite=overwrite, progress=report, command=command
-        )
-    if trial is None:
-        return found
-    with ProgressBar("training steps") as report:
-        proved: Outcome = study.verify(settings, out, trial, progress=report, command=command)
-    return replace(proved, up_to_date=found.up_to_date and proved.up_to_date)
-
-
-def print_outcome(study: ModuleType, found: Outcome) -> None:
-    """Print the summary of a study, that of its verification if there is one, and the report."""
-    from rich.console import Console
-
-    from ..show.terminal import WIDTH
-    from ..verify import report as verify_report
-    from ..verify.numbers import is_verified
-
-    console = Console(width=min(WIDTH, Console().width), highlight=False)
-    console.print(study.summary(found.results))
-    if is_verified(found.results):
-        console.print(verify_report.summary(found.results, study.advice(found.results)))
-    if found.up_to_date:
-        click.echo("up to date: nothing was computed")
-    click.echo(f"report: {found.report}")
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not wanted:
+            option = f"--verify-{name.replace('_', '-')}"
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            raise UserError(f"{option} {shown} is of the verification: add --verify")
+    return kind(**given) if wanted else None

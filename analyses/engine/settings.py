@@ -1,207 +1,132 @@
-"""Settings that studies share: what to analyse, how to classify, how to compute."""
+"""What a user may set: typed, checked, and described once.
+
+A subclass of :class:`Options` is read from YAML, made into command-line options (see
+:mod:`analyses.commands.study_options`) and stored in a run folder. Every mistake is a `UserError`
+of one line that names the setting, shows the value and says what to give.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from subkern.errors import UserError
 from subkern.kernels.rules import parse_rule
 from subkern.solvers import SOLVERS
 
-__all__ = [
-    "ASYMMETRIC_CLASSIFIERS",
-    "CLASSIFIERS",
-    "Settings",
-    "check_names",
-    "decides",
-    "distinct",
-    "number",
-    "numbers",
-    "one_of",
-    "rates",
-    "read_settings",
-    "share",
-    "solvers_for",
-]
-
 CLASSIFIERS = ("logistic", "ridge", "svc")
 ASYMMETRIC_CLASSIFIERS = ("asym", "asym-ridge", "row-logistic")
 """In place of `CLASSIFIERS` where a rule makes the kernel asymmetric."""
 
-_CHOICES = {
-    "logits": ("auto", "all", "binary"),
-    "head": ("prompt", "linear"),
-    "head_init": ("random", "probe"),
-    "pooling": ("read", "mean"),
-    "tie": ("model", "untied"),
-    "dtype": ("float32", "float64", "bfloat16"),
-    "tuning": ("full", "each"),
-}
+_WANTED = {"int": "a whole number", "bool": "true or false", "string": "text", "float": "a number"}
 
 
-def solvers_for(rule: str) -> tuple[str, ...]:
-    """Return the classifiers that a study solves unless told otherwise, the judge first.
+def setting(
+    default: Any,
+    help: str = "",
+    *,
+    decides: str | None = "numbers",
+    option: str | None = "",
+    shown: str = "",
+    repeated: bool = False,
+    counted: bool = False,
+) -> Any:
+    """Return a field of `Options`.
 
-    Those for symmetric kernels learn functions of one feature map; an asymmetric rule has two.
-
-    Raises:
-        UserError: there is no such rule.
+    Args:
+        default: its value where none is given; ``...`` where one must be.
+        help: one sentence for ``--help``.
+        decides: whether it decides the ``numbers``, only the ``answer`` drawn from them, or None.
+        option: the command-line option; its name with dashes unless given, None for no option.
+        shown: the default as ``--help`` tells it, where the value itself would not say.
+        repeated: the option may be given several times.
+        counted: seeds; a number n stands for 0 .. n-1.
     """
-    return ASYMMETRIC_CLASSIFIERS if parse_rule(rule).is_asymmetric else CLASSIFIERS
+    extra: dict[str, Any] = {
+        "decides": decides,
+        "option": option,
+        "shown": shown,
+        "repeated": repeated,
+        "counted": counted,
+    }
+    return Field(default=default, description=help, json_schema_extra=extra)
 
 
 def decides(what: str | None, default: Any) -> Any:
-    """Return a field that decides only the ``answer`` drawn from the numbers, or nothing (None)."""
-    return field(default=default, metadata={"decides": what})
+    """Return a dataclass field that decides only the ``answer``, or nothing (None)."""
+    return dataclasses.field(default=default, metadata={"decides": what})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What every study is told. Sequences may be given as any iterable; they are kept as tuples.
+class Options(BaseModel):
+    """Settings with a help text each, made from YAML, from the command line or in Python.
 
     Attributes:
-        model: as `subkern.models.load.load_model` takes it.
-        task: name of a task, or path of a task file.
-        data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
-        shots: training examples a label.
-        data_seeds: seeds of the k-shot splits.
-        logits: ``all``, ``binary`` (f_1 − f_0), or ``auto``: binary for two labels.
-        head, pooling, tie, dtype, revision, seed: as `load_model` takes them.
-        head_init: where a linear head begins, for kernels and training alike: ``random``, drawn
-            from the seed, or ``probe``, the linear probe of each data seed's training examples.
-            None is random.
-        template: prompt to use instead of the task's, in LM-BFF's notation.
-        label_words: label words to use instead of the task's, in label order.
-        train_limit, dev_limit, test_limit: at most so many examples of a split.
-        rule: update rule of the kernels, in its one-line form.
-        solvers: classifiers to solve on every kernel, names of `subkern.solvers.SOLVERS` that
-            learn from the rule's kernels; the first one judges. None takes `solvers_for` the rule.
-        tuning: dev chooses regularisation and f0 scale for the ``full`` kernel and all kernels use
-            them, or for ``each`` kernel by itself.
-        confidence: of all intervals.
-        resamples: bootstrap resamples.
-        device, batch_size, memory: how to compute; they do not decide the numbers.
-
-    Raises:
-        UserError: a value is out of range or not among the choices.
+        prefix: stands before a setting's name in error messages.
     """
 
-    counted: ClassVar[tuple[str, ...]] = ()
-    """Seeds for which a number n may be given, standing for 0 .. n-1."""
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    prefix: ClassVar[str] = ""
 
-    model: str
-    task: str
-    data: str = "hub"
-    shots: int = 16
-    data_seeds: tuple[int, ...] = (13,)
-    logits: str = "auto"
-    head: str = "prompt"
-    head_init: str | None = None
-    pooling: str = "read"
-    tie: str = "model"
-    dtype: str = "float32"
-    revision: str | None = None
-    seed: int = 0
-    template: str | None = None
-    label_words: tuple[str, ...] | None = None
-    train_limit: int | None = None
-    dev_limit: int | None = None
-    test_limit: int | None = None
-    rule: str = "sgd"
-    solvers: tuple[str, ...] | None = None
-    tuning: str = "full"
-    confidence: float = 0.95
-    resamples: int = 500
-    device: str = decides(None, "cpu")
-    batch_size: int | None = decides(None, None)
-    memory: str | int | None = decides(None, None)
+    def __init__(self, **values: Any) -> None:
+        known = type(self).model_fields
+        check_names(values, list(known))
+        for name, field in known.items():
+            if field.is_required() and name not in values:
+                raise UserError(f"the settings name no {name}: add '{name}: ...'")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UserError(self.prefix + _one_line(error)) from None
 
-    def __post_init__(self) -> None:
-        for name in ("model", "task", "data"):
-            self.keep(name, str(getattr(self, name)))
-        for name in self.counted:
-            if isinstance(getattr(self, name), int):
-                self.keep(name, tuple(range(getattr(self, name))))
-        for name, kind in get_type_hints(type(self)).items():
-            if kind is float:
-                self.keep(name, number(name, getattr(self, name)))
-        if self.label_words is not None:
-            self.keep("label_words", tuple(self.label_words))
-        self.keep("data_seeds", distinct("data_seeds", self.data_seeds))
-        self.keep("head_init", self.head_init or "random")
-        for name, choices in _CHOICES.items():
-            one_of(name, getattr(self, name), choices)
-        self.check_head_init()
-        usual = solvers_for(self.rule)
-        self.keep("solvers", distinct("solvers", usual if self.solvers is None else self.solvers))
-        self._check_solvers()
-        self.positive("shots", "resamples", "train_limit", "dev_limit", "test_limit")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
+    @classmethod
+    def extra(cls, name: str) -> Mapping[str, Any]:
+        """Return what `setting` was told of a field."""
+        found = cls.model_fields[name].json_schema_extra
+        return found if isinstance(found, dict) else {}
 
-    @property
-    def classifiers(self) -> tuple[str, ...]:
-        """The solvers, chosen."""
-        return self.solvers or solvers_for(self.rule)
-
-    def check_head_init(self) -> None:
-        """Raise `UserError` if a head is to start where there is none."""
-        if self.head_init == "probe" and self.head != "linear":
-            raise UserError("--head-init probe starts a linear head: add --head linear")
-
-    def _check_solvers(self) -> None:
-        """Raise `UserError` unless every solver exists and learns from kernels of the rule."""
-        usual = solvers_for(self.rule)
-        for solver in self.classifiers:
-            one_of("solvers", solver, tuple(dict.fromkeys([*usual, *SOLVERS])))
-            if usual == ASYMMETRIC_CLASSIFIERS and SOLVERS[solver].requires_symmetric:
-                raise UserError(
-                    f"solver {solver} needs a symmetric kernel, rule {self.rule} gives another: use"
-                    f" {', '.join(usual)}"
-                )
-
-    def keep(self, name: str, value: Any) -> None:
-        """Set a field of this frozen object while it is made."""
-        object.__setattr__(self, name, value)
-
-    def positive(self, *names: str) -> None:
-        """Raise `UserError` unless whole numbers from 1, or none, stand in these fields."""
-        for name in names:
-            value = getattr(self, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if each is not None and not (isinstance(each, int) and each >= 1):
-                    raise UserError(f"{name} holds {each!r}: give whole numbers from 1")
+    def changed(self, **values: Any) -> Self:
+        """Return these settings with other values, checked again."""
+        return type(self)(
+            **{name: getattr(self, name) for name in type(self).model_fields} | values
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values; `from_dict` reads them."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
 
     def decisive(self, what: str = "numbers") -> dict[str, Any]:
         """Return the settings that decide the ``numbers``, or only the ``answer`` they give."""
         values = self.as_dict()
-        chosen = [f.name for f in fields(self) if f.metadata.get("decides", "numbers") == what]
-        return {name: values[name] for name in chosen}
+        return {
+            name: value
+            for name, value in values.items()
+            if self.extra(name).get("decides", "numbers") == what
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the settings with these values.
 
         Raises:
-            UserError: a setting is unknown (names the closest) or missing.
+            UserError: a setting is unknown (names the closest), missing or wrong.
         """
-        check_names(values, [f.name for f in fields(cls)])
-        for name in ("model", "task"):
-            if name not in values:
-                raise UserError(f"the settings name no {name}: add '{name}: ...'")
-        return cls(**values)
+        return cls(**{str(name): value for name, value in values.items()})
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -213,31 +138,38 @@ class Settings:
         return cls.from_dict(read_settings(path))
 
 
-def check_names(values: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise `UserError` if a setting is not among the known ones; it names the closest."""
-    for name in values:
-        if name not in known:
-            close = get_close_matches(str(name), known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
-            raise UserError(f"unknown setting '{name}': {hint}")
+# --- values ---
 
 
-def read_settings(path: str | Path) -> Mapping[str, Any]:
-    """Return the settings in a YAML (or JSON) file, or in a run's own ``config.yaml``.
+def checked(*checks: Callable[[str, Any], Any]) -> BeforeValidator:
+    """Return a validator that passes a value through checks, each called with the field's name."""
 
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read settings from '{path}': {reason}") from error
-    if isinstance(values, dict) and isinstance(values.get("config"), dict):
-        values = values["config"]
-    if not isinstance(values, dict):
-        raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
-    return values
+    def run(value: Any, info: ValidationInfo) -> Any:
+        for check in checks:
+            value = check(info.field_name or "", value)
+        return value
+
+    return BeforeValidator(run)
+
+
+def each(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Return a check of every value of a list; None passes."""
+    return lambda name, values: values if values is None else tuple(check(name, v) for v in values)
+
+
+def unless_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Return a check that lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def choice(*choices: str) -> Callable[[str, Any], Any]:
+    """Return a check that a value is one of these."""
+
+    def check(name: str, value: Any) -> Any:
+        one_of(name, value, choices)
+        return value
+
+    return check
 
 
 def _listed(value: Any) -> Iterable[Any]:
@@ -256,6 +188,27 @@ def distinct(name: str, values: Any, *, empty: bool = False) -> tuple[Any, ...]:
     if not found and not empty:
         raise UserError(f"{name} is empty: give at least one")
     return found
+
+
+def distinct_or_none(name: str, values: Any) -> tuple[Any, ...]:
+    """Return values as `distinct` does, or none at all."""
+    return distinct(name, values, empty=True)
+
+
+def ascending(name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return numbers sorted."""
+    return tuple(sorted(values))
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number from 1.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name} holds {value!r}: give whole numbers from 1")
+    return value
 
 
 def number(name: str, value: Any) -> float:
@@ -295,13 +248,253 @@ def rates(name: str, value: Any) -> tuple[float, ...]:
     return tuple(sorted(distinct(name, found)))
 
 
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise `UserError` unless the value is one of the choices."""
     if value not in choices:
         raise UserError(f"{name} '{value}' is unknown: use {', '.join(choices)}")
 
 
-def share(name: str, value: float) -> None:
-    """Raise `UserError` unless the value is a share, 0 excluded."""
-    if not 0 < value <= 1:
-        raise UserError(f"{name} is {value}: give a share above 0, at most 1")
+def share(name: str, value: Any) -> float:
+    """Return a share above 0, at most 1.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = number(name, value)
+    if not 0 < found <= 1:
+        raise UserError(f"{name} is {found}: give a share above 0, at most 1")
+    return found
+
+
+def tolerance(name: str, value: Any) -> float:
+    """Return a share from 0 to 1.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = number(name, value)
+    if not 0 <= found <= 1:
+        raise UserError(f"{name} is {found}: give a share from 0 to 1")
+    return found
+
+
+def as_text(name: str, value: Any) -> str:
+    """Return a name or path as text."""
+    return str(value)
+
+
+def seeds(name: str, values: Any) -> tuple[Any, ...]:
+    """Return seeds, for which a number n may be given, standing for 0 .. n-1."""
+    if isinstance(values, int) and not isinstance(values, bool):
+        values = range(values)
+    return distinct(name, values)
+
+
+Text = Annotated[str, checked(as_text)]
+Count = Annotated[int, checked(whole)]
+OptionalCount = Annotated[int | None, checked(unless_none(whole))]
+Counts = Annotated[tuple[int, ...], checked(distinct, each(whole), ascending)]
+Number = Annotated[float, checked(number)]
+Rates = Annotated[tuple[float, ...], checked(rates)]
+Share = Annotated[float, checked(share)]
+Tolerance = Annotated[float, checked(tolerance)]
+Seeds = Annotated[tuple[int, ...], checked(seeds)]
+Words = Annotated[tuple[str, ...], checked(distinct)]
+
+
+# --- what all studies of one task share ---
+
+
+class Settings(Options):
+    """What every study is told. Sequences may be given as any iterable; they are kept as tuples.
+
+    Attributes:
+        model: as `subkern.models.load.load_model` takes it.
+        task: name of a task, or path of a task file.
+        data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
+        shots: training examples a label.
+        data_seeds: seeds of the k-shot splits.
+        logits: ``all``, ``binary`` (f_1 − f_0), or ``auto``: binary for two labels.
+        head, pooling, tie, dtype, revision, seed: as `load_model` takes them.
+        head_init: where a linear head begins, for kernels and training alike: ``random``, drawn
+            from the seed, or ``probe``, the linear probe of each data seed's training examples.
+            None is random.
+        template: prompt to use instead of the task's, in LM-BFF's notation.
+        label_words: label words to use instead of the task's, in label order.
+        train_limit, dev_limit, test_limit: at most so many examples of a split.
+        rule: update rule of the kernels, in its one-line form.
+        solvers: classifiers to solve on every kernel, names of `subkern.solvers.SOLVERS` that
+            learn from the rule's kernels; the first one judges. None takes `solvers_for` the rule.
+        tuning: dev chooses regularization and f0 scale for the ``full`` kernel and all kernels use
+            them, or for ``each`` kernel by itself.
+        confidence: of all intervals.
+        resamples: bootstrap resamples.
+        device, batch_size, memory: how to compute; they do not decide the numbers.
+
+    Raises:
+        UserError: a value is out of range or not among the choices.
+    """
+
+    model: Text = setting(..., "Hub id, local directory, demo:smollm2 or demo:minilm.")
+    task: Text = setting(..., "Task name, or path of a task file.")
+    data: Text = setting("hub", "Folder in the k-shot layout, hub or demo.")
+    shots: Count = setting(16, "Training examples per label.")
+    data_seeds: Annotated[tuple[int, ...], checked(distinct)] = setting(
+        (13,), "Seed(s) of the k-shot splits, with commas.", option="--seed"
+    )
+    logits: Annotated[str, checked(choice("auto", "all", "binary"))] = setting(
+        "auto", "all | binary | auto."
+    )
+    head: Annotated[str, checked(choice("prompt", "linear"))] = setting(
+        "prompt", "prompt | linear."
+    )
+    head_init: str | None = setting(
+        None,
+        "A linear head's start: random, or probe: logistic regression on the training examples.",
+        shown="random",
+    )
+    pooling: Annotated[str, checked(choice("read", "mean"))] = setting("read", option=None)
+    tie: Annotated[str, checked(choice("model", "untied"))] = setting(
+        "model", "model | untied (the paper's)."
+    )
+    dtype: Annotated[str, checked(choice("float32", "float64", "bfloat16"))] = setting(
+        "float32", "float32 | float64 | bfloat16."
+    )
+    revision: str | None = setting(
+        None, "Hub revision of the model; unless given, the one in the cache."
+    )
+    seed: int = setting(0, option=None)
+    template: str | None = setting(None, "Prompt in LM-BFF's notation instead of the task's.")
+    label_words: Annotated[tuple[str, ...] | None, checked(unless_none(lambda _, v: tuple(v)))] = (
+        setting(None, "Label words instead of the task's, with commas.")
+    )
+    train_limit: OptionalCount = setting(None, "At most so many training examples.")
+    dev_limit: OptionalCount = setting(None, "At most so many dev examples.")
+    test_limit: OptionalCount = setting(None, "At most so many test examples.")
+    rule: str = setting(
+        "sgd", "Update rule: sgd | signgd | adam | asymmetric_signgd | asymmetric_adam."
+    )
+    solvers: tuple[str, ...] | None = setting(
+        None,
+        "Classifiers, with commas; the first judges.",
+        shown="those that the rule's kernels suit",
+    )
+    tuning: Annotated[str, checked(choice("full", "each"))] = setting(
+        "full", "full | each kernel by itself: what dev chooses regularization for."
+    )
+    confidence: Number = setting(0.95, option=None)
+    resamples: Count = setting(500, option=None)
+    device: str = setting("cpu", "Torch device.", decides=None)
+    batch_size: int | None = setting(
+        None, "Most examples in one forward.", decides=None, shown="auto"
+    )
+    memory: str | int | None = setting(
+        None,
+        "Memory beyond the model, like 3GiB.",
+        decides=None,
+        shown="half of what is free, at most 4GiB",
+    )
+
+    @field_validator("head_init", mode="before")
+    @classmethod
+    def _starts(cls, value: Any) -> Any:
+        value = value or "random"
+        one_of("head_init", value, ("random", "probe"))
+        return value
+
+    @field_validator("solvers", mode="before")
+    @classmethod
+    def _learn(cls, value: Any, info: ValidationInfo) -> Any:
+        """Every solver exists and learns from kernels of the rule."""
+        rule = info.data.get("rule", "sgd")
+        usual = solvers_for(rule)
+        found = distinct("solvers", usual if value is None else value)
+        for solver in found:
+            one_of("solvers", solver, tuple(dict.fromkeys([*usual, *SOLVERS])))
+            if usual == ASYMMETRIC_CLASSIFIERS and SOLVERS[solver].requires_symmetric:
+                raise UserError(
+                    f"solver {solver} needs a symmetric kernel, rule {rule} gives another: use"
+                    f" {', '.join(usual)}"
+                )
+        return found
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        self.check_head_init()
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
+        return self
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """The solvers, chosen."""
+        return self.solvers or solvers_for(self.rule)
+
+    @classmethod
+    def counted(cls) -> tuple[str, ...]:
+        """Return the settings that hold seeds drawn by number."""
+        return tuple(name for name in cls.model_fields if cls.extra(name).get("counted"))
+
+    def check_head_init(self) -> None:
+        """Raise `UserError` if a head is to start where there is none."""
+        if self.head_init == "probe" and self.head != "linear":
+            raise UserError("--head-init probe starts a linear head: add --head linear")
+
+
+def solvers_for(rule: str) -> tuple[str, ...]:
+    """Return the classifiers that a study solves unless told otherwise, the judge first.
+
+    Those for symmetric kernels learn functions of one feature map; an asymmetric rule has two.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    return ASYMMETRIC_CLASSIFIERS if parse_rule(rule).is_asymmetric else CLASSIFIERS
+
+
+# --- files ---
+
+
+def check_names(values: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise `UserError` if a setting is not among the known ones; it names the closest."""
+    for name in values:
+        if name not in known:
+            close = get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
+            raise UserError(f"unknown setting '{name}': {hint}")
+
+
+def read_settings(path: str | Path) -> Mapping[str, Any]:
+    """Return the settings in a YAML (or JSON) file, or in a run's own ``config.yaml``.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read settings from '{path}': {reason}") from error
+    if isinstance(values, dict) and isinstance(values.get("config"), dict):
+        values = values["config"]
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' holds no settings: write one 'name: value' a line")
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _one_line(error: ValidationError) -> str:
+    """Return the first of pydantic's complaints: the setting, its value, and what to give."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):  # a check of ours: pydantic wraps it as a ValueError
+        return str(cause)
+    name = ".".join(str(part) for part in first["loc"][:1])
+    kind = first["type"].partition("_")[0]
+    wanted = f"give {_WANTED[kind]}" if kind in _WANTED else first["msg"]
+    return f"{name} holds {first['input']!r}: {wanted}"

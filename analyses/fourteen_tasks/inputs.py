@@ -16,8 +16,8 @@ from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.examples import SPLITS
 from subkern.training.linear_probe import initialize_from_probe
 
-from .. import study
 from ..engine.inputs import Inputs, load_inputs
+from ..engine.parts import encode, load, metric_of
 from ..engine.settings import Settings
 from ..scheduler.cell import Cell
 from ..scheduler.work import FAILED, Place
@@ -56,14 +56,14 @@ def inputs_of(settings: Settings) -> Inputs:
 @lru_cache(maxsize=1)
 def _load(settings: Settings) -> LogitModel:
     """Return the model for a task and head; the last one is kept, as the plan goes task by task."""
-    return study.load(settings, inputs_of(settings))
+    return load(settings, inputs_of(settings))
 
 
 @lru_cache(maxsize=1)
 def _start(settings: Settings, first: Settings) -> LogitModel:
     """Return the model of ``first`` with its linear head at the probe of the training examples."""
     model = _load(first)
-    train = study.encode(model, inputs_of(settings).splits[settings.data_seeds[0]])["train"]
+    train = encode(model, inputs_of(settings).splits[settings.data_seeds[0]])["train"]
     return initialize_from_probe(model, train)
 
 
@@ -118,7 +118,7 @@ class Context:
     @cached_property
     def encoded(self) -> dict[str, list[EncodedExample]]:
         """Examples of every split as the model reads them."""
-        return study.encode(self.model, self.inputs.splits[self.cell.data_seed])
+        return encode(self.model, self.inputs.splits[self.cell.data_seed])
 
     @property
     def ids(self) -> dict[str, list[str]]:
@@ -128,7 +128,7 @@ class Context:
     @property
     def metric(self) -> Score:
         """The task's: one of `SCORES`."""
-        found = study.metric_of(self.inputs)
+        found = metric_of(self.inputs)
         assert found in SCORES
         return found
 

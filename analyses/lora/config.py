@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import field_validator, model_validator
 
 from subkern.errors import UserError
 from subkern.subspaces.lora_targets import Targets
 
-from ..engine.settings import Settings, decides, distinct
+from ..engine.settings import (
+    Counts,
+    Number,
+    Seeds,
+    Settings,
+    Tolerance,
+    checked,
+    setting,
+    unless_none,
+)
 from .budget import parse_budget
 from .targets import from_texts, named_sets
 
-__all__ = ["Config"]
+
+def _budget(name: str, value: Any) -> str:
+    parse_budget(str(value))
+    return str(value)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """What to analyse; the settings that all studies share are those of `Settings`.
 
@@ -35,40 +48,52 @@ class Config(Settings):
         kernel_resamples: bootstrap resamples for agreement of train kernels (a spectrum each).
     """
 
-    counted: ClassVar[tuple[str, ...]] = ("adapter_seeds",)
+    targets: str | tuple[str, ...] = setting("all-linear", option=None)
+    target_sets: tuple[str, ...] = setting(
+        (),
+        "qv, attention, mlp, all-linear, all, names or suffixes with commas, or a regular"
+        " expression. Several, or grid for the first five: compare them.",
+        option="--targets",
+        repeated=True,
+        shown="all-linear",
+    )
+    ranks: Counts = setting((1, 2, 4, 8, 16, 32), "LoRA ranks, with commas.")
+    adapter_seeds: Seeds = setting((0, 1, 2), "How many seeds of LoRA's A.", counted=True)
+    alpha: Number = setting(8.0, "LoRA's alpha (scale only).")
+    rslora: bool = setting(False, "Rank-stabilized scaling (scale only).")
+    max_drop: Tolerance = setting(0.02, "Score a rank may lose.", decides="answer")
+    min_agreement: Tolerance = setting(
+        0.95, "Share of equal predictions it needs.", decides="answer"
+    )
+    budget: Annotated[str | None, checked(unless_none(_budget))] = setting(
+        None,
+        "Most parameters to train: 1% of the model's, or a count like 250k.",
+        decides="answer",
+        shown="the cheapest within tolerance",
+    )
+    kernel_resamples: int = setting(100, option=None)
 
-    targets: Targets = "all-linear"
-    target_sets: tuple[str, ...] = ()
-    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    adapter_seeds: tuple[int, ...] = (0, 1, 2)
-    alpha: float = 8.0
-    rslora: bool = False
-    max_drop: float = decides("answer", 0.02)
-    min_agreement: float = decides("answer", 0.95)
-    budget: str | None = decides("answer", None)
-    kernel_resamples: int = 100
+    @model_validator(mode="before")
+    @classmethod
+    def _sets(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One set of targets is ``targets``, several are ``target_sets``."""
+        if not values.get("target_sets"):
+            return values
+        return {**values, **from_texts(values["target_sets"])}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.targets, str):
-            self.keep("targets", tuple(self.targets))
-        sets = from_texts(self.target_sets) if self.target_sets else {"target_sets": ()}
-        for name, value in sets.items():
-            self.keep(name, value)
-        named_sets(self.targets, self.target_sets)  # refuses too many
-        self.keep("ranks", tuple(sorted(distinct("ranks", self.ranks))))
-        self.keep("adapter_seeds", distinct("adapter_seeds", self.adapter_seeds))
-        self.positive("ranks")
-        if self.budget is not None:
-            self.keep("budget", str(self.budget))
-            parse_budget(str(self.budget))
+    @field_validator("target_sets")
+    @classmethod
+    def _few(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        named_sets("all-linear", value)  # refuses too many
+        return value
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Config:
         if self.kernel_resamples < 0:
             raise UserError(f"kernel_resamples is {self.kernel_resamples}: give 0 (none) or more")
-        for name in ("max_drop", "min_agreement"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}: give a share from 0 to 1")
         if self.alpha <= 0:
             raise UserError(f"alpha is {self.alpha}: give a number above 0")
+        return self
 
     @property
     def sets(self) -> dict[str, Targets]:

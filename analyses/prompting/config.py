@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import model_validator
 
 from subkern.errors import UserError
 from subkern.subspaces.text import parse_subspace
 from subkern.training.losses import LOSSES
 
-from ..engine.settings import Settings, distinct, one_of, rates, solvers_for
-
-__all__ = ["OPTIMIZERS", "Config"]
+from ..engine.settings import (
+    Count,
+    Counts,
+    Rates,
+    Settings,
+    as_text,
+    checked,
+    choice,
+    distinct_or_none,
+    setting,
+    solvers_for,
+    unless_none,
+)
 
 OPTIMIZERS = ("adam", "sgd", "signgd")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _prompts(name: str, value: Any) -> tuple[str, ...]:
+    found = distinct_or_none(name, value)
+    if "none" in found and len(found) > 1:
+        raise UserError(f"--prompt none and {found[0]}: give none alone, or names")
+    return () if found == ("none",) else found
+
+
 class Config(Settings):
     """What to analyse; the settings that all studies share are those of `Settings`.
 
@@ -40,38 +59,59 @@ class Config(Settings):
         eval_every: steps between two looks at dev; the best one counts.
     """
 
-    prompts: tuple[str, ...] | None = None
-    prompt_file: str | None = None
-    linear: bool = True
-    random: bool = True
-    subspace: str = "full"
-    finetune: bool = True
-    optimizer: str = "adam"
-    loss: str = "cross_entropy"
-    learning_rates: tuple[float, ...] = (1e-5, 5e-5, 2e-4)
-    batch_sizes: tuple[int, ...] = (8,)
-    steps: int = 200
-    eval_every: int = 20
+    template: str | None = setting(None, "One more prompt, in LM-BFF's notation.")
+    pooling: Annotated[str, checked(choice("read", "mean"))] = setting(
+        "read", "Linear head: read | mean."
+    )
+    head_init: str | None = setting(
+        None,
+        "The linear head's start: random, or probe: logistic regression on the training examples.",
+        shown="probe",
+    )
+    head: Annotated[str, checked(choice("prompt", "linear"))] = setting("prompt", option=None)
+    tuning: Annotated[str, checked(choice("full", "each"))] = setting("full", option=None)
+    prompts: Annotated[tuple[str, ...] | None, checked(unless_none(_prompts))] = setting(
+        None,
+        "A prompt that comes with the task, by name, or none; may be repeated.",
+        option="--prompt",
+        repeated=True,
+        shown="all that fit the model",
+    )
+    prompt_file: Annotated[str | None, checked(unless_none(as_text))] = setting(
+        None, "TOML or YAML file with prompts of your own."
+    )
+    linear: bool = setting(True, "Also a linear head.")
+    random: bool = setting(True, "Also random weights.")
+    subspace: str = setting("full", "What is trained.")
+    finetune: bool = setting(True, "Fine-tune, and see if the kernel was right.")
+    optimizer: Annotated[str, checked(choice(*OPTIMIZERS))] = setting(
+        "adam", "adam | sgd | signgd."
+    )
+    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
+        "cross_entropy", "cross_entropy | squared."
+    )
+    learning_rates: Rates = setting((1e-5, 5e-5, 2e-4), "Dev chooses.")
+    batch_sizes: Counts = setting((8,), "In training; likewise.")
+    steps: Count = setting(200, "Of each training.")
+    eval_every: Count = setting(20, "Steps between looks at dev.")
 
-    def __post_init__(self) -> None:
-        if self.head_init is None and self.linear:
-            self.keep("head_init", "probe")
-        if self.solvers is None:
-            self.keep("solvers", solvers_for(self.rule)[:1])
-        super().__post_init__()
-        if self.prompts is not None:
-            self.keep("prompts", distinct("prompts", self.prompts, empty=True))
-        if self.prompt_file is not None:
-            self.keep("prompt_file", str(self.prompt_file))
-        one_of("optimizer", self.optimizer, OPTIMIZERS)
-        one_of("loss", self.loss, tuple(LOSSES))
-        self.keep("learning_rates", rates("learning_rates", self.learning_rates))
-        self.keep("batch_sizes", distinct("batch_sizes", self.batch_sizes))
-        self.positive("batch_sizes", "steps", "eval_every")
-        self.keep("batch_sizes", tuple(sorted(self.batch_sizes)))
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A linear head starts at its probe; only the judge solves."""
+        found = dict(values)
+        if found.get("head_init") is None and found.get("linear", True):
+            found["head_init"] = "probe"
+        if found.get("solvers") is None:
+            found["solvers"] = solvers_for(found.get("rule", "sgd"))[:1]
+        return found
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Config:
         parse_subspace(self.subspace)
         if self.prompts == () and self.prompt_file is None and not self.asks:
             raise UserError("there is no prompt: name one, or give a prompt file or a template")
+        return self
 
     def check_head_init(self) -> None:
         """Raise `UserError` if a head is to start and none is tried."""

@@ -11,23 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from subkern.models.load import with_prompt
+from subkern.models.load import load_model, with_prompt
 from subkern.models.logit_model import LogitModel
 from subkern.storage.files import replacing
 from subkern.storage.progress import Progress
 
-from .. import study
 from ..engine.classifiers import Split
 from ..engine.heads import at_start
 from ..engine.inputs import Inputs
-from ..study import Workplace
+from ..engine.parts import LoadModel, Workplace, encode, load, metric_of
 from .arms import Arm, Arms, order
 from .config import Config
 from .measure import constant_rows, kernel_of, kernel_rows
 from .table import row
 from .training import training_rows
-
-__all__ = ["trials"]
 
 Row = dict[str, Any]
 
@@ -39,6 +36,7 @@ def trials(
     arms: Arms,
     place: Workplace,
     progress: Progress | None,
+    loader: LoadModel = load_model,
 ) -> list[Row]:
     """Return all rows of the study: every arm on every data seed, one model at a time.
 
@@ -49,6 +47,7 @@ def trials(
         arms: what is tried, and what does not fit.
         place: where kernels, finished trials and unfinished training are kept.
         progress: called with trials done and in all.
+        loader: loads models.
     """
     rows = [*_constants(config, inputs), *_skipped(arms)]
     total, done = len(arms.tried) * len(inputs.splits), 0
@@ -58,8 +57,12 @@ def trials(
             for seed in inputs.splits:
                 found = _kept(place, arm, seed)
                 if found is None:
-                    loaded = loaded or study.load(
-                        config, arm.of(inputs), head=head, weights=weights
+                    loaded = loaded or load(
+                        config,
+                        arm.of(inputs),
+                        head=head,
+                        weights=weights,
+                        loader=loader,
                     )
                     found = _trial(config, inputs, loaded, arm, seed, place)
                     _keep(place, arm, seed, found)
@@ -75,9 +78,9 @@ def _trial(
 ) -> list[Row]:
     """Return the rows of one arm on one data seed; its kernel is saved."""
     model = loaded if arm.head == "linear" else with_prompt(loaded, arm.task)
-    encoded = study.encode(model, inputs.splits[seed])
+    encoded = encode(model, inputs.splits[seed])
     model = at_start(model, encoded["train"], config.head_init)
-    metric = study.metric_of(inputs)
+    metric = metric_of(inputs)
     kernel = kernel_of(model, encoded, config, place, f"{seed}/{arm.key}")
     split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
     started = perf_counter()
@@ -132,7 +135,7 @@ def _constants(config: Config, inputs: Inputs) -> Iterator[Row]:
     for seed, splits in inputs.splits.items():
         labels = np.array([example.label for example in splits["test"]])
         classes = len(inputs.task.labels)
-        for each in constant_rows(labels, classes, study.metric_of(inputs), config):
+        for each in constant_rows(labels, classes, metric_of(inputs), config):
             yield {**each, "data_seed": seed}
 
 

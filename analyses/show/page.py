@@ -1,23 +1,31 @@
 """One self-contained report page: text, tables and figures in one HTML file, without network.
 
-The page is a plain value, :class:`Page`; an analysis fills it in, :func:`render` makes the HTML.
+A study's ``page.html.j2`` extends ``show/report.html.j2`` and says what was found: it sees the
+findings as ``f`` and decides nothing. What every page has (figures, tables, settings, command,
+environment, a proof by training) is its :class:`Frame`. The terminal says the same words.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-__all__ = ["Caption", "Image", "Page", "Table", "png", "render"]
+from subkern.storage.files import replacing
+
+from ..engine.run_folder import FIGURE_FOLDER, REPORT
+from . import numbers as fmt
 
 DPI = 200  # twice what a plain screen shows of 4.8 inches
-_TEMPLATE = Path(__file__).parents[1] / "templates" / "report.html.j2"
 
 
 @dataclass(frozen=True)
@@ -33,26 +41,6 @@ class Caption:
     title: str
     text: str
     alt: str
-
-
-@dataclass(frozen=True)
-class Image:
-    """A figure of the page.
-
-    Attributes:
-        name: its file name without the suffix; also its anchor.
-        caption: the words around it.
-        png: the picture.
-    """
-
-    name: str
-    caption: Caption
-    png: bytes
-
-    @property
-    def source(self) -> str:
-        """The picture as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -84,22 +72,75 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Page:
-    """A report, in the order it is read.
+class Proof:
+    """What training made of a study's advice, in words and tables.
 
     Attributes:
-        title: what was analysed.
-        question: what was asked, in one sentence.
-        answer: the answer, in one or two sentences with numbers.
-        facts: the answer's few numbers to show large: name -> value.
-        caveats: what limits the answer; each computed from the numbers.
-        reading: how to read what follows, a paragraph each.
-        images, tables: the evidence.
+        verdict: to follow the answer.
+        facts: name -> value, to show large.
+        caveats: what limits the proof.
+        reading: how it was made and what it says.
+        caption: of its figure, if it has one.
+        tables, cost: its tables.
+        settings: how it was trained.
+    """
+
+    verdict: str
+    facts: Mapping[str, str]
+    caveats: Sequence[str]
+    reading: str
+    caption: Caption | None
+    tables: Sequence[Table]
+    cost: Sequence[Table]
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every report has beside its own words.
+
+    Attributes:
+        pictures: its figures as PNG, by name.
+        tables: the evidence.
         cost: what it took.
         settings: name -> value.
-        command: the command that makes this page again.
+        command: the command that makes the page again.
         environment: name -> value.
+        proof: what training made of the advice, if it was asked for.
     """
+
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    cost: Sequence[Table] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    proof: Proof | None = None
+
+    def source(self, name: str) -> str:
+        """Return a figure as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.pictures[name]).decode("ascii")
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A figure of a `Page`."""
+
+    name: str
+    caption: Caption
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report whose words are made in Python: what has no template of its own yet."""
 
     title: str
     question: str
@@ -115,17 +156,104 @@ class Page:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def render(page: Page) -> str:
-    """Return the page as one HTML document: styles and pictures inside, no scripts or links."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def render(page: Page, proof: Proof | None = None) -> str:
+    """Return a `Page` as HTML."""
+    frame = Frame(
+        {image.name: image.png for image in page.images},
+        page.tables,
+        page.cost,
+        page.settings,
+        page.command,
+        page.environment,
+        proof,
     )
-    source = _TEMPLATE.read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=page)
+    return render_page("show/value.html.j2", page, frame)
+
+
+def draw_all(
+    drawings: Mapping[str, Callable[[], Figure]],
+    out: Path,
+    page: Callable[[Mapping[str, bytes]], str],
+) -> Path:
+    """Write figures as PNG and PDF and the page made of them below ``out``; return the page's path.
+
+    Args:
+        drawings: name -> what draws it.
+        out: a run directory.
+        page: makes the HTML from the figures as PNG, by name.
+    """
+    pictures = {}
+    for name, drawing in drawings.items():
+        figure = drawing()
+        pictures[name] = png(figure)
+        with replacing(figure_path(out, name, "png")) as part:
+            part.write_bytes(pictures[name])
+        with replacing(figure_path(out, name, "pdf")) as part:
+            figure.savefig(part, metadata={"CreationDate": None})
+    report = out / REPORT
+    with replacing(report) as part:
+        part.write_text(page(pictures), encoding="utf-8")
+    return report
+
+
+def figure_path(out: Path, name: str, kind: str) -> Path:
+    """Return where a figure of a run directory lies."""
+    return out / FIGURE_FOLDER / f"{name}.{kind}"
+
+
+def render_page(template: str, findings: Any, frame: Frame) -> str:
+    """Return the page as one HTML document: styles and pictures inside, no scripts or links.
+
+    Args:
+        template: path of a study's template below ``analyses/``.
+        findings: what it says, as ``f``.
+        frame: the rest.
+    """
+    return _environment().get_template(template).render(f=findings, frame=frame)
+
+
+def words(template: str, block: str, findings: Any) -> list[str]:
+    """Return what a block of a page says as plain text: each list item by itself, or the whole."""
+    page = _environment().get_template(template)
+    html = "".join(page.blocks[block](page.new_context({"f": findings, "frame": Frame()})))
+    items = re.findall(r"<li>(.*?)</li>", html, re.DOTALL) if "<li>" in html else [html]
+    return [text for item in items if (text := Markup(item).striptags())]
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
+    found: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{prefix}{key}.")
+        elif isinstance(item, list | tuple):
+            if item:
+                found[prefix + key] = ", ".join(map(str, item))
+        elif item is not None:
+            found[prefix + key] = str(item)
+    return found
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).resolve().parents[1]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = (
+        *("count", "decimal", "duration", "fixed", "joined", "number_between", "percent"),
+        *("points", "points_between", "share_between", "size"),
+    )
+    made.filters |= {name: getattr(fmt, name) for name in names}
+    made.filters["first_sentence"] = _first_sentence
+    made.globals["moves"] = fmt.moves
+    return made
+
+
+def _first_sentence(text: str) -> str:
+    """Return a caption's first sentence as plain text, for who does not see the figure."""
+    plain = Markup(text).striptags()
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", plain, maxsplit=1)[0]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ..engine.run_folder import Results
 from . import numbers as fmt
-from .page import Table
+from .page import Table, flat
 from .study_numbers import cost
 
 __all__ = ["TUNING", "cost_table", "flat", "settings", "zeroed_entries"]
@@ -56,20 +54,6 @@ def settings(results: Results) -> dict[str, str]:
     """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
     every = {**flat(results.config), **flat(results.inputs, "resolved ")}
     return {name: text for name, text in every.items() if not name.endswith("digest")}
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level of ``a.b`` -> text; what is not set is left out."""
-    found: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            found |= flat(item, f"{prefix}{key}.")
-        elif isinstance(item, list | tuple):
-            if item:
-                found[prefix + key] = ", ".join(map(str, item))
-        elif item is not None:
-            found[prefix + key] = str(item)
-    return found
 
 
 def _cost(name: str, value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 
 import click
 import pandas as pd
@@ -17,8 +18,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from subkern.storage import progress
+
+from . import page
 
 WIDTH = 80
 
@@ -55,6 +59,25 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+
+def rich_table(table: page.Table) -> Table:
+    """Return a page's table for a terminal, its marked rows bold."""
+    made = Table(title=table.title, title_justify="left")
+    for name in table.header:
+        made.add_column(name, justify="right" if made.columns else "left")
+    for at, cells in enumerate(table.rows):
+        made.add_row(
+            *cells,
+            style="bold" if at in table.marked else None,
+            end_section=at + 1 in table.sections,
+        )
+    return made
+
+
+def notes(answer: str, caveats: Sequence[str]) -> list[Text]:
+    """Return an answer and its limits for a terminal."""
+    return [Text(answer, style="bold"), *(Text(f"Note: {text}") for text in caveats)]
 
 
 def wrapped(text: str) -> str:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any
+
+from pydantic import model_validator
 
 from subkern.errors import UserError
-from subkern.subspaces.text import parse_subspace
+from subkern.subspaces.text import parse_subspace, parse_targets
 
-from ..engine.settings import Settings, decides, distinct, one_of, share
-
-__all__ = ["DEFAULT_METHODS", "DENSE", "KINDS", "Config"]
+from ..engine.settings import (
+    Count,
+    Counts,
+    Seeds,
+    Settings,
+    Share,
+    ascending,
+    checked,
+    choice,
+    distinct,
+    distinct_or_none,
+    each,
+    setting,
+    whole,
+)
 
 KINDS = ("srht", "count_sketch", "very_sparse", "gaussian", "rademacher", "sparse")
 DENSE = ("gaussian", "rademacher", "sparse")
@@ -22,7 +35,21 @@ DEFAULT_METHODS = ("bias", "norm", "ia3")
 _DIMS = tuple(2**k for k in range(1, 13))
 
 
-@dataclass(frozen=True, kw_only=True)
+def _targets(name: str, value: Any) -> Any:
+    return parse_targets(value) if isinstance(value, str) else tuple(value)
+
+
+def _methods(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    found = distinct_or_none(name, value)
+    if found == ("none",):
+        return ()
+    for method in found:
+        parse_subspace(method)
+    return found
+
+
 class Config(Settings):
     """What to analyse; the settings that all studies share are those of `Settings`.
 
@@ -43,38 +70,34 @@ class Config(Settings):
         min_agreement: share of equal test predictions at which they count as preserved.
     """
 
-    counted: ClassVar[tuple[str, ...]] = ("projection_seeds", "adapter_seeds")
+    dims: Counts = setting(_DIMS, "Dimensions of the random subspaces.", shown="2,4,8,...,4096")
+    kinds: Annotated[tuple[str, ...], checked(distinct, each(choice(*KINDS)))] = setting(
+        KINDS, "Kinds of projection; the first gives the answer."
+    )
+    max_dense: Count = setting(64, "Most dimensions of the last three kinds, which cost much more.")
+    projection_seeds: Seeds = setting((0, 1, 2, 3, 4), "How many draws of each.", counted=True)
+    allocation: str = setting("global", "global | per-parameter.")
+    ranks: Annotated[tuple[int, ...], checked(distinct_or_none, each(whole), ascending)] = setting(
+        (1, 2, 4, 8, 16, 32), "LoRA ranks, or none."
+    )
+    adapter_seeds: Seeds = setting((0, 1, 2), "How many seeds of LoRA's A.", counted=True)
+    targets: Annotated[str | tuple[str, ...], checked(_targets)] = setting(
+        "all-linear",
+        "What LoRA adapts: all-linear, names with commas, or a regular expression.",
+    )
+    methods: Annotated[tuple[str, ...] | None, checked(_methods)] = setting(
+        None,
+        "Another method on one line (bias, ia3, vera:r=64), or none; may be repeated.",
+        option="--method",
+        repeated=True,
+        shown="those of bias, norm, ia3 that the model can take",
+    )
+    share: Share = setting(0.9, "Of full's score, to be reached.", decides="answer")
+    min_cka: Share = setting(0.9, "At which a kernel is preserved.", decides="answer")
+    min_agreement: Share = setting(0.95, "Share of equal predictions, likewise.", decides="answer")
 
-    dims: tuple[int, ...] = _DIMS
-    kinds: tuple[str, ...] = KINDS
-    max_dense: int = 64
-    projection_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    allocation: str = "global"
-    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    adapter_seeds: tuple[int, ...] = (0, 1, 2)
-    targets: str | tuple[str, ...] = "all-linear"
-    methods: tuple[str, ...] | None = None
-    share: float = decides("answer", 0.9)
-    min_cka: float = decides("answer", 0.9)
-    min_agreement: float = decides("answer", 0.95)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.targets, str):
-            self.keep("targets", tuple(self.targets))
-        for name in ("kinds", "projection_seeds", "adapter_seeds"):
-            self.keep(name, distinct(name, getattr(self, name)))
-        self.keep("dims", tuple(sorted(distinct("dims", self.dims))))
-        self.keep("ranks", tuple(sorted(distinct("ranks", self.ranks, empty=True))))
-        if self.methods is not None:
-            self.keep("methods", distinct("methods", self.methods, empty=True))
-            for method in self.methods:
-                parse_subspace(method)
-        self.positive("dims", "ranks", "max_dense")
-        for kind in self.kinds:
-            one_of("kinds", kind, KINDS)
-        for name in ("share", "min_cka", "min_agreement"):
-            share(name, getattr(self, name))
+    @model_validator(mode="after")
+    def _trends(self) -> Config:
         if len(self.dims) < 2:
             raise UserError(f"dims holds {self.dims[0]} only: give at least two to see a trend")
         for kind in self.kinds:
@@ -83,6 +106,7 @@ class Config(Settings):
                     f"kind {kind} is tried up to max_dense, {self.max_dense}, which leaves fewer"
                     " than two of dims: raise --max-dense"
                 )
+        return self
 
     def dims_of(self, kind: str) -> tuple[int, ...]:
         """The dimensions in which a kind of projection is tried, ascending."""

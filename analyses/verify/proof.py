@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from matplotlib.figure import Figure
+
 from subkern.errors import UserError
-from subkern.storage.files import only_run
+from subkern.models.logit_model import LogitModel
 from subkern.storage.progress import Progress
 from subkern.storage.provenance import fingerprint, normalize
 
-from .. import study
 from ..engine.code_identity import code_identity
 from ..engine.inputs import Inputs
+from ..engine.parts import load
 from ..engine.run_folder import (
     FIGURE_FOLDER,
     PREDICTIONS,
@@ -32,12 +34,19 @@ from ..engine.run_folder import (
     RunDirectory,
 )
 from ..engine.settings import Settings
-from ..study import Drawing, Outcome
-from .numbers import ASKED, asked_of, is_verified
+from .advice import Advice
+from .figure import predicted_against_trained
+from .numbers import ASKED, asked_of, is_compared, is_verified
+from .report import as_json, shown, summary
 from .train import train_all
 from .trial import Candidate, Trial
 
-__all__ = ["Trial", "prove"]
+__all__ = ["as_json", "figure", "is_compared", "is_verified", "prove", "shown", "summary"]
+
+
+def figure(results: Results, advice: Advice) -> Figure:
+    """Return predicted scores against trained ones."""
+    return predicted_against_trained(lambda _: advice, results)
 
 
 def prove(
@@ -47,11 +56,11 @@ def prove(
     trial: Trial,
     *,
     candidates: Callable[[Results], Sequence[Candidate]],
-    drawing: Drawing,
+    model: Callable[[], LogitModel],
     progress: Progress | None,
-    command: str | None,
-) -> Outcome:
-    """Fine-tune the candidates of a finished study, and draw its figures and report again.
+    command: str,
+) -> tuple[Results, bool]:
+    """Fine-tune the candidates of a finished study; its drawing is then out of date and removed.
 
     Args:
         directory: the run directory.
@@ -59,46 +68,38 @@ def prove(
         inputs: what they were resolved to.
         trial: how to train.
         candidates: what to train.
-        drawing: what is drawn.
+        model: loads the model.
         progress: called with configurations done and in all.
-        command: what the report says makes it again; the call of the study's ``verify`` if None.
+        command: what the report says makes it again.
+
+    Returns:
+        The results with the verification, and whether it was there already.
 
     Raises:
         UserError: the study is not finished, or anything else that the user can put right.
     """
-    trial.check_draws(config)
-    with only_run(directory.path):
-        if directory.state() != "done":
-            raise UserError(
-                f"the study in '{directory.path}' is unfinished: run its analysis first"
-            )
-        results = Results.load(directory.path)
-        if PREDICTIONS not in results.beside:
-            raise UserError(f"'{directory.path}' lacks its predictions: --overwrite computes them")
-        chosen = candidates(results)
-        asked = normalize(
-            {
-                "trial": trial.describe(config.rule),
-                "configurations": [[each.name, each.draw] for each in chosen],
-                "code": code_identity(study.load, train_all),
-            }
-        )
-        done = is_verified(results) and asked_of(results) == asked
-        if not done:
-            folder = directory.path / VERIFICATION / _folder_name(trial, config.rule)
-            model = study.load(config, inputs)
-            found = train_all(results, model, inputs, trial, chosen, folder, progress)
-            found.attrs[ASKED] = asked
-            _forget_drawing(directory)
-            directory.add(VERIFICATION, found)
-            call = f"Config(**{config.as_dict()!r}), {str(directory.path)!r}, {trial!r}"
-            directory.rewrite(
-                config.as_dict(), command or f"analyses.{directory.analysis}.verify({call})"
-            )
-            results = Results.load(directory.path)
-        if done and study.is_drawn(directory.path, results, drawing):
-            return Outcome(results, directory.path / REPORT, up_to_date=True)
-        return Outcome(results, study.draw(results, directory.path, drawing), up_to_date=done)
+    if directory.state() != "done":
+        raise UserError(f"the study in '{directory.path}' is unfinished: run its analysis first")
+    results = Results.load(directory.path)
+    if PREDICTIONS not in results.beside:
+        raise UserError(f"'{directory.path}' lacks its predictions: --overwrite computes them")
+    chosen = candidates(results)
+    asked = normalize(
+        {
+            "trial": trial.describe(config.rule),
+            "configurations": [[each.name, each.draw] for each in chosen],
+            "code": code_identity(load, train_all),
+        }
+    )
+    if is_verified(results) and asked_of(results) == asked:
+        return results, True
+    folder = directory.path / VERIFICATION / _folder_name(trial, config.rule)
+    found = train_all(results, model(), inputs, trial, chosen, folder, progress)
+    found.attrs[ASKED] = asked
+    _forget_drawing(directory)
+    directory.add(VERIFICATION, found)
+    directory.rewrite(config.as_dict(), command)
+    return Results.load(directory.path), False
 
 
 def _folder_name(trial: Trial, rule: str) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ..engine.run_folder import VERIFICATION, Results
+from ..engine.run_folder import Results
 from ..show import numbers as fmt
-from ..show.page import Image, Page, Table
+from ..show.page import Proof, Table
 from ..show.study_numbers import score_name
 from ..show.table import EDGE
 from .advice import FULL, Advice
@@ -31,34 +31,27 @@ from .numbers import (
 )
 from .text import caption, caveats, sentence, title, uncounted, verdict
 
-__all__ = ["as_json", "summary", "with_proof"]
-
 _BEYOND = f"{EDGE} The best learning rate is at an end of the grid: a wider one may train better."
 
 
-def with_proof(page: Page, results: Results, advice: Advice, picture: bytes | None) -> Page:
-    """Return a study's report with what fine-tuning made of its advice.
-
-    ``picture`` is the verification's figure as PNG, None where there is nothing to draw.
-    """
-    shown = [] if picture is None else [Image(VERIFICATION, caption(results, advice), picture)]
-    table = [_configurations(results, advice)] if is_compared(results) else []
+def shown(results: Results, advice: Advice) -> Proof:
+    """Return what the study's report says of what fine-tuning made of its advice."""
+    tables = [_configurations(results, advice)] if is_compared(results) else []
     trial = {
         f"verify {name.replace('_', ' ')}": ", ".join(f"{each:g}" for each in given)
         if isinstance(given, list)
         else str(given)
         for name, given in trial_of(results).items()
     }
-    return replace(
-        page,
-        answer=f"{page.answer} Put to the proof by fine-tuning: {verdict(results, advice)}",
-        facts={**page.facts, **_trained(results, advice)},
-        caveats=[*page.caveats, *(f"Of the proof: {text}" for text in caveats(results, advice))],
-        reading=[*page.reading, f"Put to the proof. {sentence(results, advice)}"],
-        images=[*shown, *page.images],
-        tables=[*table, *page.tables],
-        cost=[*page.cost, _cost(results)],
-        settings={**page.settings, **trial},
+    return Proof(
+        verdict=verdict(results, advice),
+        facts=_trained(results, advice),
+        caveats=caveats(results, advice),
+        reading=sentence(results, advice),
+        caption=caption(results, advice) if is_compared(results) else None,
+        tables=tables,
+        cost=[_cost(results)],
+        settings=trial,
     )
 
 

@@ -21,9 +21,9 @@ from subkern.solvers import labels_from_scores
 from subkern.storage.progress import Progress
 from subkern.training.grid_search import AllDiverged, GridEdgeWarning, Search, search
 
-from .. import study
 from ..engine.heads import at_start
 from ..engine.inputs import Inputs
+from ..engine.parts import encode, metric_of
 from ..engine.predictions import Key, Prediction, lookup
 from ..engine.run_folder import PREDICTIONS, Results
 from ..engine.scores import SCORES
@@ -51,11 +51,11 @@ def train_all(
     Each fine-tuning is kept below ``folder`` and is read where it is finished.
     """
     predictions = lookup(results.beside[PREDICTIONS])
-    metric, rule = study.metric_of(inputs), str(results.config["rule"])
+    metric, rule = metric_of(inputs), str(results.config["rule"])
     rows: list[Row] = []
     bar = _Bar(len(inputs.splits) * len(candidates), progress)
     for seed, splits in inputs.splits.items():
-        encoded = study.encode(model, splits)
+        encoded = encode(model, splits)
         started = at_start(model, encoded["train"], results.config.get("head_init"))
         full: Floats | None = None  # logits of full fine-tuning, which comes first
         for candidate in candidates:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 from subkern.errors import UserError
 from subkern.kernels.rules import parse_rule
@@ -12,9 +12,17 @@ from subkern.subspaces.base import Subspace
 from subkern.training.grid_search import TrainingGrid
 from subkern.training.settings import Training
 
-from ..engine.settings import Settings, distinct, one_of
-
-__all__ = ["RATES", "Candidate", "Trial"]
+from ..engine.settings import (
+    Count,
+    Counts,
+    Options,
+    Settings,
+    checked,
+    choice,
+    rates,
+    setting,
+    unless_none,
+)
 
 RATES: Mapping[str, tuple[float, ...]] = {
     "adam": (1e-5, 1e-4, 1e-3),
@@ -27,8 +35,7 @@ _LOOKS = 5
 """At dev, over a training: each costs as much as several updates."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
+class Trial(Options):
     """How configurations are fine-tuned; dev chooses among the grid, and the best step.
 
     Attributes:
@@ -42,27 +49,19 @@ class Trial:
         UserError: a value is out of range or not among the choices.
     """
 
-    optimizer: str = "adam"
-    learning_rates: tuple[float, ...] | None = None
-    batch_sizes: tuple[int, ...] = (8,)
-    steps: int = 100
-    draws: int = 1
+    prefix: ClassVar[str] = "verify-"
 
-    def __post_init__(self) -> None:
-        one_of("verify-optimizer", self.optimizer, tuple(RATES))
-        rates = RATES[self.optimizer] if self.learning_rates is None else self.learning_rates
-        for name, values in (("learning_rates", rates), ("batch_sizes", self.batch_sizes)):
-            object.__setattr__(self, name, tuple(sorted(distinct(f"verify-{name}", values))))
-        for what in ("learning_rates", "batch_sizes", "steps", "draws"):
-            value = getattr(self, what)
-            for each in value if isinstance(value, tuple) else (value,):
-                if not each > 0:
-                    flag = f"verify-{what.replace('_', '-')}"
-                    raise UserError(f"{flag} holds {each}: give numbers above 0")
+    optimizer: Annotated[str, checked(choice(*RATES))] = setting("adam", "adam | sgd | signgd.")
+    learning_rates: Annotated[tuple[float, ...] | None, checked(unless_none(rates))] = setting(
+        None, "Tried, with commas.", shown="1e-5,1e-4,1e-3; sgd: 1e-4,1e-3,1e-2,1e-1"
+    )
+    batch_sizes: Counts = setting((8,), "Tried, with commas.")
+    steps: Count = setting(100, "Updates.")
+    draws: Count = setting(1, "How many seeds of LoRA's A or of the subspace.")
 
     def check_draws(self, settings: Settings) -> None:
         """Raise `UserError` if a study with these settings has fewer seeds to draw from."""
-        for name in settings.counted:
+        for name in settings.counted():
             seeds = len(getattr(settings, name))
             if seeds < self.draws:
                 option = name.replace("_", "-")
@@ -95,7 +94,7 @@ class Trial:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {**super().as_dict(), "learning_rates": list(self.rates)}
 
     def describe(self, rule: str) -> dict[str, Any]:
         """Return the settings, and Adam's ε where the kernels' ``rule`` decides it."""

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from ... import study as studies
-from ...engine.run_folder import FIGURE_FOLDER, Results
-from ...show.page import Page
+from ...engine.run_folder import FIGURE_FOLDER
+from ...show.page import draw_all, render
 from ...show.table import Grid
-from .figures import Drawable, drawables
+from .figures import drawables
 from .page import page
 from .read import Study, load
 from .render import FORMATS, TABLE_FOLDER, write
@@ -52,11 +49,10 @@ def draw(
         for kind in ("png", "pdf"):
             (place / FIGURE_FOLDER / f"{each.name}.{kind}").unlink(missing_ok=True)
 
-    def report(_: Results, pictures: Mapping[str, bytes]) -> Page:
-        return page(study, grids, shown, left_out, pictures, limits)
+    def report(pictures: Mapping[str, bytes]) -> str:
+        return render(page(study, grids, shown, left_out, pictures, limits))
 
-    figures = {each.name: partial(_draw, each, study) for each in shown}
-    return studies.draw(study.results, place, studies.Drawing(figures, report))
+    return draw_all({each.name: partial(each.draw, study) for each in shown}, place, report)
 
 
 def write_tables(
@@ -80,7 +76,3 @@ def tables(study: Study, thresholds: Thresholds | None = None) -> list[Grid]:
     """Return the tables of a study: scores, then the verdict per task."""
     verdict = behaviour_table(study, thresholds)
     return [*score_tables(study), *([verdict] if verdict is not None else [])]
-
-
-def _draw(figure: Drawable, study: Study, _: Results) -> Figure:
-    return figure.draw(study)

@@ -17,7 +17,6 @@ from click.testing import CliRunner
 
 import cli
 from analyses import study
-from analyses.behavior import analysis as behavior
 from analyses.behavior import runs as behavior_runs
 from analyses.behavior.config import Config
 from analyses.behavior.numbers import (
@@ -34,6 +33,7 @@ from analyses.behavior.numbers import (
     verdict,
 )
 from analyses.behavior.report import page, summary
+from analyses.behavior.study import BehaviorStudy
 from analyses.behavior.table import row, tidy
 from analyses.behavior.text import as_json, caveats, rate, sentence
 from analyses.engine import inputs
@@ -47,6 +47,8 @@ from subkern.tasks.examples import Example
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
 from tests.support.study_checks import check_summary, with_f1
+
+behavior = BehaviorStudy()
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 COUNTS = {"train": 6, "dev": 6, "test": 9}

@@ -11,20 +11,24 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from analyses import study
-from analyses.behavior import analysis as behavior
 from analyses.behavior import runs as behavior_runs
-from analyses.engine import heads
+from analyses.behavior.study import BehaviorStudy
+from analyses.engine import heads, parts
 from analyses.engine.inputs import load_inputs
 from analyses.engine.run_folder import Results
-from analyses.lora import analysis as lora
-from analyses.prompting import analysis as prompting
-from analyses.subspace import analysis as subspace
+from analyses.lora.study import LoraStudy
+from analyses.prompting.study import PromptingStudy
+from analyses.subspace.study import SubspaceStudy
 from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.training.finetune import finetune
 from subkern.training.linear_probe import linear_probe
 from tests.support import tiny_folder
+
+lora = LoraStudy()
+subspace = SubspaceStudy()
+behavior = BehaviorStudy()
+prompting = PromptingStudy()
 
 SEEDS = (13, 21)
 SMALL: dict[ModuleType, dict[str, Any]] = {
@@ -53,7 +57,7 @@ def config(tiny: Path, kind: ModuleType, **changes: Any) -> Any:
         "head": "linear", "head_init": "probe", "resamples": 5, "data_seeds": SEEDS,
         "test_limit": 6,
     }  # fmt: skip
-    return kind.Config.from_dict(settings | SMALL.get(kind, {}) | changes)
+    return kind.settings.from_dict(settings | SMALL.get(kind, {}) | changes)
 
 
 def full(results: Results, seed: int) -> Any:
@@ -67,10 +71,10 @@ def test_each_data_seed_starts_at_its_own_probe(tiny: Path, kind: ModuleType) ->
     settings = config(tiny, kind)
     found = kind.run(settings)
     inputs = load_inputs(settings)
-    model = study.load(settings, inputs)
+    model = parts.load(settings, inputs)
     starts = []
     for seed, splits in inputs.splits.items():
-        encoded = study.encode(model, splits)
+        encoded = parts.encode(model, splits)
         kernel = full(found, seed)
         starts.append(kernel.provenance["model"]["head_init"])
         assert starts[-1]["kind"] == "probe"
@@ -126,7 +130,7 @@ def test_the_commands_take_it(name: str, tmp_path: Path) -> None:
 
 def test_where_a_head_starts_decides_the_numbers(tiny: Path, tmp_path: Path) -> None:
     assert config(tiny, lora).decisive()["head_init"] == "probe"
-    assert lora.Config(model="m", task="mr").decisive()["head_init"] == "random"
+    assert lora.settings(model="m", task="mr").decisive()["head_init"] == "random"
     lora.analyze(config(tiny, lora, data_seeds=SEEDS[:1]), tmp_path / "run")
     other = config(tiny, lora, data_seeds=SEEDS[:1], head_init="random")
     with pytest.raises(UserError, match=r"head_init: \S*random\S* asked for, \S*probe"):

@@ -25,13 +25,14 @@ from analyses.engine.classifiers import Split, tune
 from analyses.engine.long_table import cells
 from analyses.engine.pooling import pool
 from analyses.engine.run_folder import Results
-from analyses.lora import analysis as lora
+from analyses.lora import study as lora_study
 from analyses.lora.captions import captions, contrast, effective_directions
 from analyses.lora.config import Config
 from analyses.lora.figures import heatmap, spectrum
 from analyses.lora.json_answer import as_json
 from analyses.lora.numbers import full_score, same_predictions, scores, zero_shot
 from analyses.lora.report import page, summary
+from analyses.lora.study import LoraStudy
 from analyses.lora.table import COLUMNS, row, tidy
 from analyses.lora.text import caveats, sentence
 from analyses.lora.verdict import recommend
@@ -56,6 +57,8 @@ from tests.support.study_checks import (
     with_f1,
 )
 
+lora = LoraStudy()
+
 QUICK: dict[str, Any] = {"resamples": 20, "kernel_resamples": 3}
 
 
@@ -75,9 +78,9 @@ def _made_up() -> Iterator[None]:
     """Put made-up examples, model and sweep in place of the real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "load_model", fake_lora.load_model)
-        patch.setattr(lora, "sweep_targets", fake_lora.sweep_targets)
-        patch.setattr(lora, "resolve_sets", lambda *_: None)
-        patch.setattr(lora, "resolve", fake_lora.resolve)
+        patch.setattr(lora_study, "sweep_targets", fake_lora.sweep_targets)
+        patch.setattr(lora_study, "resolve_sets", lambda *_: None)
+        patch.setattr(lora_study, "resolve", fake_lora.resolve)
         patch.setattr(inputs, "load_examples", load_examples)
         yield
 
@@ -229,7 +232,7 @@ def test_another_tolerance_redraws_without_computing(
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = (lora, "sweep_targets")
+    place = (lora_study, "sweep_targets")
     folder, table = check_goes_on(lora.analyze, config(), tmp_path, place, monkeypatch)
     assert folder == Path("checkpoint/seed-13")
     pd.testing.assert_frame_equal(untimed(table), untimed(lora.run(config()).table))
@@ -237,7 +240,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("undrawn")
 def test_bad_input_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, place = config(), (lora, "sweep_targets")
+    asked, place = config(), (lora_study, "sweep_targets")
     check_leaves_nothing(lora.analyze, asked, tmp_path / "run", place, monkeypatch)
 
 
@@ -249,7 +252,7 @@ def test_bad_input_does_not_cost_the_run_that_is_there(
         raise UserError("rank 64 exceeds a layer")
 
     lora.analyze(config(solvers=("ridge",)), tmp_path)
-    monkeypatch.setattr(lora, "resolve_sets", refuse)
+    monkeypatch.setattr(lora_study, "resolve_sets", refuse)
     with pytest.raises(UserError, match="rank 64"):
         lora.analyze(config(solvers=("ridge",), ranks=(64,)), tmp_path, overwrite=True)
     assert Results.load(tmp_path).config["ranks"] == [1, 4]

@@ -17,14 +17,15 @@ from analyses.engine import inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
 from analyses.engine.settings import solvers_for
-from analyses.lora import analysis as lora
 from analyses.lora import pareto as lora_pareto
+from analyses.lora import study as lora_study
 from analyses.lora.budget import parse_budget
 from analyses.lora.config import Config
 from analyses.lora.figures import FIGURES, spectrum
 from analyses.lora.grid import MEASURES, configurations, front, recommend_configuration
 from analyses.lora.json_answer import as_json
 from analyses.lora.numbers import kernel_agreement, trained, zero_shot
+from analyses.lora.study import LoraStudy
 from analyses.lora.table import row, tidy
 from analyses.lora.targets import from_texts, is_grid, names, only
 from analyses.lora.verdict import recommend
@@ -37,11 +38,13 @@ from tests.analyses.lora.test_lora import _made_up, config, undrawn  # noqa: F40
 from tests.support.browser import Browser
 from tests.support.study_checks import check_in_browser, check_summary
 
+lora = LoraStudy()
+
 REAL = [
     (study, "load_model", load_model),
-    (lora, "sweep_targets", sweep_targets),
-    (lora, "resolve_sets", resolve_sets),
-    (lora, "resolve", resolve),
+    (lora_study, "sweep_targets", sweep_targets),
+    (lora_study, "resolve_sets", resolve_sets),
+    (lora_study, "resolve", resolve),
     (inputs, "load_examples", load_examples),
 ]
 SETS = ("qv", "mlp", r".*\.1\..*")
@@ -76,11 +79,11 @@ def test_what_the_command_line_is_given() -> None:
 def test_options_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Config] = []
 
-    def stop(settings: Config, *_: Any, **__: Any) -> None:
+    def stop(_self: Any, settings: Config, *_: Any, **__: Any) -> None:
         seen.append(settings)
         raise UserError("enough")
 
-    monkeypatch.setattr("analyses.lora.analysis.analyze", stop)  # what the command calls
+    monkeypatch.setattr("analyses.study.Study.analyze", stop)  # what the command calls
     stored = tmp_path / "c.yaml"
     stored.write_text(json.dumps({"model": "m", "task": "mr", "target_sets": ["qv", "mlp"]}))
     base = ["analyze", "lora", "--config", str(stored), "--out", str(tmp_path / "o")]

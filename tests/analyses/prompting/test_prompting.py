@@ -18,9 +18,9 @@ from click.testing import CliRunner
 
 import cli
 from analyses import study
+from analyses.engine import parts
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
-from analyses.prompting import analysis as prompting
 from analyses.prompting import measure as prompting_measure
 from analyses.prompting import training as prompting_training
 from analyses.prompting import trials as prompting_trials
@@ -40,6 +40,7 @@ from analyses.prompting.numbers import (
 )
 from analyses.prompting.numbers import start as begun
 from analyses.prompting.report import page, summary
+from analyses.prompting.study import PromptingStudy
 from analyses.prompting.table import COLUMNS, row, tidy
 from analyses.prompting.text import caveats, sentence
 from subkern.agreement import kernel_target_alignment
@@ -61,6 +62,8 @@ from tests.support.study_checks import (
     check_up_to_date,
     check_written,
 )
+
+prompting = PromptingStudy()
 
 NAMES = ("lm-bff", "minimal", "cat/dog", "swapped")
 MR = get_task("mr")
@@ -511,7 +514,7 @@ def test_a_kernel_of_another_model_is_not_taken(tiny: Path, tmp_path: Path) -> N
     )
     kernels: dict[str, Any] = {}
     place = study.Workplace(kernels)
-    encoded = study.encode(
+    encoded = parts.encode(
         pretrained,
         {
             split: load_examples(MR, tiny / "data", split=split, shots=4, seed=13)

@@ -21,7 +21,6 @@ from analyses.engine import inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
 from analyses.engine.settings import ASYMMETRIC_CLASSIFIERS
-from analyses.subspace import analysis as subspace
 from analyses.subspace import distortion
 from analyses.subspace import kernels as subspace_kernels
 from analyses.subspace.captions import captions
@@ -41,6 +40,7 @@ from analyses.subspace.numbers import (
     scores,
 )
 from analyses.subspace.report import page, summary
+from analyses.subspace.study import SubspaceStudy
 from analyses.subspace.table import COLUMNS, row, tidy
 from analyses.subspace.text import dimensions, preserved, sentence, theory
 from analyses.subspace.verdict import as_dimension, calibrate, fewest, front
@@ -62,6 +62,8 @@ from tests.support.study_checks import (
     untimed,
     with_f1,
 )
+
+subspace = SubspaceStudy()
 
 DIMS = (2, 16, 128)
 

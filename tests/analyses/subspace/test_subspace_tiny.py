@@ -12,9 +12,9 @@ from analyses import study
 from analyses.engine import inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
-from analyses.subspace import analysis as subspace
 from analyses.subspace.config import Config
 from analyses.subspace.numbers import agreement, kinds
+from analyses.subspace.study import SubspaceStudy
 from subkern.kernels.compute import compute_kernel
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
@@ -22,6 +22,8 @@ from subkern.subspaces.random import RandomSubspace
 from subkern.tasks.examples import Example
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
+
+subspace = SubspaceStudy()
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 COUNTS = {"train": 6, "dev": 4, "test": 6}

@@ -23,9 +23,10 @@ from analyses import study
 from analyses.engine.long_table import cells
 from analyses.engine.predictions import Key, Prediction, lookup, to_table
 from analyses.engine.run_folder import PREDICTIONS, VERIFICATION, Results
-from analyses.lora import analysis as lora
+from analyses.lora import study as lora_study
+from analyses.lora.study import LoraStudy
 from analyses.show.page import Page
-from analyses.subspace import analysis as subspace
+from analyses.subspace.study import SubspaceStudy
 from analyses.verify import figure as verify_figure
 from analyses.verify import report as verify_report
 from analyses.verify import train as verify_train
@@ -52,6 +53,9 @@ from subkern.training.settings import Training
 from tests.analyses.lora.test_lora import _made_up, config  # noqa: F401  (fixtures)
 from tests.support.fake_lora import f0
 from tests.support.study_checks import check_in_browser, check_summary, with_f1
+
+lora = LoraStudy()
+subspace = SubspaceStudy()
 
 QUICK = Trial(steps=4, learning_rates=(1e-4, 1e-3, 1e-2))
 
@@ -104,7 +108,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out figure and report, which take seconds, where a test is not about them."""
-    monkeypatch.setattr(study, "draw", lambda _, out, __: out / "report.html")
+    monkeypatch.setattr(study.Study, "draw", lambda _self, _, out: out / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -624,11 +628,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the finished study; no kernel can be computed any more."""
     monkeypatch.setattr(lora, "figures", lambda _: {})
-    monkeypatch.setattr(lora, "sweep_targets", None)
+    monkeypatch.setattr(lora_study, "sweep_targets", None)
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def asked() -> lora.Config:
+def asked() -> lora.settings:
     return config(solvers=("ridge",), ranks=(1, 2, 4, 8))
 
 
@@ -746,7 +750,7 @@ def test_a_verification_killed_before_it_is_drawn_is_drawn_later(
         def killed(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(study, "draw", killed)
+        patch.setattr(study.Study, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             lora.verify(asked(), out, longer)
     found = lora.verify(asked(), out, longer)

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 from analyses import study
+from analyses.engine import parts
 from analyses.engine.inputs import load_inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import VERIFICATION, Results
-from analyses.lora import analysis as lora
+from analyses.lora.study import LoraStudy
 from analyses.show.study_numbers import zero_shot
-from analyses.subspace import analysis as subspace
 from analyses.subspace.json_answer import as_json
+from analyses.subspace.study import SubspaceStudy
 from analyses.verify import train as verify_train
 from analyses.verify.numbers import names, proof, value
 from analyses.verify.trial import Trial
@@ -26,11 +27,14 @@ from subkern.training.settings import Training
 from tests.analyses.subspace.test_subspace_tiny import _tiny  # noqa: F401  (fixture)
 from tests.support import tiny_folder
 
+lora = LoraStudy()
+subspace = SubspaceStudy()
+
 TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, draws=1)
 
 
-def config() -> subspace.Config:
-    return subspace.Config(
+def config() -> subspace.settings:
+    return subspace.settings(
         model="tiny", task="MNLI", data="x", dims=(4, 32), kinds=("srht",), projection_seeds=(5,),
         ranks=(2,), adapter_seeds=(3,), methods=("bias",), solvers=("ridge",), resamples=5,
     )  # fmt: skip
@@ -54,8 +58,8 @@ def test_the_numbers_are_those_of_the_library(out: Path) -> None:
     found = subspace.verify(config(), out, TRIAL).results
     assert names(found) == ["full", "srht 4", "srht 32", "LoRA rank 2", "bias"]
     inputs = load_inputs(config())
-    model = study.load(config(), inputs)
-    encoded = study.encode(model, inputs.splits[13])
+    model = parts.load(config(), inputs)
+    encoded = parts.encode(model, inputs.splits[13])
     for name, form in (("srht 32", "random:kind=srht,dim=32,seed=5"), ("bias", "bias")):
         best = search(
             model,
@@ -104,7 +108,7 @@ def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.Mon
 def test_draws_and_rates_that_come_later_train_only_what_is_new(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "draw", lambda _, out, __: out / "report.html")
+    monkeypatch.setattr(study.Study, "draw", lambda _self, _, out: out / "report.html")
     verified = out / VERIFICATION
 
     def trained() -> dict[Path, int]:
@@ -142,11 +146,11 @@ def test_training_starts_at_the_probe_of_its_data_seed(
 ) -> None:
     monkeypatch.undo()  # the real model and examples, of the tiny folder
     monkeypatch.setattr(lora, "figures", lambda _: {})
-    monkeypatch.setattr(study, "draw", lambda _, out, __: out / "report.html")
+    monkeypatch.setattr(study.Study, "draw", lambda _self, _, out: out / "report.html")
     tiny_folder.masked_model(tmp_path / "model")
     for seed in (13, 21):
         tiny_folder.reviews(tmp_path / "data", seed=seed)
-    asked = lora.Config(
+    asked = lora.settings(
         model=str(tmp_path / "model"), task="mr", data=str(tmp_path / "data"), shots=4,
         head="linear", head_init="probe", data_seeds=(13, 21), ranks=(1,), adapter_seeds=(0,),
         solvers=("ridge",), resamples=5, kernel_resamples=0, test_limit=6,
@@ -174,7 +178,7 @@ def test_a_real_model_is_verified(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # the real model and examples
-    asked = lora.Config(
+    asked = lora.settings(
         model=str(minilm_mlm), task="mr", data=str(shared_data), targets="qv", ranks=(1, 4),
         adapter_seeds=(0,), train_limit=20, dev_limit=20, test_limit=24, solvers=("ridge",),
         resamples=10, kernel_resamples=0,

@@ -165,7 +165,9 @@ def test_analyze_prompting_on_a_real_model(
 
 @pytest.mark.slow
 def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> None:
-    from analyses.prompting import analysis as prompting
+    from analyses.prompting.study import PromptingStudy
+
+    prompting = PromptingStudy()
     from analyses.prompting.json_answer import as_json
     from tests.support import tiny_folder
 
@@ -189,7 +191,7 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert not (killed / "checkpoint").exists()
     whole = prompting.run(
-        prompting.Config(
+        prompting.settings(
             model=str(model),
             task="mr",
             data=str(data),
