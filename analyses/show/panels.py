@@ -13,11 +13,9 @@ from matplotlib.ticker import PercentFormatter
 
 from ..engine.pooling import Pooled
 from . import style
+from .axes import DASHES, DOTS
 
 __all__ = ["DASHES", "DOTS", "Level", "Panel", "over_ranks"]
-
-DOTS: Any = (0, (1, 1.6))
-DASHES: Any = (0, (4, 2))
 
 
 @dataclass(frozen=True)
