@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(ad
 # Each worker computes with one thread: two workers on two cores beat one worker on both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-.PHONY: help install demo test test-all lint format bench bench-deps clean
+.PHONY: help install demo test test-all lint format docs bench bench-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,7 +27,7 @@ install: $(STAMP) ## create the virtual environment, or bring it up to date
 $(STAMP): setup.cfg setup.py pyproject.toml requirements-demo.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("subkern needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[hub,ray,dev]'
+	$(PIP) -e '.[hub,ray,dev,docs]'
 	$(PIP) --no-deps -r requirements-demo.txt
 	@touch $@
 
@@ -51,6 +51,9 @@ lint: $(STAMP) ## style, format, types, and imports that go one way
 format: $(STAMP) ## put imports and layout in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## build the site, build/docs/index.html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
 
 bench: $(STAMP) ## time kernels and projections against other ways to compute them, 15 minutes
 	$(BIN)/python -m benchmarks --out runs/bench

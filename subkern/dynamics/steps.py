@@ -26,16 +26,16 @@ def sgd(
 ) -> xr.DataArray:
     """Logits after every step of SGD on the linearized model.
 
-    f_{s+1}(x) = f_s(x) − η/|B| Σ_{i∈B} Σ_a r_ia K[(i, a), x], with r = ∂ℓ/∂f at f_s: for f_lin
-    this is no approximation (Lee et al., 2019, eq. 4).
+    ``f_{s+1}(x) = f_s(x) − η/|B| Σ_{i∈B} Σ_a r_ia K[(i, a), x]``, with r = ∂ℓ/∂f at f_s: for
+    f_lin this is no approximation (Lee et al., 2019, eq. 4).
 
     Args:
         train: kernel of the n training examples with themselves, with labels and initial logits.
         evaluation: kernel of the training examples with the m that are followed; None means
             `train`.
         learning_rate: η; the loss is the mean over the batch.
-        batches: positions of each step's examples, as `subkern.training.batch_order.batch_order`
-        gives.
+        batches: positions of each step's examples, as
+            `subkern.training.batch_order.batch_order` gives.
         loss: ``cross_entropy`` or ``squared``.
 
     Returns:
@@ -60,11 +60,11 @@ def signgd(
 ) -> xr.DataArray:
     """Logits over SignGD, the limit of early Adam, from the asymmetric kernel of signs.
 
-    f_{s+1}(x) = f_s(x) − η/|B| Σ_{i∈B} Σ_a s_ia K[(i, a), x] with K = ⟨sign ∇f_a(x_i), ∇f(x)⟩
+    ``f_{s+1}(x) = f_s(x) − η/|B| Σ_{i∈B} Σ_a s_ia K[(i, a), x]``, K = ⟨sign ∇f_a(x_i), ∇f(x)⟩
     (A-SignGD, Malladi et al., 2023, section 4). Only the direction of an example's residual r_i
-    counts, so s_i = r_i / max_a |r_ia|: its sign for one logit, and for two under cross-entropy.
-    (The signs of more residuals than two do not add up to 0 as the residuals do: what all logits'
-    gradients share would no longer cancel.)
+    counts, so ``s_i = r_i / max_a |r_ia|``: its sign for one logit, and for two under
+    cross-entropy. (The signs of more residuals than two do not add up to 0 as the residuals do:
+    what all logits' gradients share would no longer cancel.)
 
     *What is approximate.* SignGD steps by the sign of the batch's mean gradient, sign(Σ_ia r_ia
     g_ia). A kernel knows the signs of single gradients only, so this is a mean of signs,

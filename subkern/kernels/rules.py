@@ -15,7 +15,7 @@ shifting all scores of a query alike leaves softmax as it is, so a key's bias ha
 entry Σ_t g_t a_t counts as 0 where |Σ_t g_t a_t| ≤ `zero_tolerance`·‖g‖·‖a‖, norms over the
 positions t: by Cauchy and Schwarz no entry exceeds ‖g‖·‖a‖, and rounding noise is a small share of
 it. For vectors (biases, gains), where g itself can be noise, the bound is at least its root mean
-square over the vector. docs/rules.md tells how the default was measured.
+square over the vector. docs/explanation/rules.md tells how the default was measured.
 
 Source: Malladi et al. 2023, "A Kernel-Based View of Language Model Fine-Tuning".
 """
@@ -72,7 +72,7 @@ class UpdateRule:
 
     @property
     def is_adam(self) -> bool:
-        """Whether u is the smoothed sign g/(|g| + ε)."""
+        """Whether u is the smoothed sign ``g/(|g| + ε)``."""
         return self.name.endswith("adam")
 
     @property

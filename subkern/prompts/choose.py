@@ -128,7 +128,7 @@ def load_prompt_file(path: str | Path, task: Task, style: str) -> tuple[NamedPro
     path = Path(path)
     listed = read_fields(path, "prompt file").get("prompts")
     if not isinstance(listed, list) or not listed:
-        raise UserError(f"{path} has no list 'prompts': see docs/prompting.md")
+        raise UserError(f"{path} has no list 'prompts': see docs/how-to/prompt.md")
     default = built_in(task, style)[0]
     return tuple(_prompt(path, number, item, default) for number, item in enumerate(listed, 1))
 

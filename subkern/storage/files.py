@@ -164,6 +164,6 @@ def read_fields(path: Path, what: str = "task file") -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        page = "tasks" if what == "task file" else "prompting"
-        raise UserError(f"{path} must hold 'name: value' lines, see docs/{page}.md")
+        page = "own-task" if what == "task file" else "prompt"
+        raise UserError(f"{path} must hold 'name: value' lines, see docs/how-to/{page}.md")
     return data

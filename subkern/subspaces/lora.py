@@ -46,9 +46,8 @@ class Lora(HasCheckpoint):
         r: rank.
         alpha: LoRA's α; the update is scaled by α/r (by α/√r if `rslora`).
         targets: a name of `subkern.subspaces.lora_targets.NAMED` (``"qv"``, ``"attention"``,
-        ``"mlp"``,
-            ``"all-linear"``, ``"all"``), a regular expression over full module names, or a tuple
-            of names or suffixes, as in PEFT's ``target_modules``.
+            ``"mlp"``, ``"all-linear"``, ``"all"``), a regular expression over full module names,
+            or a tuple of names or suffixes, as in PEFT's ``target_modules``.
         seed: seed of A.
         rslora: rank-stabilised scaling.
     """

@@ -46,8 +46,7 @@ def load_examples(
     Args:
         task: which task.
         source: a data folder (see `subkern.tasks.kshot_folder`), ``"hub"`` or ``"demo"``; a
-        folder of
-            such a name is ``"./hub"``.
+            folder of such a name is ``"./hub"``.
         split: ``"train"``, ``"dev"`` or ``"test"``.
         shots: k, examples per label in train and in dev.
         seed: of the k-shot sample.

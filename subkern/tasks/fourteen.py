@@ -66,7 +66,7 @@ _SINGLE = (
             "SetFit/CR", ("text",), label="label_text", labels={"negative": "0", "positive": "1"}
         ),
     ),
-    # Not on the hub: LM-BFF's archive has it (docs/tasks.md).
+    # Not on the hub: LM-BFF's archive has it (docs/how-to/own-task.md).
     _sentiment("mpqa", first_sent_limit=110, causal_template="Phrase:*+sent_0*_Sentiment:"),
     Task(
         name="subj",

@@ -24,7 +24,7 @@ def hub_rows(task: Task, *, split: str, shots: int, seed: int) -> list[Row]:
     if task.hub is None:
         raise UserError(
             f"task {task.name} is not on the hub: give the folder of its files instead "
-            "(docs/tasks.md says where they are)"
+            "(docs/how-to/own-task.md says where they are)"
         )
     source = task.hub
     data = _load(source, source.test if split == "test" else source.train)

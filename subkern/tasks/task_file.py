@@ -21,7 +21,7 @@ _SWITCHES = ("header", "ragged")
 
 
 def load_task_file(path: Path) -> Task:
-    """Read a task from `path` (format in docs/tasks.md).
+    """Read a task from `path` (format in docs/how-to/own-task.md).
 
     ``num_texts`` may be left out when text columns are given, ``header`` when they are named.
 

@@ -100,7 +100,7 @@ def sweep_targets(
         left: n examples (rows).
         right: m examples (columns); None means `left`.
         sets: name → targets, as in `subkern.subspaces.lora.Lora`; they take the place of
-        ``grid.targets``.
+            ``grid.targets``.
         grid: ranks, adapter seeds and scaling.
         rule: update rule, as in `compute_kernel`.
         options: batch size, memory, progress, checkpoint.

@@ -150,7 +150,7 @@ def test_a_prompt_file(tmp_path: Path, suffix: str) -> None:
         ("prompts: [{template: a}]", "prompt 1 has name None"),
         ("prompts: [{name: a}, {name: b, template: 3}]", "prompt 2 has template 3"),
         ("prompts: [{name: a, label_words: [Yes, No]}]", r"label_words \[True, False\]"),
-        ("- a", "must hold 'name: value' lines, see docs/prompting.md"),
+        ("- a", "must hold 'name: value' lines, see docs/how-to/prompt.md"),
         ("a: [", "not valid YAML"),
     ],
 )
