@@ -222,7 +222,8 @@ def analyze(
         retry_failed: try failed cells again.
         progress: told of every cell that ends.
         command: what the report says makes it again; the call of this function if None.
-        report: draw figures and the report from the table (`analyses.paper.draw`).
+        report: draw figures and the report from the table
+            (`analyses.fourteen_tasks.results.drawing.draw`).
 
     Raises:
         UserError: anything the user can put right; cells that fail are no such thing.
@@ -236,7 +237,7 @@ def analyze(
         prepare(study.plan, study.store, chosen=chosen, overwrite=overwrite)
         # Whoever looks while this runs, or after it is killed, finds a table of these settings.
         withdrawn = study.withdraw()
-        study.claim(command or f"analyses.fourteen_tasks.analyze({config!r}, {str(out)!r})")
+        study.claim(command or f"analyses.fourteen_tasks.study.analyze({config!r}, {str(out)!r})")
         if withdrawn:
             study.refresh(started)
         try:

@@ -7,6 +7,7 @@ Where an example names a model or data, tiny ones stand in; what it takes as giv
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ from tests.support.tiny_folder import masked_model
 WITH_EXAMPLES = [page for page in PAGES if examples(page, "python")]
 STUDY, FIGURES = "docs/how-to/fourteen-tasks.md", "docs/how-to/figures.md"
 
-_FEW = 'solvers=("ridge",), resamples=20, kernel_resamples=5'
+_FEW = 'solvers=("ridge",), resamples=20'
 CHEAPER: dict[str, list[tuple[str, str]]] = {
     "docs/how-to/verify.md": [
-        ("ranks=(1, 4, 16)", f"ranks=(1, 4), adapter_seeds=(0,), {_FEW}"),
+        ("ranks=(1, 4, 16)", f"ranks=(1, 4), adapter_seeds=(0,), kernel_resamples=5, {_FEW}"),
         ("steps=50", "steps=2"),
     ],
     "docs/how-to/random-subspace.md": [
@@ -59,7 +60,7 @@ CHEAPER: dict[str, list[tuple[str, str]]] = {
             f" learning_rates=(1e-4,), {_FEW}",
         )
     ],
-    "docs/how-to/finetune.md": [("steps=200", "steps=3"), ("Grid(", "Grid(steps=3, rates=(")],
+    "docs/how-to/finetune.md": [("steps=200", "steps=3")],
     "docs/explanation/dynamics.md": [("steps=100", "steps=5")],
     STUDY: [
         (
@@ -73,7 +74,7 @@ CHEAPER: dict[str, list[tuple[str, str]]] = {
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What an example says → what stands in for it."""
     root = tmp_path_factory.mktemp("docs")
     masked = tiny_study.model(root / "masked")
@@ -92,25 +93,19 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for shots in (4, 16):
         tiny_study.data(root / "data", shots=shots, seeds=(13,))
     return {
-        '"roberta-base"': repr(str(masked)),
-        '"demo:smollm2"': repr(str(root / "causal")),
-        '"path/to/k-shot"': repr(str(root / "data")),
-        '"demo"': repr(str(root / "data")),
+        '"roberta-base"': masked,
+        '"demo:smollm2"': root / "causal",
+        '"path/to/k-shot"': root / "data",
+        '"demo"': root / "data",
     }
 
 
-def replaced(code: str, pairs: dict[str, str] | list[tuple[str, str]]) -> str:
-    for said, meant in pairs.items() if isinstance(pairs, dict) else pairs:
-        code = code.replace(said, meant)
-    return code
-
-
 @pytest.fixture(scope="module")
-def given(places: dict[str, str]) -> dict[str, Any]:
+def given(places: dict[str, Path]) -> dict[str, Any]:
     """Names that examples take as given."""
     task = get_task("mr")
-    model = load_model(eval(places['"demo:smollm2"']), task=task)  # a quoted path
-    data = eval(places['"demo"'])
+    model = load_model(places['"demo:smollm2"'], task=task)
+    data = places['"demo"']
 
     def encoded(split: str) -> list[EncodedExample]:
         found: list[EncodedExample] = model.prompt.encode_all(
@@ -154,13 +149,14 @@ def _moved(model: LogitModel, splits: dict[str, list[EncodedExample]]) -> dict[s
     }
 
 
-def run(page: Path, places: dict[str, str], scope: dict[str, Any]) -> None:
+def run(page: Path, places: dict[str, Path], scope: dict[str, Any]) -> None:
     """Run the examples of a page one after the other, in one scope."""
-    for code, why in examples(page, "python"):
-        if why:
-            continue
-        cheap = replaced(replaced(code, CHEAPER.get(name(page), [])), places)
-        exec(compile(cheap, name(page), "exec"), scope)
+    for code in (code for code, why in examples(page, "python") if not why):
+        for said, cheaper in CHEAPER.get(name(page), []):
+            code = code.replace(said, cheaper)
+        for said, place in places.items():
+            code = code.replace(said, repr(str(place)))
+        exec(compile(code, name(page), "exec"), scope)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +164,13 @@ def run(page: Path, places: dict[str, str], scope: dict[str, Any]) -> None:
 )
 def test_examples_run(
     page: Path,
-    places: dict[str, str],
+    places: dict[str, Path],
     given: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(places['"demo:smollm2"'], "runs/tuned/checkpoint-50")
     if "test.features" in page.read_text(encoding="utf-8"):
         subspace = RandomSubspace(dim=1000, kind="srht", seed=0)
         compute_features(given["model"], given["test"], subspace=subspace, out="test.features")
@@ -181,7 +178,7 @@ def test_examples_run(
 
 
 def test_the_study_and_its_figures(
-    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pages = {name(page): page for page in WITH_EXAMPLES}

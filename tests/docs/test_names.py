@@ -33,19 +33,22 @@ def exists(dotted: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=name)
-def test_dotted_names(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    named = set(re.findall(r"(?<![\w./-])(?:subkern|analyses)(?:\.[A-Za-z_]\w*)+", text))
-    assert not [dotted for dotted in sorted(named) if not exists(dotted)]
+def test_dotted_names() -> None:
+    lost = []
+    for path in [*PAGES, *SOURCES]:
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(r"(?<![\w./-])(?:subkern|analyses)(?:\.[A-Za-z_]\w*)+", text))
+        lost += [f"{name(path)}: {dotted}" for dotted in sorted(named) if not exists(dotted)]
+    assert not lost
 
 
-@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=name)
-def test_pages(path: Path) -> None:
+def test_pages() -> None:
     """Messages and comments name pages from the top: ``docs/reference/tasks.md``."""
-    text = path.read_text(encoding="utf-8")
-    named = set(re.findall(r"(?<![\w/.])docs/[\w/-]+\.(?:md|py)", text))
-    assert not [page for page in sorted(named) if not (ROOT / page).exists()]
+    lost = []
+    for path in [*PAGES, *SOURCES]:
+        named = set(re.findall(r"(?<![\w/.])docs/[\w/-]+\.(?:md|py)", path.read_text("utf-8")))
+        lost += [f"{name(path)}: {page}" for page in sorted(named) if not (ROOT / page).exists()]
+    assert not lost
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,24 @@ import pytest
 from tests.support import tiny_study
 from tests.support.pages import ROOT
 
-
-def run(*arguments: object) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "examples" / "own_study.py", *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+EXAMPLE = ROOT / "docs" / "examples" / "own_study.py"
 
 
-@pytest.fixture
-def given(tmp_path: Path) -> tuple[Path, Path, Path, str]:
-    tiny_study.model(tmp_path / "model")
-    tiny_study.data(tmp_path / "data")
-    return tmp_path / "model", tmp_path / "data", tmp_path / "out", "--shots=4"
+def test_it_computes_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_study.model(tmp_path / "model")
+    data = tiny_study.data(tmp_path / "data")
 
+    def run(seeds: str) -> list[str]:
+        told = (EXAMPLE, model, data, tmp_path / "out", "--shots=4", f"--seeds={seeds}")
+        monkeypatch.setattr("sys.argv", [str(word) for word in told])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
 
-def test_it_computes_what_is_missing(given: tuple[Path, Path, Path, str]) -> None:
-    first = run(*given, "--seeds=13")
+    first = run("13")
     assert first[0] == "5 of 5 cells computed"
     assert len(first) == 3
-    again = run(*given, "--seeds=13,21")
+    again = run("13,21")
     assert again[0] == "5 of 10 cells computed"
     assert again[1:3] == first[1:]

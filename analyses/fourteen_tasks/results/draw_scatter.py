@@ -33,7 +33,7 @@ class Series:
 
     Attributes:
         first, second: the methods on the horizontal and the vertical axis.
-        points: as :func:`analyses.fourteen_tasks.results.numbers.pairs` returns them.
+        points: as `analyses.fourteen_tasks.results.summary.pairs` returns them.
     """
 
     first: str
