@@ -108,9 +108,8 @@ class Context:
     def model(self) -> LogitModel:
         """The pretrained model with the task's head, where it starts; leave it as it is."""
         config = self.config
-        first = replace(
-            self.settings, shots=config.shots[0], data_seeds=config.data_seeds[:1]
-        )  # whatever the examples, the model is one
+        # Whatever the examples, the model is one.
+        first = self.settings.changed(shots=config.shots[0], data_seeds=config.data_seeds[:1])
         if self.cell.head == "linear" and config.head_init == "probe":
             return _start(self.settings, first)
         return _load(first)

@@ -10,13 +10,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analyses.scheduler.cell import Cell, Plan
-from analyses.scheduler.executors import make_executor
-from analyses.scheduler.run import prepare, run_cells
-from analyses.scheduler.store import CellStore
-from analyses.scheduler.work import Found, Place
 from subkern import Kernel, compute_kernel, get_task, load_examples, load_model
 from subkern.agreement import cka
+from subkern.analyses.scheduler.cell import Cell, Plan
+from subkern.analyses.scheduler.executors import make_executor
+from subkern.analyses.scheduler.run import prepare, run_cells
+from subkern.analyses.scheduler.store import CellStore
+from subkern.analyses.scheduler.work import Found, Place
 from subkern.storage.provenance import environment
 
 SUBSPACES = {"full": "full", "rank 1": "lora:r=1", "rank 8": "lora:r=8"}

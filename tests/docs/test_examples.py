@@ -31,7 +31,7 @@ from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.base import Full
 from subkern.subspaces.movable import MovableModel
 from tests.support import tiny_study
-from tests.support.pages import PAGES, examples, name
+from tests.support.pages import PAGES, examples, in_checkout, name
 from tests.support.tiny_folder import masked_model
 
 WITH_EXAMPLES = [page for page in PAGES if examples(page, "python")]
@@ -156,7 +156,7 @@ def run(page: Path, places: dict[str, Path], scope: dict[str, Any]) -> None:
             code = code.replace(said, cheaper)
         for said, place in places.items():
             code = code.replace(said, repr(str(place)))
-        exec(compile(code, name(page), "exec"), scope)
+        exec(compile(in_checkout(code), name(page), "exec"), scope)
 
 
 @pytest.mark.parametrize(

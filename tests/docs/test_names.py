@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import PAGES, ROOT, name
+from tests.support.pages import PAGES, ROOT, in_checkout, name
 
 SOURCES = [
     path
@@ -36,7 +36,7 @@ def exists(dotted: str) -> bool:
 def test_dotted_names() -> None:
     lost = []
     for path in [*PAGES, *SOURCES]:
-        text = path.read_text(encoding="utf-8")
+        text = in_checkout(path.read_text(encoding="utf-8"))
         named = set(re.findall(r"(?<![\w./-])(?:subkern|analyses)(?:\.[A-Za-z_]\w*)+", text))
         lost += [f"{name(path)}: {dotted}" for dotted in sorted(named) if not exists(dotted)]
     assert not lost

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny_study
-from tests.support.pages import ROOT
+from tests.support.pages import ROOT, in_checkout
 
 EXAMPLE = ROOT / "docs" / "examples" / "own_study.py"
 
@@ -16,13 +16,15 @@ EXAMPLE = ROOT / "docs" / "examples" / "own_study.py"
 def test_it_computes_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    example = tmp_path / EXAMPLE.name
+    example.write_text(in_checkout(EXAMPLE.read_text(encoding="utf-8")), encoding="utf-8")
     model = tiny_study.model(tmp_path / "model")
     data = tiny_study.data(tmp_path / "data")
 
     def run(seeds: str) -> list[str]:
-        told = (EXAMPLE, model, data, tmp_path / "out", "--shots=4", f"--seeds={seeds}")
+        told = (example, model, data, tmp_path / "out", "--shots=4", f"--seeds={seeds}")
         monkeypatch.setattr("sys.argv", [str(word) for word in told])
-        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        runpy.run_path(str(example), run_name="__main__")
         return capsys.readouterr().out.splitlines()
 
     first = run("13")

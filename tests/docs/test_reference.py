@@ -10,6 +10,7 @@ from types import ModuleType
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import cli
 import subkern
@@ -47,9 +48,14 @@ def test_every_command() -> None:
     finally:
         sys.path.pop(0)
 
-    def paths(command: click.Command, path: str) -> list[str]:
-        inner = command.commands.items() if isinstance(command, click.Group) else ()
-        return [path, *(each for name, one in inner for each in paths(one, f"{path} {name}"))]
+    def paths(*path: str) -> list[str]:
+        told = CliRunner().invoke(cli.cli, [*path, "--help"]).output.partition("\nCommands:\n")[2]
+        names = re.findall(r"^  (\S+)", told, re.M)
+        return [
+            " ".join(("subkern", *path)),
+            *(one for name in names for one in paths(*path, name)),
+        ]
 
     found = directives._commands(click.Context(cli.cli, info_name="subkern"))
-    assert [context.command_path for context in found] == sorted(paths(cli.cli, "subkern"))
+    assert sorted(context.command_path for context in found) == sorted(paths())
+    assert len(paths()) > 12

@@ -31,3 +31,8 @@ def commands(page: Path) -> list[list[str]]:
     """Words of every command of subkern that a page shows, continued lines joined."""
     text = "\n".join(code for code, _ in examples(page, "sh")).replace("\\\n", " ")
     return [shlex.split(row, comments=True) for row in text.splitlines() if row[:7] == "subkern"]
+
+
+def in_checkout(code: str) -> str:
+    """Code as a checkout runs it: what is installed as ``subkern.analyses`` is a folder there."""
+    return code.replace("subkern.analyses", "analyses")
