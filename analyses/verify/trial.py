@@ -15,13 +15,12 @@ from subkern.training.settings import Training
 from ..engine.settings import (
     Count,
     Counts,
+    OptionalRates,
     Options,
     Settings,
     checked,
     choice,
-    rates,
     setting,
-    unless_none,
 )
 
 RATES: Mapping[str, tuple[float, ...]] = {
@@ -52,7 +51,7 @@ class Trial(Options):
     prefix: ClassVar[str] = "verify-"
 
     optimizer: Annotated[str, checked(choice(*RATES))] = setting("adam", "adam | sgd | signgd.")
-    learning_rates: Annotated[tuple[float, ...] | None, checked(unless_none(rates))] = setting(
+    learning_rates: OptionalRates = setting(
         None, "Tried, with commas.", shown="1e-5,1e-4,1e-3; sgd: 1e-4,1e-3,1e-2,1e-1"
     )
     batch_sizes: Counts = setting((8,), "Tried, with commas.")

@@ -205,7 +205,7 @@ def test_rates_come_with_the_optimizer() -> None:
     [
         ({"optimizer": "lion"}, "verify-optimizer 'lion' is unknown: use adam, signgd, sgd"),
         ({"learning_rates": ()}, "verify-learning_rates is empty"),
-        ({"learning_rates": (0.0, 1e-3)}, "verify-learning-rates holds 0.0"),
+        ({"learning_rates": (0.0, 1e-3)}, "verify-learning_rates holds 0.0"),
         ({"steps": 0}, "verify-steps holds 0"),
         ({"draws": -1}, "verify-draws holds -1"),
     ],
@@ -774,7 +774,7 @@ def test_training_has_the_kernels_epsilon(
 def test_more_draws_go_where_the_first_ones_are(out: Path, search: FakeSearch) -> None:
     lora.verify(asked(), out, QUICK)
     first = set(search.asked)
-    lora.verify(asked(), out, replace(QUICK, draws=2))
+    lora.verify(asked(), out, QUICK.changed(draws=2))
     assert first < set(search.asked)
     assert len(set(search.asked)) == 5 + 4
 

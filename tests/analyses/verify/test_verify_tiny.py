@@ -53,7 +53,7 @@ def of_one(results: Results, name: str, metric: str) -> float:
     return float(cells(table, configuration=name, metric=metric)["value"].item())
 
 
-@pytest.mark.filterwarnings("ignore::subkern.training.grid_search.TrainingGridEdgeWarning")
+@pytest.mark.filterwarnings("ignore::subkern.training.grid_search.GridEdgeWarning")
 def test_the_numbers_are_those_of_the_library(out: Path) -> None:
     found = subspace.verify(config(), out, TRIAL).results
     assert names(found) == ["full", "srht 4", "srht 32", "LoRA rank 2", "bias"]
