@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from subkern.errors import UserError
+from subkern.one_line import Read, read_options
 
 NAMES = ("sgd", "signgd", "asymmetric_signgd", "adam", "asymmetric_adam")
 ZERO_TOLERANCE = 2e-5
@@ -99,13 +100,6 @@ class UpdateRule:
         return {"rule": self.name, "rule_parameters": parameters}
 
 
-_OPTIONS: dict[str, str] = {
-    "eps": "epsilon",
-    "epsilon": "epsilon",
-    "zero_tolerance": "zero_tolerance",
-}
-
-
 def parse_rule(text: str) -> UpdateRule:
     """A rule from one line: a name, or e.g. ``adam:eps=1e-6,zero_tolerance=0``.
 
@@ -113,30 +107,15 @@ def parse_rule(text: str) -> UpdateRule:
         UserError: unknown name or option, or a value that is no number.
     """
     name, _, rest = text.partition(":")
-    options: dict[str, float] = {}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        field = _OPTIONS.get(key)
-        if field is None or not _reads(field, name):
-            known = [k for k, f in _OPTIONS.items() if k != "epsilon" and _reads(f, name)]
-            hint = f"write {' or '.join(f'{k}=…' for k in known)}" if known else "it has none"
-            raise UserError(f"unknown option '{part}' of rule '{name}': {hint}")
-        options[field] = _number(key, value)
+    known: dict[str, Read] = {}
+    if name not in NAMES or name.endswith("adam"):  # an unknown name is refused below
+        known |= {"eps": float, "epsilon": float}
+    if name != "sgd":
+        known["zero_tolerance"] = float
+    options = read_options(f"rule '{name}'", rest, known)
+    if "eps" in options:
+        options["epsilon"] = options.pop("eps")
     return UpdateRule(name, **options)
-
-
-def _reads(field: str, name: str) -> bool:
-    """Whether rule `name` reads `field`; an unknown name is refused elsewhere."""
-    if name not in NAMES:
-        return True
-    return name != "sgd" if field == "zero_tolerance" else name.endswith("adam")
-
-
-def _number(key: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"rule option {key}='{value}' is not a number: write {key}=1e-8") from None
 
 
 def as_rule(rule: UpdateRule | str) -> UpdateRule:

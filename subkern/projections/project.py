@@ -249,9 +249,3 @@ class Projection:
     def displacement(self, z: Tensor) -> dict[str, Tensor]:
         """P z ``{name: [size]}``: what θ(z) adds to each parameter, flat."""
         return self.projections.displacement(self.cell, z)
-
-    def dense_matrix(self) -> Tensor:
-        """P ``[D, dim]``, float64, entry by entry from its definition: for tiny models."""
-        from subkern.projections.dense import dense_matrix
-
-        return dense_matrix(self.projections, self.cell)

@@ -26,8 +26,7 @@ from subkern.errors import UserError
 from subkern.models.anatomy import anatomy
 from subkern.models.logit_model import LogitModel, named_parameters
 from subkern.subspaces.base import Coordinates, HasCheckpoint
-
-GROUPS = ("norm", "attention", "mlp", "embeddings", "head", "no-embeddings", "no-head")
+from subkern.subspaces.group_names import GROUPS
 
 
 @dataclass(frozen=True)

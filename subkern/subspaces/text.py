@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from subkern.errors import UserError
+from subkern.one_line import Read, read_count, read_flag, read_options
+from subkern.subspaces.group_names import GROUPS
 
 if TYPE_CHECKING:
     from subkern.subspaces.base import HasCheckpoint, Subspace
     from subkern.subspaces.random import RandomSubspace
-
-Read = Callable[[str], Any]
 
 
 def parse_subspace(text: str) -> Subspace:
@@ -39,35 +39,6 @@ def parse_subspace(text: str) -> Subspace:
     return subspace.at(checkpoint)
 
 
-# --- options ---
-
-
-def read_options(kind: str, text: str, known: Mapping[str, Read]) -> dict[str, Any]:
-    """Options of ``key=value,key=value``, each read by the function that `known` gives for it.
-
-    Raises:
-        UserError: an option that is not known, or whose value its function refuses.
-    """
-    options: dict[str, Any] = {}
-    for part in filter(None, re.split(r",(?=\w+=)", text)):
-        key, equals, value = part.partition("=")
-        if key not in known or not equals:
-            listed = ", ".join(known) or "no option"
-            raise UserError(
-                f"unknown {_LABELS.get(kind, kind)} option '{part}': write key=value with {listed}"
-            )
-        try:
-            options[key] = known[key](value)
-        except UserError:
-            raise
-        except ValueError as error:
-            wanted = _WANTED.get(known[key], "a number")
-            raise UserError(
-                f"{_LABELS.get(kind, kind)} option {key}='{value}' is not {wanted}"
-            ) from error
-    return options
-
-
 def parse_targets(text: str) -> str | tuple[str, ...]:
     """Adapter targets: a named set, a regular expression, or names joined by ``+`` or ``,``."""
     from subkern.subspaces.lora_targets import NAMED
@@ -75,20 +46,6 @@ def parse_targets(text: str) -> str | tuple[str, ...]:
     if text in NAMED or not re.fullmatch(r"[\w.]+([+,][\w.]+)*", text):
         return text
     return tuple(re.split(r"[+,]", text))
-
-
-def read_flag(text: str) -> bool:
-    """``true`` or ``false``; anything else is a ValueError."""
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
-def _count(text: str) -> int:
-    """A whole number from 1; anything else is a ValueError."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
 
 
 def _peft_targets(text: str) -> str | list[str]:
@@ -153,8 +110,18 @@ def _last(rest: str) -> HasCheckpoint:
 
 
 def _random(rest: str) -> RandomSubspace:
+    """``dim`` is needed; ``inner=`` takes another subspace's line and comes last."""
+    from subkern.projections.spec import KINDS
+    from subkern.subspaces.random import RandomSubspace
 
-    return parse_random(rest)
+    head, has_inner, inner = rest.partition("inner=")
+    known: dict[str, Read] = {"dim": int, "kind": str, "seed": int, "allocation": str}
+    options = read_options("random", head.removesuffix(","), known | {"inner": parse_subspace})
+    if has_inner:
+        options["inner"] = parse_subspace(inner)
+    if "dim" not in options:
+        raise UserError(f"random needs a dimension: random:dim=1000,kind={KINDS[0]}")
+    return RandomSubspace(**options)
 
 
 # --- adapters ---
@@ -166,7 +133,7 @@ def _lora(rest: str) -> HasCheckpoint:
     from subkern.subspaces.base import Peft
     from subkern.subspaces.lora import Lora
 
-    options = read_options("lora", rest, _LORA_OPTIONS)
+    options = read_options("LoRA", rest, _LORA_OPTIONS)
     dora, init = options.pop("dora", False), options.pop("init", None)
     lora = Lora(**options)
     if not dora and init is None:
@@ -214,12 +181,11 @@ class _Adapter:
         return Peft(config, seed, self.kind)
 
 
-_WANTED: dict[Read, str] = {read_flag: "true or false", _count: "a whole number from 1"}
 _Options = Mapping[str, tuple[str, Read]]
 _TARGETS: _Options = {"targets": ("target_modules", _peft_targets)}
-_RANKED: _Options = {"r": ("r", _count), "alpha": ("alpha", float), **_TARGETS}
+_RANKED: _Options = {"r": ("r", read_count), "alpha": ("alpha", float), **_TARGETS}
 _LINEAR = {"target_modules": "all-linear"}
-_VIRTUAL: _Options = {"n": ("num_virtual_tokens", _count)}
+_VIRTUAL: _Options = {"n": ("num_virtual_tokens", read_count)}
 _ADAPTERS = (
     _Adapter(
         "ia3",
@@ -229,19 +195,19 @@ _ADAPTERS = (
     _Adapter(
         "vera",
         "VeraConfig",
-        {"r": ("r", _count), "d_initial": ("d_initial", float), **_TARGETS},
+        {"r": ("r", read_count), "d_initial": ("d_initial", float), **_TARGETS},
         _LINEAR,
         ("projection_prng_key",),
     ),
     _Adapter("loha", "LoHaConfig", _RANKED, _LINEAR),
     _Adapter("lokr", "LoKrConfig", {**_RANKED, "factor": ("decompose_factor", int)}, _LINEAR),
-    _Adapter("oft", "OFTConfig", {"block": ("oft_block_size", _count), **_TARGETS}, _LINEAR),
+    _Adapter("oft", "OFTConfig", {"block": ("oft_block_size", read_count), **_TARGETS}, _LINEAR),
     _Adapter(
         "boft",
         "BOFTConfig",
         {
-            "block": ("boft_block_size", _count),
-            "factors": ("boft_n_butterfly_factor", _count),
+            "block": ("boft_block_size", read_count),
+            "factors": ("boft_n_butterfly_factor", read_count),
             **_TARGETS,
         },
         _LINEAR,
@@ -264,13 +230,10 @@ _LORA_OPTIONS: dict[str, Read] = {
     "dora": read_flag,
     "init": str,
 }
-_LABELS = {"lora": "LoRA"}
-_GROUPS = ("norm", "attention", "mlp", "embeddings", "head", "no-embeddings", "no-head")
-
 PARSERS: dict[str, Callable[[str], HasCheckpoint | RandomSubspace]] = {
     "full": _alone("full", _full),
     "bias": _alone("bias", _bias),
-    **{group: _alone(group, _group(group)) for group in _GROUPS},
+    **{group: _alone(group, _group(group)) for group in GROUPS},
     "last": _last,
     "params": _params,
     "random": _random,
@@ -280,7 +243,7 @@ PARSERS: dict[str, Callable[[str], HasCheckpoint | RandomSubspace]] = {
 """Kind → what reads the text after its colon. Other modules may add theirs, and its form below."""
 
 FORMS: dict[str, str] = {
-    **{kind: kind for kind in ("full", "bias", *_GROUPS)},
+    **{kind: kind for kind in ("full", "bias", *GROUPS)},
     "last": "last:N",
     "params": "params:REGEX",
     "random": "random:dim=1000,kind=gaussian,seed=0,allocation=global",
@@ -296,41 +259,6 @@ FORMS: dict[str, str] = {
     "ln": "ln",
 }
 """Kind → an example of its one-line form, with the options it takes."""
-
-
-_OPTIONS: dict[str, Callable[[str], Any]] = {
-    "dim": int,
-    "kind": str,
-    "seed": int,
-    "allocation": str,
-}
-
-
-def parse_random(text: str) -> RandomSubspace:
-    """A random subspace from ``dim=1000,kind=srht,seed=0,allocation=global``; ``dim`` is needed.
-
-    ``inner=`` takes another subspace's line and comes last: ``dim=100,inner=lora:r=8,alpha=16``.
-
-    Raises:
-        UserError: unknown option, no dimension, or a value of the wrong type.
-    """
-    from subkern.projections.spec import KINDS
-    from subkern.subspaces.random import RandomSubspace
-
-    head, has_inner, inner = text.partition("inner=")
-    options: dict[str, Any] = {"inner": parse_subspace(inner)} if has_inner else {}
-    for part in filter(None, head.split(",")):
-        key, equals, value = part.partition("=")
-        if key not in _OPTIONS or not equals:
-            known = ", ".join([*_OPTIONS, "inner"])
-            raise UserError(f"unknown option '{part}' of random: write key=value with {known}")
-        try:
-            options[key] = _OPTIONS[key](value)
-        except ValueError as error:
-            raise UserError(f"option {key}='{value}' of random is not a number") from error
-    if "dim" not in options:
-        raise UserError(f"random needs a dimension: random:dim=1000,kind={KINDS[0]}")
-    return RandomSubspace(**options)
 
 
 def as_subspace(subspace: Subspace | str) -> Subspace:

@@ -8,14 +8,26 @@ from pathlib import Path
 from types import MappingProxyType
 
 from subkern.errors import UserError
-from subkern.tasks.fourteen import LMBFF_TASKS
 from subkern.tasks.task import FileSource, HubSource, Task
 from subkern.tasks.task_file import TASK_SUFFIXES, load_task_file
 
 __all__ = ["TASKS", "FileSource", "HubSource", "Task", "get_task"]
 
-TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in LMBFF_TASKS})
-"""The 14 tasks, by name."""
+_FOURTEEN = (
+    *("SST-2", "sst-5", "mr", "cr", "mpqa", "subj", "trec", "ag_news"),
+    *("MNLI", "SNLI", "QNLI", "RTE", "MRPC", "QQP"),
+)
+_DATA = Path(__file__).parent / "data"
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {name: load_task_file(_DATA / f"{name}.toml") for name in _FOURTEEN}
+)
+"""The 14 tasks of the paper, by name: prompts, label words and limits of LM-BFF / LM-Kernel-FT.
+
+Label order is that code's, and it decides the order of the logits. Causal prompts are subkern's
+own; their words are common enough to be single tokens for byte-level BPE tokenizers. Their files
+(``subkern/tasks/data/*.toml``) are examples of a task of one's own.
+"""
 
 
 def get_task(name_or_path: str | Path) -> Task:

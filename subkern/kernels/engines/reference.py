@@ -16,6 +16,7 @@ from torch import Tensor
 from subkern.errors import UserError
 from subkern.gradients.capture import jacobian
 from subkern.kernels.rules import UpdateRule
+from subkern.projections.dense import dense_matrix
 from subkern.storage.progress import Progress
 from subkern.subspaces.base import Coordinates
 
@@ -45,7 +46,7 @@ def reference_kernel(
     values = np.zeros((rule.directions, len(left), c, len(right), c))
     logits = np.zeros((len(left), c)), np.zeros((len(right), c))
     projection = coordinates.projection
-    matrix = None if projection is None else projection.dense_matrix()
+    matrix = None if projection is None else dense_matrix(projection.projections, projection.cell)
     chunk = max(1, _ROWS_BYTES // (8 * c * max(1, coordinates.size)))
     for start in range(0, len(left), chunk):
         held = [_rows(coordinates, e, matrix) for e in left[start : start + chunk]]

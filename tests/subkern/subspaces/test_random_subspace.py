@@ -13,6 +13,7 @@ from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.dimensions import sweep_dimensions
 from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.projections.dense import dense_matrix
 from subkern.projections.spec import KINDS
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.base import ParameterSubset
@@ -35,7 +36,7 @@ def oracle(model: LogitModel, subspace: RandomSubspace, batch: list[EncodedExamp
     coordinates = subspace.attach(model)
     assert coordinates.projection is not None
     parameters = [*coordinates.parameters.values()]
-    matrix = coordinates.projection.dense_matrix()
+    matrix = dense_matrix(coordinates.projection.projections, coordinates.projection.cell)
     return oracles.kernel(oracles.jacobian(coordinates.model, batch, parameters) @ matrix)
 
 
@@ -259,7 +260,7 @@ def test_one_line_forms(text: str, subspace: RandomSubspace) -> None:
     ("text", "message"),
     [
         ("random:", "^random needs a dimension: random:dim=1000"),
-        ("random:dim=many", "^option dim='many' of random is not a number"),
+        ("random:dim=many", "^option dim='many' of random is not a whole number"),
         ("random:d=3", "^unknown option 'd=3' of random: write key=value with dim, kind, seed"),
         ("random:dim=3,kind=x", "^unknown projection 'x'"),
         ("random:dim=3,allocation=x", "^unknown allocation 'x'"),

@@ -105,16 +105,16 @@ WRONG = {
     "last:two": r"^last:'two' is not a number",
     "last:-1": r"^last -1 layers is not positive",
     "params:": r"^unknown subspace 'params:': give a regular expression",
-    "vera:rank=2": r"^unknown vera option .rank=2.: write key=value with r, d_initial, targets",
-    "prompt:n=many": r"^prompt option n='many' is not a whole number from 1$",
-    "prompt:n=0": r"^prompt option n='0' is not a whole number from 1$",
-    "vera:r=0": r"^vera option r='0' is not a whole number from 1$",
-    "boft:factors=-1": r"^boft option factors='-1' is not a whole number from 1$",
-    "prefix:projection=1": r"^prefix option projection='1' is not true or false$",
+    "vera:rank=2": r"^unknown option .rank=2. of vera: write key=value with r, d_initial, targets",
+    "prompt:n=many": r"^option n='many' of prompt is not a whole number from 1$",
+    "prompt:n=0": r"^option n='0' of prompt is not a whole number from 1$",
+    "vera:r=0": r"^option r='0' of vera is not a whole number from 1$",
+    "boft:factors=-1": r"^option factors='-1' of boft is not a whole number from 1$",
+    "prefix:projection=1": r"^option projection='1' of prefix is not true or false$",
     "ia3:targets=k,feedforward=o": r"^PEFT refuses 'ia3:.*subset",
     "vera:targets=qv": r"^targets=qv is for plain lora: name layers here, or all-linear$",
     "lora:targets=mlp,dora=true": r"^targets=mlp is for plain lora",
-    "oft:block=0": r"^oft option block='0' is not a whole number from 1$",
+    "oft:block=0": r"^option block='0' of oft is not a whole number from 1$",
 }
 
 

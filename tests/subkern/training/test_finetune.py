@@ -24,6 +24,7 @@ from torch import Tensor
 
 from subkern.errors import UserError
 from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.projections.dense import dense_matrix
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.random import RandomSubspace
@@ -183,7 +184,11 @@ def test_training_a_random_subspace_equals_the_loop(optimizer: str, loss: str, k
     projection = subspace.attach(model).projection
     assert projection is not None
     expected = by_hand(
-        model, named_parameters(model), data, asked, projection.dense_matrix().double()
+        model,
+        named_parameters(model),
+        data,
+        asked,
+        dense_matrix(projection.projections, projection.cell).double(),
     )
     assert_same(found, expected)
 

@@ -1,0 +1,65 @@
+"""The one-line text form of things a user names: ``KIND:key=value,key=value``.
+
+Subspaces, random subspaces and update rules are written so on the command line and in files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from subkern.errors import UserError
+
+Read = Callable[[str], Any]
+"""Reads the text of a value; raises ValueError for one that it cannot read."""
+
+
+def read_options(what: str, text: str, known: Mapping[str, Read]) -> dict[str, Any]:
+    """Options of ``key=value,key=value``, each read by the function that `known` gives for it.
+
+    A value may hold commas where no ``key=`` follows them.
+
+    Args:
+        what: what the options are of, for messages: ``LoRA``, ``rule 'adam'``.
+        text: the options; may be empty.
+        known: key -> how to read its value.
+
+    Raises:
+        UserError: an option that is not known, or whose value its function refuses.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, re.split(r",(?=\w+=)", text)):
+        key, equals, value = part.partition("=")
+        if key not in known or not equals:
+            hint = f"write key=value with {', '.join(known)}" if known else "it has none"
+            raise UserError(f"unknown option '{part}' of {what}: {hint}")
+        try:
+            options[key] = known[key](value)
+        except UserError:
+            raise
+        except ValueError as error:
+            wanted = _WANTED.get(known[key], "a number")
+            raise UserError(f"option {key}='{value}' of {what} is not {wanted}") from error
+    return options
+
+
+def read_flag(text: str) -> bool:
+    """``true`` or ``false``; anything else is a ValueError."""
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def read_count(text: str) -> int:
+    """A whole number from 1; anything else is a ValueError."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+_WANTED: Mapping[Read, str] = {
+    read_flag: "true or false",
+    read_count: "a whole number from 1",
+    int: "a whole number",
+}
