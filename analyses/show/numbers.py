@@ -7,21 +7,6 @@ from collections.abc import Sequence
 
 from ..engine.pooling import Pooled
 
-__all__ = [
-    "count",
-    "decimal",
-    "duration",
-    "fixed",
-    "joined",
-    "moves",
-    "number_between",
-    "percent",
-    "points",
-    "points_between",
-    "share_between",
-    "size",
-]
-
 _ROUNDING = 1e-12  # below this a number is what is left of 0
 _MINUS = "\N{MINUS SIGN}"
 
@@ -60,6 +45,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 data seed`` or ``3 data seeds``."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as 0.42 s, 12.3 s or 3 min 5 s."""
     if seconds < 60:
@@ -86,6 +76,13 @@ def moves(first: float, last: float, digits: int = 2) -> str:
     if before == after:
         return f"stays at {after}"
     return f"{'rises' if last > first else 'falls'} from {before} to {after}"
+
+
+def lower_by(drop: float) -> str:
+    """Return a drop of a share: ``0.8 points lower``, ``0.8 points higher``, ``no difference``."""
+    if points(drop) == points(0.0):
+        return "no difference"
+    return f"{points(abs(drop))} points {'lower' if drop > 0 else 'higher'}"
 
 
 def share_between(value: Pooled) -> str:

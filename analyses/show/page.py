@@ -215,7 +215,9 @@ def render_page(template: str, findings: Any, frame: Frame) -> str:
 def words(template: str, block: str, findings: Any) -> list[str]:
     """Return what a block of a page says as plain text: each list item by itself, or the whole."""
     page = _environment().get_template(template)
-    html = "".join(page.blocks[block](page.new_context({"f": findings, "frame": Frame()})))
+    context = page.new_context({"f": findings, "frame": Frame()})
+    next(page.root_render_func(context))  # up to the first word of the page: it defines the macros
+    html = "".join(page.blocks[block](context))
     items = re.findall(r"<li>(.*?)</li>", html, re.DOTALL) if "<li>" in html else [html]
     return [text for item in items if (text := Markup(item).striptags())]
 
@@ -244,8 +246,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     names = (
-        *("count", "decimal", "duration", "fixed", "joined", "number_between", "percent"),
-        *("points", "points_between", "share_between", "size"),
+        *("count", "counted", "decimal", "duration", "fixed", "joined", "lower_by"),
+        *("number_between", "percent", "points", "points_between", "share_between", "size"),
     )
     made.filters |= {name: getattr(fmt, name) for name in names}
     made.filters["first_sentence"] = _first_sentence
