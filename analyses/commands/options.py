@@ -13,7 +13,7 @@ PATH = click.Path(path_type=Path)
 SPLITS = click.Choice(["train", "dev", "test"])
 
 
-class Numbers(click.ParamType[Any]):
+class Numbers(click.ParamType):
     """Numbers separated by commas, as a tuple: whole ones, or any (``kind=float``)."""
 
     def __init__(self, kind: type[int] | type[float] = int) -> None:

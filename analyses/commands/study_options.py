@@ -29,7 +29,7 @@ class NumbersOrNone(Numbers):
         return () if value == "none" else super().convert(value, param, ctx)
 
 
-class Words(click.ParamType[Any]):
+class Words(click.ParamType):
     """Words separated by commas, as a tuple."""
 
     name = "a,b,..."
