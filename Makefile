@@ -1,7 +1,8 @@
 # Everything from nothing but Python, make and a compiler: `make demo`, `make test`.
 #
 # Overridable: PYTHON (3.11 or newer), VENV, CONSTRAINTS (versions; empty for none), PIP_ARGS,
-# TEST_WORKERS (parallel test processes), PYTEST_ARGS, DEMO_OUT.
+# TEST_WORKERS (parallel test processes), PYTEST_ARGS, DEMO_OUT, NOT_LOWEST (versions that
+# `make test-lowest` takes instead of the lowest).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,6 +11,9 @@ PIP_ARGS ?=
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_OUT ?= runs/demo-lora
+# Most indexes have CPU builds of the latest torch only. With one that has them all,
+#     make test-lowest NOT_LOWEST= PIP_ARGS="--extra-index-url <index of CPU builds>"
+NOT_LOWEST ?= $(shell grep ^torch== constraints.txt)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -17,7 +21,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(ad
 # Each worker computes with one thread: two workers on two cores beat one worker on both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-.PHONY: help install demo test test-all lint format docs bench bench-deps clean
+.PHONY: help install demo test test-slow test-all test-lowest lint format docs bench bench-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,8 +43,18 @@ demo: $(STAMP) ## which LoRA rank does SmolLM2 need on film reviews? (resumes, o
 test: $(STAMP) ## all tests that take seconds
 	$(PYTEST) -m "not slow"
 
+test-slow: $(STAMP) ## the tests that take longer
+	$(PYTEST) -m slow
+
 test-all: $(STAMP) ## all tests
 	$(PYTEST)
+
+test-lowest: build/lowest.txt ## the tests of `make test` with the lowest versions that setup.cfg promises
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=$<
+
+build/lowest.txt: setup.cfg .ci/lowest.py
+	@mkdir -p $(@D)
+	$(PYTHON) .ci/lowest.py $(NOT_LOWEST) > $@
 
 lint: $(STAMP) ## style, format, types, and imports that go one way
 	$(BIN)/ruff check .
