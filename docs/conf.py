@@ -5,6 +5,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1])]
 
+from sphinx.util.inspect import TypeAliasForwardRef  # noqa: E402
+
 import subkern  # noqa: E402
 
 project = "subkern"
@@ -37,6 +39,12 @@ nitpick_ignore_regex = [
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {
+    **dict.fromkeys(("npt.ArrayLike", "ArrayLike"), "ArrayLike"),
+    **dict.fromkeys(("Floats", "Integers", "Array", "Labels"), "ndarray"),
+}
+# An alias in a union would be shown by its repr.
+TypeAliasForwardRef.__repr__ = lambda self: self.name
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -18,7 +18,9 @@ from typing import Any, ClassVar
 import click
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
@@ -156,11 +158,10 @@ class CommandLine(Directive):
             usage = context.command.get_usage(context).removeprefix("Usage: ")
             section += nodes.literal_block("", usage, language="text")
             section += _prose(context.command.help or "")
-            records = [parameter.get_help_record(context) for parameter in _options(context)]
             options = nodes.definition_list(classes=["options"])
-            for names, text in filter(None, records):
+            for names, text in _options(context):
                 item = nodes.definition_list_item()
-                item += nodes.term("", names)
+                item += nodes.term("", "", nodes.literal("", names))
                 item += nodes.definition("", *_prose(text))
                 options += item
             section += options
@@ -169,11 +170,12 @@ class CommandLine(Directive):
         return found
 
 
-def _options(context: click.Context) -> Iterator[click.Parameter]:
-    """The options of a command, without the ``--help`` that all have."""
+def _options(context: click.Context) -> Iterator[tuple[str, str]]:
+    """Names and help of a command's options, without the ``--help`` that all have."""
     for parameter in context.command.get_params(context):
-        if parameter.name != "help":
-            yield parameter
+        record = parameter.get_help_record(context)
+        if isinstance(parameter, click.Option) and record and "--help" not in parameter.opts:
+            yield record
 
 
 def _commands(context: click.Context) -> Iterator[click.Context]:
@@ -200,8 +202,24 @@ def _prose(text: str) -> list[nodes.Node]:
         if paragraph.strip().startswith("\b"):
             found.append(nodes.literal_block("", inspect.cleandoc(kept), language="text"))
         else:
-            found.append(nodes.paragraph("", " ".join(kept.split())))
+            found.append(nodes.paragraph("", "", *_text(" ".join(kept.split()))))
     return found
+
+
+def _text(text: str) -> Iterator[nodes.Node]:
+    """Words, with options among them as code."""
+    for part in re.split(r"(--[a-z][a-z-]*)", text):
+        yield nodes.literal("", part) if part.startswith("--") else nodes.Text(part)
+
+
+def _public(
+    app: Sphinx, environment: BuildEnvironment, node: addnodes.pending_xref, words: nodes.Node
+) -> nodes.Node | None:
+    """Resolve a name that is public, wherever it is said: `Kernel` in a docstring of a solver."""
+    if node.get("refdomain") != "py" or app.builder is None:
+        return None
+    python, name = environment.domains.python_domain, f"subkern.{node['reftarget']}"
+    return python.resolve_xref(environment, node["refdoc"], app.builder, "obj", name, node, words)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -210,4 +228,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("tasks", Tasks)
     app.add_directive("metrics", Metrics)
     app.add_directive("command-line", CommandLine)
+    app.connect("missing-reference", _public)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,28 +22,26 @@ from subkern.storage.provenance import environment
 SUBSPACES = {"full": "full", "rank 1": "lora:r=1", "rank 8": "lora:r=8"}
 
 
+def identity(**settings: str) -> dict[str, object]:
+    """What decides a cell's numbers: change it, and the cell is another."""
+    return {"settings": settings, "environment": environment()}
+
+
 def plan(model: str, data: str, shots: int, seeds: Sequence[int]) -> Plan:
     """A kernel of every subspace on every data seed, and its agreement with the full one."""
-    cells = []
+    cells: list[Cell] = []
     for seed in seeds:
-
-        def cell(method: str, step: str, needs: Sequence[Cell] = (), /, **settings: object) -> Cell:
-            # What decides the numbers: change it, and the cell is computed anew.
-            identity = {"settings": settings, "environment": environment()}
-            keys = tuple(each.key for each in needs)
-            where = {"task": "mr", "k": shots, "data_seed": seed, "head": "linear"}  # noqa: B023
-            made = Cell(**where, method=method, step=step, identity=identity, needs=keys)
-            cells.append(made)
-            return made
-
-        given = {"model": model, "data": data}
-        kernels = {
-            name: cell(name, "kernel", **given, subspace=subspace)
-            for name, subspace in SUBSPACES.items()
-        }
-        for name, kernel in kernels.items():
-            if name != "full":
-                cell(name, "agreement", [kernels["full"], kernel])
+        where = {"task": "mr", "k": shots, "data_seed": seed, "head": "linear"}
+        kernels = {}
+        for name, subspace in SUBSPACES.items():
+            of = identity(model=model, data=data, subspace=subspace)
+            kernels[name] = Cell(**where, method=name, step="kernel", identity=of)
+        cells += kernels.values()
+        for name in ("rank 1", "rank 8"):
+            both = (kernels["full"].key, kernels[name].key)
+            cells.append(
+                Cell(**where, method=name, step="agreement", identity=identity(), needs=both)
+            )
     return Plan(cells)
 
 
