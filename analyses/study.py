@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 
@@ -26,7 +25,15 @@ from subkern.storage.files import only_run
 from subkern.storage.progress import Progress
 
 from .engine.inputs import Inputs, identity, load_inputs
-from .engine.parts import LoadModel, Workplace, describe, environment_since, load
+from .engine.parts import (
+    Computed,
+    LoadModel,
+    Prepared,
+    Workplace,
+    describe,
+    environment_since,
+    load,
+)
 from .engine.run_folder import (
     REPORT,
     VERIFICATION,
@@ -59,36 +66,6 @@ class Outcome:
     results: Results
     report: Path
     up_to_date: bool
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is known before anything is written.
-
-    Attributes:
-        model: the model that is loaded first.
-        resolved: what settings were resolved to beside task and examples, for the record.
-        chosen: what the study decided with the model at hand, for its computation.
-        loader: loads further models.
-    """
-
-    model: LogitModel
-    resolved: Mapping[str, Any] = field(default_factory=dict)
-    chosen: Any = None
-    loader: LoadModel = load_model
-
-
-@dataclass(frozen=True)
-class Computed:
-    """The numbers of a study.
-
-    Attributes:
-        table: the long table.
-        beside: other tables by name, such as the judge's predictions.
-    """
-
-    table: pd.DataFrame
-    beside: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 class Study(ABC, Generic[C, F]):
@@ -302,19 +279,25 @@ class Study(ABC, Generic[C, F]):
         )
         return render_page(f"{self.name}/page.html.j2", found, frame)
 
+    def words(self, block: str, findings: F) -> list[str]:
+        """Return what a block of the page says as plain text, item by item; none if it has none."""
+        return words(f"{self.name}/page.html.j2", block, findings)
+
     def sentence(self, findings: F) -> str:
         """Return the answer in words."""
-        return words(f"{self.name}/page.html.j2", "answer", findings)[0]
+        return self.words("answer", findings)[0]
 
     def caveats(self, findings: F) -> list[str]:
         """Return what limits the answer, in words; only what the numbers show."""
-        return words(f"{self.name}/page.html.j2", "caveats", findings)
+        return self.words("caveats", findings)
 
     def summary(self, results: Results) -> Group:
         """Return table, answer and caveats for a terminal of 80 columns."""
         found = self.findings(results)
-        parts: list[RenderableType] = [rich_table(self.table(found))]
-        parts += notes(self.sentence(found), self.caveats(found))
+        table = self.table(found)
+        parts: list[RenderableType] = [rich_table(table)] if table.rows else []
+        reasons = self.words("reasons", found)
+        parts += notes(self.sentence(found), reasons, self.caveats(found))
         if self._has_proof(results):
             parts.append(proof.summary(results, self.advice(found)))
         return Group(*parts)

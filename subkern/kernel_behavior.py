@@ -1,4 +1,4 @@
-"""Does fine-tuning show kernel behaviour? Linearization, fixed features, and the verdict.
+"""Does fine-tuning show kernel behavior? Linearization, fixed features, and the verdict.
 
 Malladi et al. (2023, section 4) ask three things: does the kernel of the pretrained model solve the
 task, does the linearization at z₀ keep what training gained, and are the features, seen through
@@ -49,7 +49,7 @@ __all__ = [
     "subspace_at",
 ]
 
-Behaviour = Literal["yes", "partly", "no", "undecided"]
+Behavior = Literal["yes", "partly", "no", "undecided"]
 Shift = Mapping[str, Tensor]
 
 
@@ -184,7 +184,7 @@ def feature_change(start: Kernel, now: Kernel, *, resamples: int = 0) -> pd.Data
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When each of the three signs of kernel behaviour counts as there.
+    """When each of the three signs of kernel behavior counts as there.
 
     Attributes:
         kernel_share: least share of fine-tuning's gain over zero-shot that a classifier on the
@@ -240,84 +240,52 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a task shows kernel behaviour, and why.
+    """Whether a task shows kernel behavior, and by which signs.
 
     Attributes:
-        behaviour: ``yes`` (all three signs), ``partly`` (some), ``no`` (none), or ``undecided``:
+        behavior: ``yes`` (all three signs), ``partly`` (some), ``no`` (none), or ``undecided``:
             training gained too little to tell.
         solves, linear, fixed: whether the kernel solves the task, linearization keeps the gain,
             and the features stay; the first two are None where undecided.
-        reasons: a sentence each.
+        gain: what training gained over zero-shot, a difference of scores.
+        kernel_share, recovered: what share of it the kernel and f_lin reach; NaN where undecided.
+        evidence: what was measured.
+        asked: what was asked for.
     """
 
-    behaviour: Behaviour
+    behavior: Behavior
     solves: bool | None
     linear: bool | None
     fixed: bool
-    reasons: tuple[str, ...]
+    gain: float
+    kernel_share: float
+    recovered: float
+    evidence: Evidence
+    asked: Thresholds
 
     def __str__(self) -> str:
-        """``kernel behaviour: yes``."""
-        return f"kernel behaviour: {self.behaviour}"
+        """``kernel behavior: yes``."""
+        return f"kernel behavior: {self.behavior}"
 
 
 def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
     """Return the verdict on one task from what was measured."""
     asked = thresholds or Thresholds()
-    fixed, about_features = _fixed(evidence, asked)
-    gain = evidence.trained - evidence.zero_shot
-    if not (gain > _SLACK and _reaches(gain, asked.min_gain)):
-        reasons = (_too_little(evidence, asked), about_features)
-        return Verdict("undecided", None, None, fixed, reasons)
-    shares = [
-        share_of_gain(evidence.zero_shot, value, evidence.trained)
-        for value in (evidence.kernel, evidence.linearized)
-    ]
-    solves, linear = map(_reaches, shares, (asked.kernel_share, asked.recovered))
-    found = sum((solves, linear, fixed))
-    behaviour: Behaviour = "yes" if found == 3 else "partly" if found else "no"
-    gains = (
-        f"of fine-tuning's gain ({_percent(evidence.zero_shot)} to {_percent(evidence.trained)})"
-    )
-    signs = (
-        f"The kernel of the pretrained model {'solves' if solves else 'does not solve'} the task:"
-        f" {_percent(evidence.kernel)}, {shares[0]:.0%} {gains}; asked for"
-        f" {asked.kernel_share:.0%}.",
-        f"Linearization {'keeps' if linear else 'does not keep'} most of it:"
-        f" {_percent(evidence.linearized)}, {shares[1]:.0%} of the gain; asked for"
-        f" {asked.recovered:.0%}.",
-        about_features,
-    )
-    return Verdict(behaviour, solves, linear, fixed, signs)
-
-
-def _too_little(evidence: Evidence, asked: Thresholds) -> str:
-    """Return why no share of the gain is judged."""
-    gain = evidence.trained - evidence.zero_shot
-    said = (
-        f"Fine-tuning gains {100 * gain:.1f} points over zero-shot ({_percent(evidence.zero_shot)})"
-    )
-    if asked.min_gain == 0:  # any gain would do
-        return f"{said}: there is no gain to take a share of."
-    return f"{said}, less than the {100 * asked.min_gain:g} on which a share of the gain is judged."
-
-
-def _fixed(evidence: Evidence, asked: Thresholds) -> tuple[bool, str]:
-    """Whether the features stay, and the sentence about it."""
     fixed = _reaches(evidence.cka, asked.cka) and _reaches(
         asked.relative_change, evidence.relative_change
     )
-    sentence = (
-        f"Features {'stay' if fixed else 'change'}: CKA of the kernel with its start is"
-        f" {evidence.cka:.3f} (asked for {asked.cka:g}), its relative change"
-        f" {evidence.relative_change:.2f} (at most {asked.relative_change:g})."
+    gain = evidence.trained - evidence.zero_shot
+    if not (gain > _SLACK and _reaches(gain, asked.min_gain)):
+        return Verdict("undecided", None, None, fixed, gain, math.nan, math.nan, evidence, asked)
+    share, recovered = (
+        share_of_gain(evidence.zero_shot, value, evidence.trained)
+        for value in (evidence.kernel, evidence.linearized)
     )
-    return fixed, sentence
+    solves, linear = _reaches(share, asked.kernel_share), _reaches(recovered, asked.recovered)
+    found = sum((solves, linear, fixed))
+    behavior: Behavior = "yes" if found == 3 else "partly" if found else "no"
+    return Verdict(behavior, solves, linear, fixed, gain, share, recovered, evidence, asked)
 
 
 def _reaches(value: float, limit: float) -> bool:
     return value >= limit - _SLACK
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group
-
-from subkern.storage.progress import Progress
-
-from ..engine.classifiers import Split
-from ..engine.heads import at_start
 from ..engine.inputs import Inputs
-from ..engine.parts import Workplace, encode, metric_of
+from ..engine.parts import Prepared
 from ..engine.run_folder import Results
-from ..show.page import Table, render
-from ..study import Computed, Figures, Prepared, Study
+from ..show.page import Table
+from ..study import Figures, Study
+from .compute import compute
 from .config import Config
 from .figures import FIGURES
-from .measure import best, measure
-from .report import page, summary
-from .runs import Lab, learning_rates
-from .table import row, tidy
-from .text import as_json, caveats, sentence
+from .findings import Findings, findings
+from .page import summary, tables
 
 
-def compute(
-    config: Config,
-    inputs: Inputs,
-    prepared: Prepared,
-    place: Workplace,
-    progress: Progress | None,
-) -> Computed:
-    """Train, predict and measure every data seed."""
-    rows: list[dict[str, Any]] = []
-    for seed, splits in inputs.splits.items():
-        encoded = encode(prepared.model, splits)
-        folder = None if place.checkpoint is None else place.checkpoint / f"seed-{seed}"
-        lab = Lab(
-            config,
-            at_start(prepared.model, encoded["train"], config.head_init),
-            encoded,
-            metric_of(inputs),
-            kernels=place.kernels,
-            seed=seed,
-            folder=folder,
-            progress=progress,
-        )
-        split = Split(**{name: [each.id for each in found] for name, found in encoded.items()})
-        rows += _one_seed(config, lab, split, seed)
-    return Computed(tidy(rows))
+class BehaviorStudy(Study[Config, Findings]):
+    """Does fine-tuning show kernel behavior, and does the kernel predict its logits?
 
-
-class BehaviorStudy(Study[Config, Results]):
-    """Does fine-tuning show kernel behavior, and does the kernel predict its logits?"""
+    Fine-tunes, and sets beside it the kernel's classifier, the linearized model, the kernel over
+    training, and the logits that the kernel predicts for every step.
+    """
 
     name = "behavior"
     settings = Config
@@ -67,53 +37,61 @@ class BehaviorStudy(Study[Config, Results]):
             config.subspace_of(dim).attach(model)
         return Prepared(model)
 
-    def findings(self, results: Results) -> Results:
-        """Return the results."""
-        return results
+    def findings(self, results: Results) -> Findings:
+        """Return what was found."""
+        return findings(results)
 
-    def figures(self, findings: Results) -> Figures[Results]:
+    def figures(self, findings: Findings) -> Figures[Findings]:
         """Return what draws each figure, by name."""
         return FIGURES
 
-    # Words of this study are still made in Python; the template takes their place.
+    def tables(self, findings: Findings) -> tuple[Sequence[Table], Sequence[Table]]:
+        """Return the report's tables, and those of what it took."""
+        return tables(findings)
 
-    def tables(self, findings: Results) -> tuple[list[Table], list[Table]]:
-        """Not used: `page` is whole."""
-        return [], []
+    def table(self, findings: Findings) -> Table:
+        """Return the test scores."""
+        return summary(findings)
 
-    def table(self, findings: Results) -> Table:
-        """Not used: `summary` is whole."""
-        raise NotImplementedError
-
-    def page(self, results: Results, pictures: Mapping[str, bytes]) -> str:
-        """Return the report as HTML."""
-        return render(page(results, pictures))
-
-    def sentence(self, findings: Results) -> str:
-        """Return the answer in words."""
-        return sentence(findings)
-
-    def caveats(self, findings: Results) -> list[str]:
-        """Return what limits the answer, in words."""
-        return caveats(findings)
-
-    def summary(self, results: Results) -> Group:
-        """Return table, answer and caveats for a terminal of 80 columns."""
-        return summary(results)
-
-    def answer(self, results: Results) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
-        return as_json(results)
-
-
-def _one_seed(config: Config, lab: Lab, split: Split, seed: int) -> list[dict[str, Any]]:
-    """Rows of one data seed."""
-    kernel = lab.kernel(None)
-    rates, critical = learning_rates(config, kernel.select(right=list(split.train)))
-    runs = [lab.run(dim, rate) for dim in (None, *config.dims) for rate in rates]
-    found = best(runs, config.subspace)
-    chosen = None if found is None else lab.look_into(found)
-    return [
-        row(critical, data_seed=seed, metric="critical_rate"),
-        *measure(config, runs, chosen, kernel, split, lab.metric, seed),
-    ]
+    def as_json(self, findings: Findings) -> Mapping[str, Any]:
+        """Return verdict, evidence and the numbers they are read from."""
+        inside = findings.inside
+        looked = [] if inside is None else inside.runs
+        return {
+            "task": findings.task,
+            "model": findings.model,
+            "behavior": findings.behavior,
+            "behaviour": findings.behavior,
+            "reasons": self.words("reasons", findings),
+            "evidence": None if inside is None else asdict(inside.evidence),
+            "runs": [asdict(run) for run in looked],
+            "critical_learning_rates": [
+                {"data_seed": seed, "value": value} for seed, value in findings.critical.items()
+            ],
+            "linearization": [
+                {"data_seed": seed}
+                | {what: value[what] for what in ("recovered", "distance", "same_predictions")}
+                for (seed, split), value in (inside.linearization.items() if inside else ())
+                if split == "test"
+            ],
+            "features": [
+                {"data_seed": seed, "step": step}
+                | {
+                    name: own[name][step].mean
+                    for name in ("cka", "relative_frobenius", "relative_frobenius_scaled")
+                }
+                for seed, own in (inside.features.items() if inside else ())
+                for step in own["cka"]
+            ],
+            "prediction_errors": [
+                {
+                    "data_seed": run.data_seed,
+                    "subspace": run.subspace,
+                    "parameters": run.parameters,
+                    "learning_rate": run.learning_rate,
+                    "error": run.error[findings.config.steps],
+                }
+                for run in findings.runs
+                if findings.config.steps in run.error
+            ],
+        }

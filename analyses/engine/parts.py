@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from subkern.agreement.predictions import Score
 from subkern.kernels.kernel import Kernel
@@ -39,6 +41,36 @@ class Workplace:
 
     kernels: MutableMapping[str, Kernel]
     checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before anything is written.
+
+    Attributes:
+        model: the model that is loaded first.
+        resolved: what settings were resolved to beside task and examples, for the record.
+        chosen: what the study decided with the model at hand, for its computation.
+        loader: loads further models.
+    """
+
+    model: LogitModel
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Any = None
+    loader: LoadModel = load_model
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The numbers of a study.
+
+    Attributes:
+        table: the long table.
+        beside: other tables by name, such as the judge's predictions.
+    """
+
+    table: pd.DataFrame
+    beside: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def reach(
 
 def curve(
     axes: Axes,
-    line: Mapping[float, Value],
+    line: Mapping[Any, Any],
     stroke: style.Stroke,
     *,
     band: bool = True,

@@ -59,6 +59,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def rate(value: float) -> str:
+    """Return a learning rate as 3e-4."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", _MINUS)
+
+
 def size(bytes_: float) -> str:
     """Return a number of bytes in MiB or GiB."""
     mebibytes = bytes_ / 2**20

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -215,8 +217,10 @@ def render_page(template: str, findings: Any, frame: Frame) -> str:
 def words(template: str, block: str, findings: Any) -> list[str]:
     """Return what a block of a page says as plain text: each list item by itself, or the whole."""
     page = _environment().get_template(template)
+    if block not in page.blocks:
+        return []
     context = page.new_context({"f": findings, "frame": Frame()})
-    next(page.root_render_func(context))  # up to the first word of the page: it defines the macros
+    deque(page.root_render_func(context), maxlen=0)  # a page's macros are made as it is rendered
     html = "".join(page.blocks[block](context))
     items = re.findall(r"<li>(.*?)</li>", html, re.DOTALL) if "<li>" in html else [html]
     return [text for item in items if (text := Markup(item).striptags())]
@@ -247,10 +251,11 @@ def _environment() -> Environment:
     )
     names = (
         *("count", "counted", "decimal", "duration", "fixed", "joined", "lower_by"),
-        *("number_between", "percent", "points", "points_between", "share_between", "size"),
+        *("number_between", "percent", "points", "points_between", "rate", "share_between", "size"),
     )
     made.filters |= {name: getattr(fmt, name) for name in names}
     made.filters["first_sentence"] = _first_sentence
+    made.filters["known"] = lambda value: not math.isnan(value)
     made.globals["moves"] = fmt.moves
     return made
 

@@ -63,7 +63,9 @@ class ProgressBar:
 
 def rich_table(table: page.Table) -> Table:
     """Return a page's table for a terminal, its marked rows bold."""
-    made = Table(title=table.title, title_justify="left")
+    made = Table(
+        title=table.title, title_justify="left", caption=table.note or None, caption_justify="left"
+    )
     for name in table.header:
         made.add_column(name, justify="right" if made.columns else "left")
     for at, cells in enumerate(table.rows):
@@ -75,9 +77,13 @@ def rich_table(table: page.Table) -> Table:
     return made
 
 
-def notes(answer: str, caveats: Sequence[str]) -> list[Text]:
-    """Return an answer and its limits for a terminal."""
-    return [Text(answer, style="bold"), *(Text(f"Note: {text}") for text in caveats)]
+def notes(answer: str, reasons: Sequence[str], caveats: Sequence[str]) -> list[Text]:
+    """Return an answer, what it rests on and its limits for a terminal."""
+    return [
+        Text(answer, style="bold"),
+        *(Text(f"- {text}") for text in reasons),
+        *(Text(f"Note: {text}") for text in caveats),
+    ]
 
 
 def wrapped(text: str) -> str:

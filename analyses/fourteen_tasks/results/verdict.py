@@ -81,7 +81,7 @@ class Verdict:
         """The verdict, but ``open`` where a sign was not measured."""
         found = self.evidence
         measured = (found.zero_shot, found.kernel, found.linearized, found.cka)
-        return "open" if any(map(math.isnan, measured)) else self.judged.behaviour
+        return "open" if any(map(math.isnan, measured)) else self.judged.behavior
 
     @property
     def reason(self) -> str:
