@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,20 @@ def misplaced(tree: ast.AST) -> list[str]:
     """
     absent = {"analyses", "benchmarks", "cli", "tests"}
     return [name for name in imports(tree) if name.partition(".")[0] in absent]
+
+
+def declared() -> set[str]:
+    """Return the distributions that setup.cfg names, as packaging compares names."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = setup["options.extras_require"]
+    lines = "\n".join([setup["options"]["install_requires"], extras["hub"], extras["ray"]])
+    return {canonical(name) for name in re.findall(r"^[\w.-]+", lines, re.MULTILINE)}
+
+
+def canonical(distribution: str) -> str:
+    """Return the one spelling of a distribution's name."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def unsafe(tree: ast.AST) -> list[str]:
@@ -110,6 +127,16 @@ def test_imports_keep_to_their_layers() -> None:
     code = "import sys; from importlinter.cli import lint_imports as f; sys.exit(f(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A package that only others bring along may be gone with their next version."""
+    known = packages_distributions()
+    for path in SOURCES:
+        for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            top = name.partition(".")[0]
+            if top not in {*sys.stdlib_module_names, *PACKAGES}:
+                assert {canonical(each) for each in known[top]} & declared(), (path, top)
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
