@@ -15,6 +15,7 @@ from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.lm_kernel_ft import import_lmk
 from subkern.tasks.catalogue import TASKS
+from tests.support.program import commands
 
 Run = Callable[..., Result]
 
@@ -46,25 +47,9 @@ def refusal(result: Result) -> str:
     return message
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "",
-        "tasks",
-        "tasks show",
-        "kernel",
-        "features",
-        "finetune",
-        "solve",
-        "agree",
-        "analyze",
-        "analyze lora",
-        "analyze subspace",
-        "analyze prompting",
-    ],
-)
-def test_help_of_every_command_fits_80_columns(run: Run, command: str) -> None:
-    result = run(*command.split(), "--help")
+@pytest.mark.parametrize("command", [*commands(cli.cli)], ids=" ".join)
+def test_help_of_every_command_fits_80_columns(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
     assert "Usage: " in result.output

@@ -12,17 +12,16 @@ import subprocess
 import sys
 import tarfile
 import venv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import pytest
 
 from analyses.commands import group
 from analyses.engine.code_identity import code_identity
 from subkern.kernels.kernel import Kernel
 from subkern.tasks.catalogue import TASKS
+from tests.support.program import commands
 from tests.support.tiny_folder import masked_model, reviews
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,16 +106,8 @@ def test_the_program_starts(installed: Installed) -> None:
     assert [row["task"] for row in listed] == list(TASKS)
 
 
-def commands(parent: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yield the words of every command below a group."""
-    for name, command in parent.commands.items():
-        yield (*path, name)
-        if isinstance(command, click.Group):
-            yield from commands(command, *path, name)
-
-
 def test_every_command_has_help(installed: Installed) -> None:
-    words = [[*path, "--help"] for path in ((), *commands(group.cli))]
+    words = [[*path, "--help"] for path in commands(group.cli)]
     code = (
         "import sys, subkern.analyses.commands.group as group\n"
         "from click.testing import CliRunner\n"
