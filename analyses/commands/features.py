@@ -55,7 +55,7 @@ def features(**asked: Any) -> None:
 
     from subkern.errors import UserError
     from subkern.features.error import check_allocation, feature_error
-    from subkern.features.features import compute_features, is_finished
+    from subkern.features.features import compute_features
     from subkern.kernels.request import RunOptions
     from subkern.models.load import load_model
     from subkern.subspaces.random import RandomSubspace
@@ -78,7 +78,6 @@ def features(**asked: Any) -> None:
     model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
     assert model.prompt is not None
     encoded = model.prompt.encode_all(examples)
-    up_to_date = not asked["overwrite"] and is_finished(asked["out"])
     with ProgressBar("examples") as report:
         options = RunOptions(asked["batch_size"], asked["memory"], report)
         found = compute_features(
@@ -89,8 +88,8 @@ def features(**asked: Any) -> None:
             options=options,
             overwrite=asked["overwrite"],
         )
-    said = f"{asked['out']} is up to date" if up_to_date else f"wrote {asked['out']}"
-    click.echo(f"{said}: features {list(found.values.shape)} {kind}", err=asked["as_json"])
+    said = f"wrote {asked['out']}" if found.computed else f"{asked['out']} is up to date"
+    click.echo(f"{said}: features {list(found.shape)} {kind}", err=asked["as_json"])
     if asked["check"] is not None:
         quiet = RunOptions(asked["batch_size"], asked["memory"])
         error = feature_error(

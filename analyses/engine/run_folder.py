@@ -29,6 +29,7 @@ import yaml
 
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
+from subkern.storage.claim import refuse_foreign, refuse_other
 from subkern.storage.files import PART, replacing
 from subkern.storage.provenance import differences, fingerprint, normalize, summary
 
@@ -203,29 +204,21 @@ class RunDirectory:
             UserError: the directory holds a run of other settings (named, both values shown) and
                 ``overwrite`` is false; or it holds something else, which is never overwritten.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"'{self.path}' is a file: give --out a folder")
         record = self.record
         if record is None:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise UserError(
-                    f"'{self.path}' is not empty and holds no subkern run: give another --out"
-                )
+            refuse_foreign(self.path, "subkern run", "give another --out")
             return "new"
         changes = self._changes(record, numbers=overwrite)
         if not changes:
             return "done" if (self.path / TABLE).exists() else "unfinished"
-        if overwrite:
-            return "new"
-        if not self._changes(record, numbers=True):
+        if not overwrite:
+            if self._changes(record, numbers=True):
+                refuse_other(self.path, "a run", changes)
             raise UserError(
                 f"'{self.path}' holds this run with another answer drawn from it"
                 f" ({summary(changes)}): --overwrite draws it anew and computes nothing"
             )
-        raise UserError(
-            f"'{self.path}' holds a run of other settings ({summary(changes)}):"
-            " --overwrite replaces it, another --out keeps it"
-        )
+        return "new"
 
     @property
     def is_current(self) -> bool:

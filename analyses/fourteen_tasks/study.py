@@ -25,6 +25,7 @@ import yaml
 
 from subkern.errors import UserError
 from subkern.storage import provenance
+from subkern.storage.claim import refuse_foreign
 from subkern.storage.files import replacing
 
 from ..engine import environment as versions
@@ -107,8 +108,9 @@ class Study:
 
     def check(self) -> None:
         """Raise `UserError` if the folder holds something else, which is never written to."""
-        if self.out.exists() and not self.out.is_dir():
-            raise UserError(f"'{self.out}' is a file: give --out a folder")
+        if not any((self.out / name).exists() for name in ("cells", "work", ".lock", CONFIG)):
+            refuse_foreign(self.out, "study", "give another --out")
+            return
         record = _record(self.out / CONFIG)
         if record.get("analysis", NAME) != NAME:
             raise UserError(
@@ -118,9 +120,6 @@ class Study:
             raise UserError(
                 f"'{self.out}' holds several studies drawn as one by subkern figures: give another"
             )
-        started = any((self.out / name).exists() for name in ("cells", "work", ".lock", CONFIG))
-        if self.out.exists() and not started and any(self.out.iterdir()):
-            raise UserError(f"'{self.out}' is not empty and holds no study: give another --out")
 
     def table(self) -> pd.DataFrame:
         """Return the long table of all cells that are finished or failed."""

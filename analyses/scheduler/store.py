@@ -32,8 +32,9 @@ from urllib.parse import quote, unquote
 import psutil
 
 from subkern.errors import UserError
+from subkern.storage.claim import refuse_other
 from subkern.storage.files import hold, replacing
-from subkern.storage.provenance import decisive, differences, summary
+from subkern.storage.provenance import decisive, differences
 
 from .cell import Cell, Plan, State
 
@@ -154,14 +155,11 @@ class CellStore:
 
     def refuse_others(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
         """Raise `UserError` if a finished cell is of other settings or another version."""
-        if not (others := self.others(plan, chosen)):
-            return
-        key, changes = next(iter(others.items()))
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        raise UserError(
-            f"'{self.root}' holds results of other settings or another version: cell {key}{more}"
-            f" ({summary(changes)}): --overwrite computes them anew, another --out keeps them"
-        )
+        if others := self.others(plan, chosen):
+            key, changes = next(iter(others.items()))
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            instead = "--overwrite computes what differs anew, another --out keeps it"
+            refuse_other(self.root, f"cell {key}{more}", changes, instead)
 
     def discard(self, keys: Iterable[str]) -> None:
         """Forget cells, finished or failed; give the last ones first."""

@@ -31,6 +31,7 @@ from subkern.kernels.rules import UpdateRule, as_rule
 from subkern.kernels.selection import Selection, positions
 from subkern.models.logit_model import LogitModel
 from subkern.projections.project import Projection
+from subkern.storage.claim import refuse_other
 from subkern.storage.memory import parse_memory
 from subkern.storage.provenance import differences, fingerprint, summary
 from subkern.subspaces.random import RandomSubspace
@@ -50,6 +51,7 @@ class Features:
         logits: initial logits f₀ ``[N, c]``.
         provenance: everything that decided the numbers.
         positions: which rows of the store these are; None for all.
+        computed: how many of them were projected now; the others stood there.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Features:
     logits: np.ndarray
     provenance: dict[str, Any]
     positions: tuple[int, ...] | None = field(default=None, repr=False)
+    computed: int = field(default=0, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Features:
@@ -66,20 +69,24 @@ class Features:
         Raises:
             UserError: no features there, unfinished, or damaged.
         """
-        store = FeatureStore(Path(path))
+        return cls._of(FeatureStore(Path(path)))
+
+    @classmethod
+    def _of(cls, store: FeatureStore, computed: int = 0) -> Features:
         chunks = store.chunks
         missing = [k for k in range(len(chunks)) if not store.has(k)]
         if missing:
             raise UserError(
-                f"{path} lacks {len(missing)} of {len(chunks)} chunks (unfinished or damaged): run"
-                " the same `subkern features` again"
+                f"{store.path} lacks {len(missing)} of {len(chunks)} chunks (unfinished or"
+                " damaged): run the same `subkern features` again"
             )
         return cls(
-            Path(path),
+            store.path,
             tuple(store.head["ids"]),
             np.asarray(store.head["labels"], dtype=np.int64),
             store.logits(),
             store.head["provenance"],
+            computed=computed,
         )
 
     def __len__(self) -> int:
@@ -90,6 +97,11 @@ class Features:
         """What identifies the examples: content of all that were projected, and which of them."""
         of: str = self.provenance["examples"]
         return of if self.positions is None else fingerprint({"of": of, "ids": list(self.ids)})
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(N, c, d)``; reads no projected gradient."""
+        return (len(self), *FeatureStore(self.path).shape[1:])
 
     @property
     def values(self) -> np.ndarray:
@@ -167,18 +179,9 @@ def compute_features(
         }
         shape = (len(examples), model.num_logits, subspace.dim)
         FeatureStore.create(out, shape, head)
-        store = FeatureStore(out)
-    _fill(store, job, coordinates.projection, examples, options)
-    return Features.load(out)
-
-
-def is_finished(out: str | Path) -> bool:
-    """Whether whole features (of whatever settings) stand at `out`."""
-    try:
-        Features.load(out)
-    except UserError:
-        return False
-    return True
+        store = FeatureStore(out, writable=True)
+    computed = _fill(store, job, coordinates.projection, examples, options)
+    return Features._of(store, computed)
 
 
 def features_identity(
@@ -202,13 +205,8 @@ def _open(out: Path, provenance: Mapping[str, Any], overwrite: bool) -> FeatureS
     if overwrite:
         shutil.rmtree(out)
         return None
-    store = FeatureStore(out)
-    lines = differences(provenance, store.head["provenance"])
-    if lines:
-        raise UserError(
-            f"{out} holds features of other settings: {summary(lines)}; choose another path, or"
-            " replace it with --overwrite"
-        )
+    store = FeatureStore(out, writable=True)
+    refuse_other(out, "features", differences(provenance, store.head["provenance"]))
     return store
 
 
@@ -228,15 +226,18 @@ def _fill(
     projection: Projection,
     examples: Sequence[EncodedExample],
     options: RunOptions,
-) -> None:
-    shapes = {n: p.shape for n, p in job.parameters.items()}
+) -> int:
+    """Project the examples of every chunk that is not there; how many that were."""
+    computed, shapes = 0, {n: p.shape for n, p in job.parameters.items()}
     for k, picks in enumerate(store.chunks):
         if not store.has(k):
             captured = capture_all(job, examples[picks])
             rows = project_captured(captured, shapes, projection.projections)
             store.put(k, rows.values[projection.cell], rows.logits)
+            computed += len(captured)
         if options.progress is not None:
             options.progress(picks.stop, len(examples))
+    return computed
 
 
 def _kernel(left: Features, right: Features, rule: UpdateRule) -> Kernel:

@@ -28,21 +28,29 @@ class FeatureStore:
 
     Args:
         path: folder of the store, one that `create` made.
+        writable: whether chunks will be put into it.
 
     Raises:
-        UserError: no features there, or of another format.
+        UserError: no features there, of another format, or they cannot be read (says why).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
+        self._whole: set[int] = set()  # chunks that were seen to be
         if not path.exists():
             raise UserError(f"{path} does not exist: compute it with `subkern features`")
+        if not holds_features(path):
+            raise UserError(f"{path} holds no features: choose another path")
         try:
             self.head = json.loads((path / _HEAD).read_text(encoding="utf-8"))
-            group: Any = zarr.open_group(path, mode="r+")
+            group: Any = zarr.open_group(path, mode="r+" if writable else "r")
             self._values, self._logits = group["values"], group["logits"]
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} holds no features: choose another path") from error
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"the features in {path} cannot be {'written' if writable else 'read'} ({why}):"
+                " make them readable, or compute them anew with --overwrite"
+            ) from error
         if self.head.get("version") != VERSION:
             raise UserError(
                 f"{path} has features of format {self.head.get('version')}, this subkern reads"
@@ -81,19 +89,24 @@ class FeatureStore:
     def put(self, k: int, values: np.ndarray, logits: np.ndarray) -> None:
         """Write chunk `k`: rows ``[b, c, d]``, logits ``[b, c]``."""
         picks = self.chunks[k]
-        self._values[picks] = values.astype(np.float32)
+        values, logits = values.astype(np.float32), logits.astype(np.float64)
+        self._values[picks] = values
         self._logits[picks] = logits
         with replacing(self._mark(k)) as part:
-            part.write_text(_digest(self._values[picks], self._logits[picks]))
+            part.write_text(_digest(values, logits))
+        self._whole.add(k)
 
     def has(self, k: int) -> bool:
-        """Whether chunk `k` was finished and is as it was written."""
-        try:
-            marked = self._mark(k).read_text()
-        except OSError:
-            return False
-        picks = self.chunks[k]
-        return marked == _digest(self._values[picks], self._logits[picks])
+        """Whether chunk `k` was finished and is as it was written; read and hashed once."""
+        if k not in self._whole:
+            try:
+                marked = self._mark(k).read_text()
+            except OSError:
+                return False
+            picks = self.chunks[k]
+            if marked == _digest(self._values[picks], self._logits[picks]):
+                self._whole.add(k)
+        return k in self._whole
 
     def values(self, picks: slice | Sequence[int]) -> np.ndarray:
         """Rows of some examples, ``[k, c, d]`` float32."""

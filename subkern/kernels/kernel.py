@@ -14,7 +14,8 @@ import xarray as xr
 from subkern.errors import UserError
 from subkern.kernels import kernel_checks, kernel_store
 from subkern.kernels.selection import Selection, positions
-from subkern.storage.provenance import canonical_json, differences, fingerprint, summary
+from subkern.storage.claim import refuse_other
+from subkern.storage.provenance import canonical_json, differences, fingerprint
 
 __all__ = ["Kernel"]
 
@@ -249,7 +250,7 @@ class Kernel:
             "asymmetric": self.is_asymmetric,
         }
         if kernel_store.holds_kernel(path) and not overwrite:
-            _refuse_other(path, self)
+            refuse_other(path, "a kernel", differences(self._identity, Kernel.load(path)._identity))
         kernel_store.write(path, self._data, attributes)
         return path
 
@@ -277,20 +278,9 @@ class Kernel:
             raise kernel_store.damaged(path, str(error)) from error
         if kernel.fingerprint != data.attrs.get("fingerprint"):
             raise kernel_store.damaged(path, "its fingerprint does not match its contents")
-        lines = differences(expect or {}, kernel._identity, only_asked=True)
-        if lines:
-            raise UserError(f"{path} holds a kernel of other settings: {summary(lines)}")
+        changes = differences(expect or {}, kernel._identity, only_asked=True)
+        refuse_other(path, "a kernel", changes, "expect what it is, or read another")
         return kernel
-
-
-def _refuse_other(path: Path, kernel: Kernel) -> None:
-    """Raise unless the kernel at ``path`` has the fingerprint of ``kernel``."""
-    lines = differences(kernel._identity, Kernel.load(path)._identity)
-    if lines:
-        raise UserError(
-            f"{path} holds a kernel of other settings: {summary(lines)}; choose another path, or"
-            " replace it with --overwrite"
-        )
 
 
 def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any], asymmetric: bool) -> Kernel:

@@ -28,7 +28,7 @@ from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import fingerprint_examples
 from subkern.storage.memory import parse_memory
 from subkern.storage.progress import Progress
-from subkern.storage.provenance import environment, fingerprint
+from subkern.storage.provenance import environment
 from subkern.subspaces.base import Coordinates
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RunOptions:
     def clear(self) -> None:
         """Remove the checkpoint: its kernel is saved."""
         if self.checkpoint is not None:
-            TileStore(Path(self.checkpoint), "").clear()
+            TileStore(Path(self.checkpoint), {}).clear()
 
 
 def full_block(coordinates: Coordinates) -> Block:
@@ -109,7 +109,7 @@ def make_job(
 def make_store(options: RunOptions, provenance: Mapping[str, Any]) -> TileStore:
     """Where finished tiles of a kernel of this provenance are kept."""
     folder = Path(options.checkpoint) if options.checkpoint is not None else None
-    return TileStore(folder, fingerprint(provenance))
+    return TileStore(folder, provenance)
 
 
 def model_identity(

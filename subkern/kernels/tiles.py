@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from subkern.errors import UserError
 from subkern.gradients.batches import cut
+from subkern.storage.claim import refuse_foreign, refuse_other
 from subkern.storage.files import PART, replacing
+from subkern.storage.provenance import OLDER, decisive, differences, fingerprint
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def choose_tiling(
 
 
 _RECORD = "tiling.json"
+_REMOVE = "remove the folder, or write elsewhere"
 _SECONDS = "seconds"  # in a tile's file: those since the one before
 
 
@@ -93,16 +97,16 @@ class TileStore:
 
     Args:
         folder: where; None keeps nothing.
-        fingerprint: of everything that decides the numbers; tiles of another are refused.
+        identity: everything that decides the numbers; tiles of other numbers are refused.
 
     Attributes:
         earlier: seconds that earlier runs took for the tiles they left, as far as they were asked
             for; what is reported as a kernel's time is of all runs.
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str) -> None:
+    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.fingerprint = fingerprint
+        self.identity = decisive(identity)
         self.earlier = 0.0
         self._counted = time.perf_counter()
 
@@ -117,23 +121,20 @@ class TileStore:
         record = self.folder / _RECORD
         if record.exists():
             saved = json.loads(record.read_text())
-            if saved["fingerprint"] != self.fingerprint:
-                raise UserError(
-                    f"'{self.folder}' holds unfinished tiles of other settings:"
-                    " remove it, or write elsewhere"
-                )
+            if saved["fingerprint"] != fingerprint(self.identity):
+                stored = saved.get("identity")
+                changes = [OLDER] if stored is None else differences(self.identity, stored)
+                refuse_other(self.folder, "unfinished tiles", changes, _REMOVE)
             return Tiling(*(tuple(slice(*s) for s in saved[side]) for side in ("left", "right")))
-        if self.folder.exists() and (rest := [p for p in self._files() if PART not in p.name]):
-            raise UserError(
-                f"'{self.folder}' holds '{rest[0].name}', which no unfinished kernel left: name a"
-                " checkpoint folder of its own"
-            )
+        refuse_foreign(self.folder, "record of tiles", "name a checkpoint folder of its own")
         tiling = choose()
         self.folder.mkdir(parents=True, exist_ok=True)
         bounds = {
             side: [[s.start, s.stop] for s in getattr(tiling, side)] for side in ("left", "right")
         }
-        text = json.dumps({"fingerprint": self.fingerprint, **bounds})
+        text = json.dumps(
+            {"fingerprint": fingerprint(self.identity), "identity": self.identity, **bounds}
+        )
         with replacing(record) as path:
             path.write_text(text)
         return tiling
@@ -176,7 +177,3 @@ class TileStore:
             self.drop(_RECORD)
         with suppress(OSError):  # the user's own files stay
             self.folder.rmdir()
-
-    def _files(self) -> list[Path]:
-        assert self.folder is not None
-        return sorted(self.folder.iterdir())

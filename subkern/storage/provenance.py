@@ -22,6 +22,7 @@ import numpy as np
 
 __all__ = [
     "NUMERICS",
+    "OLDER",
     "RECORDED_ONLY",
     "canonical_json",
     "decisive",
@@ -51,6 +52,13 @@ feature or sweep of the same model and examples comes out otherwise than before 
 Files may move and comments change without touching what users have stored. A test recomputes
 stored reference kernels (``tests/subkern/kernels/reference_kernels.json``) and fails if numbers
 changed and this did not."""
+
+OLDER = "made by an older subkern, which knew code and weights by other digests"
+"""What `differences` says instead of comparing those of version 0.1.0 with later ones."""
+_INCOMPARABLE = (
+    *(("environment", "code"), ("environment", "versions", "subkern")),
+    *(("weights",), ("study",)),
+)
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy")
 _ABSENT = "(absent)"
@@ -92,8 +100,12 @@ def canonical_json(value: Any) -> str:
 
 def decisive(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``provenance``, normalized, without the fields of `RECORDED_ONLY`."""
+    return _without(RECORDED_ONLY, provenance)
+
+
+def _without(places: Sequence[tuple[str, ...]], provenance: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = normalize(provenance)
-    for *parents, name in RECORDED_ONLY:
+    for *parents, name in places:
         place: Any = kept
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
@@ -122,8 +134,19 @@ def differences(
     want, have = decisive(asked), decisive(stored)
     if only_asked:
         have = {key: value for key, value in have.items() if key in want}
+    older = _is_older(want) != _is_older(have)
+    if older:
+        want, have = (_without(_INCOMPARABLE, each) for each in (want, have))
     found = _walk("", want, have)
-    return [f"{place}: {mine} asked for, {theirs} stored" for place, mine, theirs in found]
+    lines = [f"{place}: {mine} asked for, {theirs} stored" for place, mine, theirs in found]
+    return [OLDER, *lines] if older else lines
+
+
+def _is_older(identity: Mapping[str, Any]) -> bool:
+    """Say if an identity is of version 0.1.0, which digested every byte of the library."""
+    environment = identity.get("environment")
+    code = environment.get("code") if isinstance(environment, dict) else None
+    return isinstance(code, dict) and "digest" in code
 
 
 def summary(lines: Sequence[str], limit: int = 4) -> str:

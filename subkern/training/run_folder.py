@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.storage.files import PART, write_json, write_tensors
-from subkern.storage.provenance import differences, summary
+from subkern.storage.claim import refuse_foreign, refuse_other
+from subkern.storage.files import write_json, write_tensors
+from subkern.storage.provenance import differences
 from subkern.subspaces.movable import MovableModel
 from subkern.training.monitor import Trajectory
 from subkern.training.result import (
@@ -148,24 +149,13 @@ def claim(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
     Raises:
         UserError: it does and must not be (the fields are named), or it holds other files.
     """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"'{path}' is a file: give a folder")
     if not (path / SETTINGS).exists():
-        if path.exists() and _others(path):
-            raise UserError(f"'{path}' is not empty and holds no run: give another folder")
+        refuse_foreign(path, "run of fine-tuning")
         return False
     changes = differences(settings, _stored_settings(path))
-    if changes and not overwrite:
-        raise UserError(
-            f"'{path}' holds a run of other settings ({summary(changes)}):"
-            " overwrite (--overwrite) replaces it, another folder (--out) keeps it"
-        )
+    if not overwrite:
+        refuse_other(path, "a run", changes)
     return bool(changes)
-
-
-def _others(path: Path) -> bool:
-    """Whether a folder without settings holds more than what a killed process left."""
-    return any(not (p.name.startswith(".") and PART in p.name) for p in path.iterdir())
 
 
 def _stored_settings(path: Path) -> dict[str, Any]:

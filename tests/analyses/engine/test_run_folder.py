@@ -13,7 +13,9 @@ import yaml
 from analyses.engine.run_folder import KernelFolder, Results, RunDirectory, replacing
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
+from subkern.storage.claim import REPLACE
 from subkern.storage.files import only_run
+from subkern.storage.provenance import OLDER
 
 ASKED = {"settings": {"rank": [1, 2], "task": "mr"}, "answer": {"max_drop": 0.02}}
 TABLE = pd.DataFrame({"metric": ["cka"], "value": [0.5]})
@@ -67,6 +69,20 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     assert other.state(overwrite=True) == "new"
 
 
+def test_a_run_of_an_older_version_is_refused_in_a_line_of_words(tmp_path: Path) -> None:
+    old = {"code": {"digest": "7" * 64}, "versions": {"subkern": "0.1.0", "torch": "2"}}
+    new = {"code": {"numerics": 1}, "versions": {"torch": "2"}}
+    run = directory(tmp_path, environment=old, study="8" * 64)
+    claim(run)
+    run.finish(TABLE, {})
+    again = directory(tmp_path, environment=new, study="9" * 64)
+    with pytest.raises(UserError) as error:
+        again.state()
+    assert str(error.value) == (f"'{tmp_path}' holds a run of other settings ({OLDER}): {REPLACE}")
+    assert again.state(overwrite=True) == "new"
+    assert len(Results.load(tmp_path).table) == 1  # what it found can be read
+
+
 def test_another_answer_alone_is_said_to_compute_nothing(tmp_path: Path) -> None:
     claim(directory(tmp_path))
     other = directory(tmp_path, answer={"max_drop": 0.1})
@@ -110,7 +126,7 @@ def test_foreign_files_are_never_overwritten(
     (tmp_path / "thesis.tex").write_text("x")
     if config is not None:
         (tmp_path / "config.yaml").write_text(config)
-    with pytest.raises(UserError, match="holds no subkern run"):
+    with pytest.raises(UserError, match="and no subkern run"):
         directory(tmp_path).state(overwrite=overwrite)
 
 

@@ -184,7 +184,7 @@ def test_places_that_are_no_place_for_the_whole(tmp_path: Path) -> None:
     refused([first, first], tmp_path / "out", "is given twice")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("x")
-    refused([first, second], tmp_path / "full", "is not empty and holds no subkern run")
+    refused([first, second], tmp_path / "full", "and no subkern run")
 
 
 def refused(parts: list[Path], out: Path, said: str) -> None:

@@ -615,7 +615,7 @@ def test_tidy_has_every_column() -> None:
     ("made", "message"),
     [
         ("file", "is a file"),
-        ("foreign", "is not empty and holds no study"),
+        ("foreign", "and no study"),
         ("other", "holds a run of analyze lora"),
         ("parts", "holds several studies drawn as one"),
     ],

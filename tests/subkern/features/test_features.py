@@ -15,8 +15,10 @@ from click.testing import CliRunner
 import cli
 from subkern.errors import UserError
 from subkern.features import features as module
+from subkern.features import store
 from subkern.features.error import check_allocation, feature_error, sketch_error
 from subkern.features.features import Features, compute_features
+from subkern.features.store import FeatureStore
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.prompts.prompt import EncodedExample
@@ -72,6 +74,67 @@ def test_selected_examples(tmp_path: Path) -> None:
         found.select(slice(9, 12))
 
 
+def test_the_same_ids_of_other_data_are_other_examples(tmp_path: Path) -> None:
+    """Examples are called train-0, train-1, ... whatever the data seed."""
+    model, ids = oracles.logit_model(GPT2), [f"train-{i}" for i in range(4)]
+    drawn = [
+        [replace(e, id=i) for e, i in zip(examples(4, seed), ids, strict=True)] for seed in (13, 21)
+    ]
+    found = [
+        compute_features(model, drawn[i], subspace=SUBSPACE, out=tmp_path / f"{i}").select(slice(3))
+        for i in range(2)
+    ]
+    kernels = [each.kernel() for each in found]
+    assert kernels[0].left_ids == kernels[1].left_ids
+    assert kernels[0].fingerprint != kernels[1].fingerprint
+    kernels[0].save(tmp_path / "k.zarr")
+    with pytest.raises(UserError, match=r"kernel of other settings .*examples\.left"):
+        kernels[1].save(tmp_path / "k.zarr")
+    again = found[0].select(slice(1, 3)).kernel()
+    assert again.fingerprint == found[0].select(ids[1:3]).kernel().fingerprint
+
+
+def test_a_shape_is_told_without_reading_the_numbers(tmp_path: Path) -> None:
+    found = compute_features(
+        oracles.logit_model(GPT2), examples(3), subspace=SUBSPACE, out=tmp_path / "f"
+    )
+    shutil.rmtree(tmp_path / "f" / "values" / "c")
+    assert found.shape == (3, 2, 96)
+    assert found.select(slice(2)).shape == (2, 2, 96)
+
+
+def test_every_chunk_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed, real = [], store._digest
+    monkeypatch.setattr(store, "_digest", lambda *a: hashed.append(a[0].shape) or real(*a))  # type: ignore[func-returns-value]
+    asked = {"subspace": SUBSPACE, "out": tmp_path / "f", "options": TIGHT}
+    model = oracles.logit_model(GPT2)
+    for computed in (7, 0):
+        assert compute_features(model, examples(), **asked).computed == computed
+        assert sum(shape[0] for shape in hashed) == 7
+        hashed.clear()
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    compute_features(oracles.logit_model(GPT2), examples(3), subspace=SUBSPACE, out=tmp_path / "f")
+    reader = FeatureStore(tmp_path / "f")
+    with pytest.raises(ValueError, match="read-only"):
+        reader.put(0, np.zeros((3, 2, 96)), np.zeros((3, 2)))
+    assert FeatureStore(tmp_path / "f").has(0)
+
+
+def test_why_features_cannot_be_read_is_told(tmp_path: Path) -> None:
+    compute_features(oracles.logit_model(GPT2), examples(3), subspace=SUBSPACE, out=tmp_path / "f")
+    (tmp_path / "f" / "values" / "zarr.json").unlink()
+    with pytest.raises(UserError, match=r"cannot be read \(KeyError: .*values"):
+        Features.load(tmp_path / "f")
+    (tmp_path / "f" / "features.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot be read \(JSONDecodeError: Expecting"):
+        Features.load(tmp_path / "f")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no features"):
+        Features.load(tmp_path / "empty")
+
+
 @pytest.fixture
 def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the examples of every batch that is projected."""
@@ -125,7 +188,7 @@ def test_features_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     other = RandomSubspace(96, "srht", 4)
     with pytest.raises(UserError, match=r"subspace\.seed: 4 asked for, 3 stored.*--overwrite"):
         compute_features(model, batch, subspace=other, out=out)
-    with pytest.raises(UserError, match=r"other settings: examples: "):
+    with pytest.raises(UserError, match=r"other settings \(examples: "):
         compute_features(model, batch[:2], subspace=SUBSPACE, out=out)
     second = compute_features(model, batch, subspace=other, out=tmp_path / "g")
     with pytest.raises(UserError, match=r"made differently: subspace\.seed"):

@@ -338,3 +338,11 @@ def test_load_refuses_what_is_no_kernel(tmp_path: Path, what: str) -> None:
     message = "does not exist" if what == "nothing" else "is not a kernel"
     with pytest.raises(UserError, match=message):
         Kernel.load(path)
+
+
+def test_a_kernel_of_version_0_1_0_is_read() -> None:
+    """Its fingerprint is made from the provenance of that time, whose code was a digest."""
+    found = Kernel.load(Path(__file__).with_name("kernel-0.1.0.zarr"), expect={"rule": "sgd"})
+    assert found.shape == (2, 2, 2, 2)
+    assert found.fingerprint.startswith("d13546f8bfec")
+    assert found.values[0, 0, 0, 0] > 0

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from subkern import UserError
 from subkern.kernels import tiles
 from subkern.kernels.tiles import TileStore, Tiling, choose_tiling
+from subkern.storage import memory
 from subkern.storage.memory import parse_memory
+from subkern.storage.provenance import OLDER
 
 sizes = st.lists(st.floats(1, 100), min_size=1, max_size=30)
 
@@ -92,15 +94,16 @@ def test_memory_by_default_is_modest() -> None:
 
 def test_workers_share_what_one_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
     free = SimpleNamespace(available=6 * 2**30)
-    monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: free)
-    monkeypatch.setattr(tiles, "_sharing", 1)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(memory, "_sharing", 1)
     assert parse_memory(None) == 3 * 2**30
-    tiles.share_memory(3)
+    memory.share_memory(3)
     assert parse_memory(None) == 2**30
     assert parse_memory("2GiB") == 2 * 2**30  # what is asked for is each one's
 
 
 TILING = Tiling((slice(0, 2), slice(2, 3)), (slice(0, 4),))
+IDENTITY = {"rule": "sgd"}
 TILE = {"values": np.arange(6.0).reshape(1, 2, 3), "left": np.array([0.1])}
 
 
@@ -109,11 +112,11 @@ def other() -> Tiling:
 
 
 def test_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    store = TileStore(tmp_path / "a" / "tiles", "f")
+    store = TileStore(tmp_path / "a" / "tiles", IDENTITY)
     assert store.tiling(lambda: TILING) == TILING
     assert store.get("left-0-0") is None
     store.put("left-0-0", TILE)
-    again = TileStore(tmp_path / "a" / "tiles", "f")
+    again = TileStore(tmp_path / "a" / "tiles", IDENTITY)
     assert again.tiling(other) == TILING
     saved = again.get("left-0-0")
     assert saved is not None
@@ -129,12 +132,12 @@ def test_the_time_of_earlier_runs_is_that_of_the_tiles_they_left(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(tiles.time, "perf_counter", lambda: now)
-    store = TileStore(tmp_path, "f")
+    store = TileStore(tmp_path, IDENTITY)
     for key in ("left-0-0", "right-0-0"):
         now += 3.0
         store.put(key, TILE)
     now += 50.0  # lost with the run that was killed here
-    again = TileStore(tmp_path, "f")
+    again = TileStore(tmp_path, IDENTITY)
     assert (again.earlier, again.get("right-0-1")) == (0.0, None)
     for key in ("left-0-0", "right-0-0"):
         again.get(key)
@@ -147,8 +150,8 @@ def test_a_folder_with_other_files_is_refused_and_they_stay(tmp_path: Path) -> N
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        store = TileStore(folder, "f")
-        with pytest.raises(UserError, match=rf"holds '{name}', which no unfinished .* of its own$"):
+        store = TileStore(folder, IDENTITY)
+        with pytest.raises(UserError, match=rf"holds '{name}' and no record .* of its own$"):
             store.tiling(other)
         store.clear()
         assert (folder / name).read_text() == "mine"
@@ -157,7 +160,7 @@ def test_a_folder_with_other_files_is_refused_and_they_stay(tmp_path: Path) -> N
 def test_clearing_takes_the_record_last_and_leaves_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = TileStore(tmp_path / "tiles", "f")
+    store = TileStore(tmp_path / "tiles", IDENTITY)
     store.tiling(lambda: TILING)
     store.put("left-0-0", TILE)
     for name in ("factors-0.safetensors", ".left-0-1.part.npz", "notes.txt"):
@@ -174,7 +177,7 @@ def test_clearing_takes_the_record_last_and_leaves_other_files(
 
 
 def test_store_without_a_folder_keeps_nothing(tmp_path: Path) -> None:
-    store = TileStore(None, "f")
+    store = TileStore(None, IDENTITY)
     assert store.tiling(lambda: TILING) == TILING
     store.put("left-0-0", TILE)
     assert store.get("left-0-0") is None
@@ -182,16 +185,28 @@ def test_store_without_a_folder_keeps_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_store_refuses_another_fingerprint(tmp_path: Path) -> None:
-    TileStore(tmp_path, "f").tiling(lambda: TILING)
-    with pytest.raises(UserError, match=r"other settings: remove it, or write elsewhere$"):
-        TileStore(tmp_path, "g").tiling(other)
+def test_store_refuses_tiles_of_other_numbers(tmp_path: Path) -> None:
+    TileStore(tmp_path, IDENTITY | {"recorded": {"seconds": 1}}).tiling(lambda: TILING)
+    assert TileStore(tmp_path, IDENTITY).tiling(other) == TILING
+    expected = r'unfinished tiles .*rule: "signgd" asked for, "sgd" stored.* or write elsewhere$'
+    with pytest.raises(UserError, match=expected):
+        TileStore(tmp_path, {"rule": "signgd"}).tiling(other)
+
+
+def test_tiles_that_do_not_say_of_what_are_of_an_older_version(tmp_path: Path) -> None:
+    TileStore(tmp_path, IDENTITY).tiling(lambda: TILING)
+    record = json.loads((tmp_path / "tiling.json").read_text())
+    del record["identity"]
+    record["fingerprint"] = "f" * 64
+    (tmp_path / "tiling.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=OLDER):
+        TileStore(tmp_path, IDENTITY).tiling(other)
 
 
 def test_a_tile_is_kept_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = TileStore(tmp_path, "f")
+    store = TileStore(tmp_path, IDENTITY)
     store.tiling(lambda: TILING)
 
     def broken(file: object, **arrays: np.ndarray) -> None:
@@ -203,4 +218,4 @@ def test_a_tile_is_kept_whole_or_not_at_all(
         store.put("left-0-0", TILE)
     assert store.get("left-0-0") is None
     assert [p.name for p in tmp_path.iterdir()] == ["tiling.json"]
-    assert json.loads((tmp_path / "tiling.json").read_text())["fingerprint"] == "f"
+    assert json.loads((tmp_path / "tiling.json").read_text())["identity"] == IDENTITY

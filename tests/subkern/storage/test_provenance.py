@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 import subkern
 from subkern.storage import provenance
 from subkern.storage.provenance import (
+    NUMERICS,
+    OLDER,
     canonical_json,
     decisive,
     differences,
@@ -115,7 +119,7 @@ def test_what_is_only_recorded_decides_nothing() -> None:
     del moved["recorded"]
     assert fingerprint(moved) == fingerprint(full)
     assert differences(moved, full) == []
-    assert set(decisive(full)["environment"]["code"]) == {"digest"}
+    assert set(decisive(full)["environment"]["code"]) == {"numerics"}
 
     moved["environment"]["versions"]["torch"] = "0.0"
     (line,) = differences(moved, full)
@@ -125,6 +129,7 @@ def test_what_is_only_recorded_decides_nothing() -> None:
 @pytest.mark.parametrize("value", [{"environment": 3}, {"environment": {"code": None}}, {}])
 def test_decisive_takes_any_shape(value: dict) -> None:
     assert decisive(value) == value
+    assert differences(value, value) == []
 
 
 def test_normalize() -> None:
@@ -149,9 +154,9 @@ def test_normalize_refuses_what_json_cannot_hold(value: dict, place: str) -> Non
 
 def test_environment() -> None:
     found = environment()
-    assert found["versions"]["subkern"] == subkern.__version__
+    assert found["code"]["version"] == subkern.__version__
     assert all(found["versions"][name] for name in ("torch", "transformers", "peft", "numpy"))
-    assert len(found["code"]["digest"]) == 64
+    assert found["code"]["numerics"] == NUMERICS
     assert found["machine"]["threads"] >= 1
     assert found["machine"]["cpu"]
     assert normalize(found) == found
@@ -181,3 +186,37 @@ def test_commit_and_dirty_flag(tmp_path: Path) -> None:
 def test_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance._checkout(tmp_path) == (None, None)
+
+
+OLD = Path(__file__).parents[1] / "kernels" / "kernel-0.1.0.zarr"
+"""A kernel of two examples that version 0.1.0 wrote."""
+
+
+def of_later(old: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What a later version calls the same numbers."""
+    found = {
+        **old,
+        "weights": "7" * 64,
+        "environment": copy.deepcopy(old["environment"]),
+        **changes,
+    }
+    found["environment"]["code"] = {"numerics": 1, "version": "0.2.0"}
+    del found["environment"]["versions"]["subkern"]
+    return found
+
+
+def test_what_an_older_version_made_is_told_in_words_not_in_digests() -> None:
+    attributes = json.loads((OLD / "zarr.json").read_text())["attributes"]
+    old = json.loads(attributes["provenance"])
+    assert differences(of_later(old), old) == [OLDER] == differences(old, of_later(old))
+    assert differences(of_later(old) | {"study": "a"}, old | {"study": "b"}) == [OLDER]
+    assert differences(of_later(old, rule="adam"), old) == [
+        OLDER,
+        'rule: "adam" asked for, "sgd" stored',
+    ]
+    newer_torch = of_later(old)
+    newer_torch["environment"]["versions"]["torch"] = "3"
+    changes = summary(differences(newer_torch, old))
+    assert re.search(r"torch: \"3\" asked for", changes)
+    assert not re.search("[0-9a-f]{16}", changes)
+    assert differences(old, {**old, "weights": "7" * 16}) != [OLDER]  # two of one version

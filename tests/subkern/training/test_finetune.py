@@ -501,7 +501,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert found.training["learning_rate"] == 0.02
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and holds no run"):
+    with pytest.raises(UserError, match="and no run of fine-tuning"):
         finetune(model, data, training=other, out=tmp_path / "mine")
 
 
