@@ -82,7 +82,8 @@ class Study(ABC, Generic[C, F]):
         name: as in ``subkern analyze NAME``.
         settings: the type of its settings.
         compute: a function of its module that computes its numbers, keeping kernels and unfinished
-            work in the workplace; with all that it calls it is the code of the study's identity.
+            work in the workplace; with `prepare` and all that the two call it is the code of the
+            study's identity.
         counts: what its progress counts.
         proves: whether ``--verify`` can train what it advises.
     """
@@ -147,7 +148,8 @@ class Study(ABC, Generic[C, F]):
     def directory(self, config: C, out: str | Path) -> tuple[RunDirectory, Inputs]:
         """Return the run directory of these settings, and what they were resolved to."""
         inputs = self.inputs(config)
-        asked = identity(config, inputs, load, self.compute) | dict(self.also_asked(config, inputs))
+        code = (load, self.compute, type(self).prepare)
+        asked = identity(config, inputs, *code) | dict(self.also_asked(config, inputs))
         return RunDirectory(out, self.name, asked), inputs
 
     def analyze(

@@ -3,8 +3,9 @@
 From a function every top-level definition that it names is followed, and all that those name, in
 this application and in the packages of the library that `NUMERICS` does not stand for. What was
 reached is hashed as a set, each definition by what it does: without its file and place, comments,
-docstrings, annotations and the words of errors. So code may move and be explained better without
-touching what users have stored, and what draws or says results never counts.
+docstrings, annotations, the words of errors and what `setting` says of a setting. So code may move
+and be explained better without touching what users have stored, and what draws or says results
+never counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import subkern
@@ -28,20 +28,16 @@ _PACKAGES = {
 }
 
 Definition = tuple[str, str]
-"""Module and name of something defined at its top level."""
+"""Module and name of something defined at its top level, or there in a class (``Class.method``)."""
 
 
 @cache
-def code_identity(*roots: Callable[..., Any] | ModuleType) -> str:
-    """Return the SHA-256 of the code that functions, classes or whole modules compute with.
+def code_identity(*roots: Callable[..., Any]) -> str:
+    """Return the SHA-256 of the code that functions and methods compute with.
 
     The code is read once: that of a process stays what it was when first asked for.
     """
-    places = [
-        (root.__name__, "") if isinstance(root, ModuleType) else (root.__module__, root.__name__)
-        for root in roots
-    ]
-    return _CODE.digest(*places)
+    return _CODE.digest(*((root.__module__, root.__qualname__) for root in roots))
 
 
 class Code:
@@ -59,7 +55,7 @@ class Code:
         """Return what the roots name, directly or not, and the statements that define it.
 
         Args:
-            roots: definitions; an empty name stands for all of a module.
+            roots: definitions.
 
         Raises:
             LookupError: a module of these packages lacks what another imports from it.
@@ -160,6 +156,10 @@ def _parse(module: str, path: Path) -> _Module:
         for name in _defined(statement):
             if name != "__all__":
                 found.made.setdefault(name, []).append(statement)
+        if isinstance(statement, ast.ClassDef):
+            for method in statement.body:
+                if isinstance(method, ast.FunctionDef):
+                    found.made.setdefault(f"{statement.name}.{method.name}", []).append(method)
     return found
 
 
@@ -202,8 +202,8 @@ def _scope(node: ast.AST) -> tuple[list[ast.AST], set[str]]:
 
 
 def _names(node: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[tuple[str, ...]]:
-    """Yield the dotted names in a piece of code; not local ones, nor those that word an error."""
-    if _is_error(node):
+    """Yield the dotted names in a piece of code; not local ones, nor those that only word."""
+    if _is_words(node):
         return
     chain: list[str] = []
     while isinstance(node, ast.Attribute):
@@ -216,12 +216,16 @@ def _names(node: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[tuple
         yield from _names(child, local | own if child in inner else local)
 
 
-def _is_error(node: ast.AST) -> bool:
-    """Say if a statement raises an error made on the spot."""
-    if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+def _is_words(node: ast.AST) -> bool:
+    """Say if code raises an error made on the spot, or tells of a setting.
+
+    A setting's value stands in what identifies a study, wherever it came from.
+    """
+    call = node.exc if isinstance(node, ast.Raise) else node
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
         return False
-    made = node.exc.func
-    return isinstance(made, ast.Name) and made.id.endswith("Error")
+    name = call.func.id
+    return name.endswith("Error") if isinstance(node, ast.Raise) else name == "setting"
 
 
 def _text(node: Any, *, annotated: bool = False) -> str:
@@ -239,8 +243,8 @@ def _text(node: Any, *, annotated: bool = False) -> str:
         return ""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return ""
-    if _is_error(node):
-        return "raise"
+    if _is_words(node):
+        return type(node).__name__
     if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
         return _text(node.orelse)
     left_out = {"kind", "type_comment", "type_params", "returns"}

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from analyses import study
-from analyses.behavior import analysis as behavior
 from analyses.engine import code_identity
 from analyses.engine.code_identity import Code
+from analyses.engine.parts import load
 from analyses.fourteen_tasks import plan
-from analyses.lora import analysis as lora
-from analyses.prompting import analysis as prompting
-from analyses.subspace import analysis as subspace
+from analyses.fourteen_tasks.steps import STEPS
+from analyses.lora.study import compute
+from analyses.studies import STUDIES
 from analyses.verify.train import train_all
 
 FILES = {
@@ -74,6 +74,7 @@ register(half)
     "app/engine/settings.py": """
 class Config:
     rate: float = 0.1
+    budget: int = setting(3, "What it may cost.")
 
     def dims(self):
         return 3
@@ -148,6 +149,7 @@ def test_another_computation_is_another_identity(
         ("study/compute.py", '["compute"]', '["compute", "draw"]'),
         ("study/compute.py", "def draw(values):\n", "def draw(values):\n    print(1)\n"),
         ("engine/tools.py", "def unused(x):\n    return x", "def unused(x):\n    return -x"),
+        ("engine/settings.py", "What it may cost.", "The most it may cost."),
         ("show.py", "str(values)", "repr(values)"),
     ],
 )
@@ -181,29 +183,24 @@ def test_an_import_of_nothing_is_told(tmp_path: Path) -> None:
         digest(tmp_path)
 
 
-STUDIES: dict[str, tuple[Callable[..., Any], ...]] = {
-    "lora": (study.load, lora._compute),
-    "subspace": (study.load, subspace.choose_methods, subspace._compute),
-    "behavior": (behavior._prepare, behavior._compute),
-    "prompting": (prompting.choose_arms, prompting._load_first, prompting._compute),
-    "verify": (study.load, train_all),
+CODE: dict[str, tuple[Callable[..., Any], ...]] = {
+    **{name: (load, each.compute, each.prepare) for name, each in STUDIES.items()},
+    "verify": (load, train_all),
+    **{step: (function,) for step, function in STEPS.items()},
 }
 
 
 def reached(*functions: Callable[..., Any]) -> set[tuple[str, str]]:
-    places = [(each.__module__, each.__name__) for each in functions]
+    places = [(each.__module__, each.__qualname__) for each in functions]
     return set(code_identity._CODE.reached(*places))
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_no_study_computes_with_what_shows(name: str) -> None:
-    shown = {
-        (module, found)
-        for module, found in reached(*STUDIES[name])
-        if module.startswith(("analyses.show", "analyses.commands", "analyses.verify.report"))
-    }
+@pytest.mark.parametrize("name", CODE)
+def test_no_numbers_are_computed_with_what_shows(name: str) -> None:
+    shown = ("analyses.show", "analyses.commands", "analyses.verify.report", "analyses.verify.text")
+    found = {place for place in reached(*CODE[name]) if place[0].startswith(shown)}
     known = {("analyses.show.numbers", "count")} if name == "lora" else set()  # a budget's text
-    assert shown == known
+    assert found == known
 
 
 @pytest.mark.parametrize(
@@ -214,7 +211,8 @@ def test_no_study_computes_with_what_shows(name: str) -> None:
         ("lora", ("analyses.lora.table", "row")),
         ("lora", ("analyses.engine.heads", "at_start")),
         ("lora", ("analyses.engine.predictions", "to_table")),
-        ("lora", ("analyses.study", "parts")),
+        ("lora", ("analyses.engine.parts", "parts")),
+        ("subspace", ("analyses.subspace.kernels", "choose_methods")),
         ("subspace", ("analyses.subspace.distortion", "distortions")),
         ("subspace", ("subkern.solvers.ridge", "RidgeSolver")),
         ("behavior", ("subkern.dynamics.linearize", "linearized_logits")),
@@ -224,10 +222,10 @@ def test_no_study_computes_with_what_shows(name: str) -> None:
     ],
 )
 def test_studies_reach_what_their_numbers_pass_through(name: str, place: tuple[str, str]) -> None:
-    assert place in reached(*STUDIES[name])
+    assert place in reached(*CODE[name])
 
 
-@pytest.mark.parametrize("step", plan.STEPS)
+@pytest.mark.parametrize("step", STEPS)
 def test_every_step_of_the_fourteen_tasks_has_its_code(step: str) -> None:
     assert len(plan.computed_with(step, libraries=False)["study"]) == 64
 
@@ -236,7 +234,7 @@ def test_an_edit_of_the_application_counts_where_it_is_installed(tmp_path: Path)
     """The same sources in another folder are the same code, one of them edited is other code."""
     name = study.__name__.partition(".")[0]
     folder = Path(study.__file__).parent
-    root = (lora.__name__, "_compute")
+    root = (compute.__module__, "compute")
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
     before = Code({name: folder}).digest(root)

@@ -275,7 +275,7 @@ def test_load_expects(tmp_path: Path) -> None:
     path = make().save(tmp_path / "K.zarr")
     assert Kernel.load(path, expect=PROVENANCE) == make()
     assert Kernel.load(path, expect={"task": "mr", "right_ids": list(make().right_ids)}) == make()
-    with pytest.raises(UserError, match=r'task: "SST-2" asked for, "mr" stored$'):
+    with pytest.raises(UserError, match=r'task: "SST-2" asked for, "mr" stored\)'):
         Kernel.load(path, expect={"task": "SST-2"})
     with pytest.raises(UserError, match=r"dtype: \"float64\" asked for, \(absent\) stored"):
         Kernel.load(path, expect={"dtype": "float64"})
