@@ -86,6 +86,7 @@ class Study(ABC, Generic[C, F]):
             study's identity.
         counts: what its progress counts.
         proves: whether ``--verify`` can train what it advises.
+        tabled: what settings were resolved to that its tables show anyway.
     """
 
     name: ClassVar[str]
@@ -93,6 +94,7 @@ class Study(ABC, Generic[C, F]):
     compute: ClassVar[staticmethod[..., Computed]]
     counts: ClassVar[str] = "kernel entries"
     proves: ClassVar[bool] = False
+    tabled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, loader: LoadModel | None = None) -> None:
         self.loader: LoadModel = loader or (lambda *given, **how: load_model(*given, **how))
@@ -274,7 +276,7 @@ class Study(ABC, Generic[C, F]):
             pictures=pictures,
             tables=tables,
             cost=cost,
-            settings=_settings(results),
+            settings=_settings(results, self.tabled),
             command=results.command,
             environment=flat(results.environment),
             proof=proof.shown(results, self.advice(found)) if self._has_proof(results) else None,
@@ -339,7 +341,8 @@ def _bound(function: Callable[[F], Figure], found: F) -> Callable[[], Figure]:
     return lambda: function(found)
 
 
-def _settings(results: Results) -> dict[str, str]:
+def _settings(results: Results, tabled: tuple[str, ...]) -> dict[str, str]:
     """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    every = {**flat(results.config), **flat(results.inputs, "resolved ")}
+    inputs = {name: each for name, each in results.inputs.items() if name not in tabled}
+    every = {**flat(results.config), **flat(inputs, "resolved ")}
     return {name: text for name, text in every.items() if not name.endswith("digest")}

@@ -24,9 +24,7 @@ from ..engine.classifiers import Split, initial_predictions, labels_of, tune
 from ..engine.scores import SCORES
 from ..study import Workplace
 from .config import Config
-from .table import row
-
-__all__ = ["constant_rows", "kernel_of", "kernel_rows"]
+from .table import TABLE
 
 Row = dict[str, Any]
 Integers = npt.NDArray[np.int64]
@@ -69,9 +67,9 @@ def kernel_rows(
     about: dict[str, Any] = {"method": "kernel", "split": "train", "metric": ALIGNMENT}
     train = kernel.select(right=list(split.train))
     try:
-        yield row(kernel_target_alignment(train), **about)
+        yield TABLE.row(kernel_target_alignment(train), **about)
     except UndefinedError as error:
-        yield row(float("nan"), **about, note=str(error))
+        yield TABLE.row(float("nan"), **about, note=str(error))
     for solver in config.classifiers:
         settings = tune(kernel, split, solver, metric)
         fitted = make_solver(solver, **settings).fit(train, f0=train.left_logits)
@@ -100,4 +98,4 @@ def _scored(labels: Integers, guess: Integers, metric: Score, config: Config, **
         confidence=config.confidence,
         n_resamples=config.resamples,
     )
-    return row(found.value, (found.low, found.high), metric=metric, **cell)
+    return TABLE.row(found.value, (found.low, found.high), metric=metric, **cell)

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group
-
 from subkern.prompts.choose import NamedPrompt, load_prompt_file
-from subkern.storage.progress import Progress
 
 from ..engine.inputs import Inputs, load_inputs
-from ..engine.parts import Workplace
+from ..engine.parts import Prepared
 from ..engine.run_folder import Results
-from ..show.page import Table, render
-from ..study import Computed, Figures, Prepared, Study
+from ..show.json_values import pooled
+from ..show.page import Table
+from ..study import Figures, Study
 from .arms import choose_arms
+from .compute import compute
 from .config import Config
 from .figures import figures
-from .json_answer import as_json
-from .report import page, summary
-from .table import tidy
-from .text import caveats, sentence
-from .trials import trials
+from .findings import METHODS, Findings, Trial, findings
+from .page import summary, tables
 
 
-def compute(
-    config: Config,
-    inputs: Inputs,
-    prepared: Prepared,
-    place: Workplace,
-    progress: Progress | None,
-) -> Computed:
-    """Compute and measure every arm on every data seed, a model at a time."""
-    rows = trials(config, inputs, prepared.model, prepared.chosen, place, progress, prepared.loader)
-    return Computed(tidy(rows))
-
-
-class PromptingStudy(Study[Config, Results]):
+class PromptingStudy(Study[Config, Findings]):
     """Which prompt fine-tunes best, and does the kernel tell before training?"""
 
     name = "prompting"
     settings = Config
     compute = staticmethod(compute)
     counts = "prompts"
+    tabled = ("prompts", "arms", "skipped")
 
     def inputs(self, config: Config) -> Inputs:
         """Return task and examples; the user's own template is one prompt among others."""
@@ -61,43 +47,54 @@ class PromptingStudy(Study[Config, Results]):
         model = self.load(config, arms.tried[0].of(inputs), head="prompt")
         return Prepared(model, arms.describe(), arms, self.loader)
 
-    def findings(self, results: Results) -> Results:
-        """Return the results."""
-        return results
+    def findings(self, results: Results) -> Findings:
+        """Return what was found."""
+        return findings(results)
 
-    def figures(self, findings: Results) -> Figures[Results]:
+    def figures(self, findings: Findings) -> Figures[Findings]:
         """Return what draws each figure, by name."""
-        return figures(findings.config)
+        return figures(findings)
 
-    # Words of this study are still made in Python; the template takes their place.
+    def tables(self, findings: Findings) -> tuple[Sequence[Table], Sequence[Table]]:
+        """Return the report's tables, and those of what it took."""
+        return tables(findings)
 
-    def tables(self, findings: Results) -> tuple[list[Table], list[Table]]:
-        """Not used: `page` is whole."""
-        return [], []
+    def table(self, findings: Findings) -> Table:
+        """Return the scores of all that was tried."""
+        return summary(findings)
 
-    def table(self, findings: Results) -> Table:
-        """Not used: `summary` is whole."""
-        raise NotImplementedError
+    def as_json(self, findings: Findings) -> Mapping[str, Any]:
+        """Return the tables that the answer is read from; what is not known is None.
 
-    def page(self, results: Results, pictures: Mapping[str, bytes]) -> str:
-        """Return the report as HTML."""
-        return render(page(results, pictures))
+        Regrets are of the prompts put first on each data seed, on average over data seeds.
+        """
+        checked = findings.checked
+        predictions = () if checked is None else checked.predictions
+        return {
+            "kernel_choice": list(findings.choice),
+            "kernel_choice_seeds": {name: list(on) for name, on in findings.choice.items()},
+            "kernel_choice_regret": None if checked is None else checked.kernel.regret,
+            "best_finetuned": None if checked is None else list(checked.best),
+            "predictors": [
+                {"predictor": each.name, "puts_first": list(each.choice), "regret": each.regret}
+                | asdict(each.correlation)
+                for each in predictions
+            ],
+            "regret_without": {} if checked is None else dict(checked.chance),
+            "trials": [_trial(findings, trial) for trial in findings.trials],
+            "skipped": dict(findings.skipped),
+        }
 
-    def sentence(self, findings: Results) -> str:
-        """Return the answer in words."""
-        return sentence(findings)
 
-    def caveats(self, findings: Results) -> list[str]:
-        """Return what limits the answer, in words."""
-        return caveats(findings)
-
-    def summary(self, results: Results) -> Group:
-        """Return table, answer and caveats for a terminal of 80 columns."""
-        return summary(results)
-
-    def answer(self, results: Results) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
-        return as_json(results)
+def _trial(findings: Findings, trial: Trial) -> dict[str, Any]:
+    """Return what a trial is and all its numbers."""
+    scores = {
+        f"{method.replace('-', '_')}_{split}": pooled(trial.score(method, split))
+        for method in METHODS
+        for split in ("dev", "test")
+    }
+    prompt = findings.prompts.get(trial.prompt, {})
+    return {**trial.cell, **prompt, "alignment": pooled(trial.alignment), **scores}
 
 
 def _file(config: Config, inputs: Inputs) -> list[dict[str, Any]] | None:

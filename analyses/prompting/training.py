@@ -20,9 +20,7 @@ from subkern.training.grid_search import AllDiverged, GridEdgeWarning, TrainingG
 
 from ..engine.scores import SCORES
 from .config import Config
-from .table import row
-
-__all__ = ["training_rows"]
+from .table import TABLE
 
 Row = dict[str, Any]
 
@@ -68,7 +66,9 @@ def training_rows(
                 metric=metric,
             )
     except AllDiverged as error:
-        yield row(float("nan"), method="finetune", split="test", metric=metric, note=str(error))
+        yield TABLE.row(
+            float("nan"), method="finetune", split="test", metric=metric, note=str(error)
+        )
         return
     best = found.best
     for split in ("dev", "test"):
@@ -81,12 +81,12 @@ def training_rows(
             confidence=config.confidence,
             n_resamples=config.resamples,
         )
-        yield row(
+        yield TABLE.row(
             reach.value, (reach.low, reach.high), method="finetune", split=split, metric=metric
         )
     chosen = best.settings["training"]
     for name in ("learning_rate", "batch_size"):
-        yield row(float(chosen[name]), method="finetune", metric=name, note=found.warning)
-    yield row(float(best.best_step), method="finetune", metric="best_step")
+        yield TABLE.row(float(chosen[name]), method="finetune", metric=name, note=found.warning)
+    yield TABLE.row(float(best.best_step), method="finetune", metric="best_step")
     spent = float(found.table["seconds"].sum())
-    yield row(spent, method="finetune", metric="seconds")
+    yield TABLE.row(spent, method="finetune", metric="seconds")

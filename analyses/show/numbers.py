@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..engine.pooling import Pooled
+from ..engine.ranking import Correlation
 
 _ROUNDING = 1e-12  # below this a number is what is left of 0
 _MINUS = "\N{MINUS SIGN}"
@@ -102,6 +103,16 @@ def points_between(value: Pooled) -> str:
     """Return a difference of shares in points with its interval."""
     reach = "" if math.isnan(value.low) else f" ({points(value.low)} to {points(value.high)})"
     return points(value.mean) + reach
+
+
+def correlation(found: Correlation) -> str:
+    """Return a rank correlation with its interval."""
+    if math.isnan(found.value):
+        return "– (all tie)"
+    value = decimal(found.value, 2)
+    if math.isnan(found.low):
+        return value
+    return f"{value} ({decimal(found.low, 2)} to {decimal(found.high, 2)})"
 
 
 def number_between(value: Pooled, bounds: tuple[float, float] = (-math.inf, math.inf)) -> str:

@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from subkern.storage.files import replacing
@@ -223,7 +223,12 @@ def words(template: str, block: str, findings: Any) -> list[str]:
     deque(page.root_render_func(context), maxlen=0)  # a page's macros are made as it is rendered
     html = "".join(page.blocks[block](context))
     items = re.findall(r"<li>(.*?)</li>", html, re.DOTALL) if "<li>" in html else [html]
-    return [text for item in items if (text := Markup(item).striptags())]
+    return [text for item in items if (text := _plain(item))]
+
+
+def _plain(html: str) -> str:
+    """Return HTML as text; spaces that do not break stay so."""
+    return re.sub(r"[ \t\n]+", " ", unescape(re.sub(r"<[^>]*>", "", html))).strip()
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -250,7 +255,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     names = (
-        *("count", "counted", "decimal", "duration", "fixed", "joined", "lower_by"),
+        *("correlation", "count", "counted", "decimal", "duration", "fixed", "joined", "lower_by"),
         *("number_between", "percent", "points", "points_between", "rate", "share_between", "size"),
     )
     made.filters |= {name: getattr(fmt, name) for name in names}
@@ -262,5 +267,4 @@ def _environment() -> Environment:
 
 def _first_sentence(text: str) -> str:
     """Return a caption's first sentence as plain text, for who does not see the figure."""
-    plain = Markup(text).striptags()
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", plain, maxsplit=1)[0]
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", _plain(text), maxsplit=1)[0]

@@ -1,4 +1,25 @@
-"""The trials of ``analyze prompting``: one prompt on one data seed each, kept when it is done."""
+"""The numbers of ``analyze prompting``: what each prompt's kernel says, what fine-tuning then does.
+
+They are one long table, one number a row, what it is about in the other columns.
+
+========================= ==========================================================================
+column                    meaning
+========================= ==========================================================================
+``data_seed``             seed of the k-shot split
+``head``                  ``prompt`` or ``linear``
+``prompt``                name of the prompt, or ``linear head``
+``weights``               ``pretrained`` or ``random``
+``method``                ``kernel``, ``finetune``, ``zero-shot`` (the initial logits; ``probe``
+                          where they are those of the linear probe), ``constant`` (the best answer
+                          that is the same for all examples) or ``skipped``
+``solver``                the classifier solved on the kernel, if any
+``split``                 the examples the number is about
+``metric``                the task's metric, ``kernel_target_alignment``, ``learning_rate``,
+                          ``batch_size``, ``best_step`` or ``seconds``
+``note``                  why there is no number, or what is to be said of it
+``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
+========================= ==========================================================================
+"""
 
 from __future__ import annotations
 
@@ -11,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from subkern.models.load import load_model, with_prompt
+from subkern.models.load import with_prompt
 from subkern.models.logit_model import LogitModel
 from subkern.storage.files import replacing
 from subkern.storage.progress import Progress
@@ -19,36 +40,24 @@ from subkern.storage.progress import Progress
 from ..engine.classifiers import Split
 from ..engine.heads import at_start
 from ..engine.inputs import Inputs
-from ..engine.parts import LoadModel, Workplace, encode, load, metric_of
+from ..engine.parts import Computed, Prepared, Workplace, encode, load, metric_of
 from .arms import Arm, Arms, order
 from .config import Config
 from .measure import constant_rows, kernel_of, kernel_rows
-from .table import row
+from .table import TABLE
 from .training import training_rows
 
 Row = dict[str, Any]
 
 
-def trials(
-    config: Config,
-    inputs: Inputs,
-    model: LogitModel,
-    arms: Arms,
-    place: Workplace,
-    progress: Progress | None,
-    loader: LoadModel = load_model,
-) -> list[Row]:
-    """Return all rows of the study: every arm on every data seed, one model at a time.
+def compute(
+    config: Config, inputs: Inputs, prepared: Prepared, place: Workplace, progress: Progress | None
+) -> Computed:
+    """Compute and measure every arm on every data seed, one model at a time.
 
-    Args:
-        config: the settings.
-        inputs: task and examples.
-        model: the pretrained one that reads words; others are loaded when it is their turn.
-        arms: what is tried, and what does not fit.
-        place: where kernels, finished trials and unfinished training are kept.
-        progress: called with trials done and in all.
-        loader: loads models.
+    Each prompt on one data seed is a trial that is kept when it is done.
     """
+    model, arms, loader = prepared.model, prepared.chosen, prepared.loader
     rows = [*_constants(config, inputs), *_skipped(arms)]
     total, done = len(arms.tried) * len(inputs.splits), 0
     for head, weights in order(arms.tried):
@@ -70,7 +79,7 @@ def trials(
                 done += 1
                 if progress is not None:
                     progress(done, total)
-    return rows
+    return Computed(TABLE.tidy(rows))
 
 
 def _trial(
@@ -87,7 +96,7 @@ def _trial(
     rows = list(kernel_rows(kernel, split, metric, config, start=_start(config, arm)))
     # the kernel may be one that an interrupted session saved: it knows what it took
     spent = kernel.provenance["recorded"]["seconds"] + perf_counter() - started
-    rows.append(row(spent, method="kernel", metric="seconds"))
+    rows.append(TABLE.row(spent, method="kernel", metric="seconds"))
     if config.finetune:
         rows += training_rows(model, encoded, metric, config, _folder(place, arm, seed))
     return [{**each, **arm.cell, "data_seed": seed} for each in rows]
@@ -143,4 +152,4 @@ def _skipped(arms: Arms) -> Iterator[Row]:
     """Yield a row without a number for every prompt that does not fit."""
     for name, reason in arms.skipped.items():
         cell: Row = {"prompt": name, "head": "prompt", "weights": "pretrained"}
-        yield row(float("nan"), **cell, method="skipped", note=reason)
+        yield TABLE.row(float("nan"), **cell, method="skipped", note=reason)
