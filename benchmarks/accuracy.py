@@ -13,7 +13,7 @@ from benchmarks.contenders import Contender
 from benchmarks.ours import SWEEP, both_directions
 from benchmarks.problem import Problem
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid
 
 
 @dataclass(frozen=True)

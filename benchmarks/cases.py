@@ -17,7 +17,7 @@ from benchmarks.ours import SWEEP, RankSweep, Subkern
 from benchmarks.paper import PaperAlgorithm
 from benchmarks.paper_signs import PaperSigns
 from benchmarks.problem import Problem
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid
 from subkern.storage.memory import parse_memory
 
 OURS = "subkern"

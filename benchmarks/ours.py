@@ -13,8 +13,7 @@ from benchmarks.problem import Problem
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 
 SWEEP = LoraGrid(ranks=(1, 2, 4, 8, 16, 32), seeds=(0, 1, 2))
 """The rank sweep that is timed: 6 ranks × 3 seeds, all linear layers."""

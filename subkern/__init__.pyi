@@ -15,10 +15,10 @@ from .kernels.rules import UpdateRule as UpdateRule
 from .kernels.rules import parse_rule as parse_rule
 from .kernels.sweeps.dimensions import DimensionSweep as DimensionSweep
 from .kernels.sweeps.dimensions import sweep_dimensions as sweep_dimensions
+from .kernels.sweeps.lora import LoraGrid as LoraGrid
 from .kernels.sweeps.lora import LoraSweep as LoraSweep
 from .kernels.sweeps.lora import sweep_lora as sweep_lora
 from .kernels.sweeps.lora import sweep_targets as sweep_targets
-from .kernels.sweeps.lora_grid import LoraGrid as LoraGrid
 from .kernels.sweeps.rules import sweep_rules as sweep_rules
 from .models.load import load_model as load_model
 from .models.logit_model import Batch as Batch

@@ -62,9 +62,9 @@ def kernel(**asked: Any) -> None:
 
     The same command again continues an interrupted run, or says "up to date".
     """
-    from subkern.kernels.compute import compute_kernel, kernel_identity
+    from subkern.kernels.compute import compute_kernel
     from subkern.kernels.lm_kernel_ft import check_export, export_lmk
-    from subkern.kernels.request import RunOptions
+    from subkern.kernels.request import RunOptions, kernel_identity
     from subkern.kernels.rules import parse_rule
     from subkern.storage.files import only_run
     from subkern.subspaces.text import as_subspace

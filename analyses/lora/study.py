@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.sweeps.lora import LoraSweep, resolve_sets, sweep_targets
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep, resolve_sets, sweep_targets
 from subkern.models.logit_model import LogitModel
 from subkern.storage.progress import Progress
 from subkern.subspaces.lora_targets import resolve

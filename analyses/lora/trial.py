@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid
 from subkern.subspaces.base import Full
 
 from ..engine.long_table import cells

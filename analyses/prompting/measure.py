@@ -12,9 +12,9 @@ import numpy.typing as npt
 from subkern.agreement import kernel_target_alignment, prediction_interval
 from subkern.agreement.blocks import UndefinedError
 from subkern.agreement.predictions import Score
-from subkern.kernels.compute import compute_kernel, kernel_identity
+from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import RunOptions
+from subkern.kernels.request import RunOptions, kernel_identity
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import make_solver

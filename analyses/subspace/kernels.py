@@ -12,9 +12,8 @@ from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.dimensions import sweep_dimensions
-from subkern.kernels.sweeps.lora import sweep_lora
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.kernels.sweeps.lora_blocks import sweep_layers
-from subkern.kernels.sweeps.lora_grid import LoraGrid
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.text import as_subspace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid
 from subkern.subspaces.base import Full
 from subkern.subspaces.random import RandomSubspace
 from subkern.subspaces.text import as_subspace

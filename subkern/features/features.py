@@ -16,23 +16,15 @@ import numpy as np
 
 from subkern.errors import UserError
 from subkern.features.store import FeatureStore, holds_features
-from subkern.gradients.batches import CaptureJob, capture_all
-from subkern.gradients.plan import make_plan, refuse_dead
-from subkern.kernels.compute import kernel_identity
-from subkern.kernels.engines.projected import (
-    no_block,
-    project_captured,
-    rows_kernels,
-    rows_per_batch,
-)
+from subkern.kernels.engines.projected import project_captured, rows_kernels, rows_per_batch
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import RunOptions, check_examples
+from subkern.kernels.request import Request, RunOptions, kernel_identity
 from subkern.kernels.rules import UpdateRule, as_rule
 from subkern.kernels.selection import Selection, positions
+from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel
 from subkern.projections.project import Projection
 from subkern.storage.claim import refuse_other
-from subkern.storage.memory import parse_memory
 from subkern.storage.provenance import differences, fingerprint, summary
 from subkern.subspaces.random import RandomSubspace
 
@@ -159,18 +151,14 @@ def compute_features(
     Raises:
         UserError: as `compute_kernel`; `out` holds features of other settings, or something else.
     """
-    options, out = options or RunOptions(), Path(out)
-    check_examples(examples, examples)
-    coordinates = subspace.attach(model)
-    assert coordinates.projection is not None
-    refuse_dead(coordinates, subspace, examples)
+    request = Request(model, Sides.of(examples), subspace=subspace, options=options)
+    projection, out = request.coordinates.projection, Path(out)
+    assert projection is not None
+    request.validate()
     provenance = features_identity(model, examples, subspace)
-    plan = make_plan(coordinates.model, coordinates.parameters, examples, options.batch_size)
-    memory = parse_memory(options.memory)
-    job = CaptureJob(coordinates.model, coordinates.parameters, plan, no_block, memory)
     store = _open(out, provenance, overwrite)
     if store is None:
-        step = rows_per_batch(job, examples, coordinates.projection.projections)
+        step = rows_per_batch(request.job, examples, projection.projections)
         head = {
             "provenance": provenance,
             "ids": [e.id for e in examples],
@@ -180,8 +168,7 @@ def compute_features(
         shape = (len(examples), model.num_logits, subspace.dim)
         FeatureStore.create(out, shape, head)
         store = FeatureStore(out, writable=True)
-    computed = _fill(store, job, coordinates.projection, examples, options)
-    return Features._of(store, computed)
+    return Features._of(store, _fill(store, request, projection))
 
 
 def features_identity(
@@ -220,23 +207,21 @@ def _is_ours(out: Path) -> bool:
     return all((a / "zarr.json").exists() or not any(a.iterdir()) for a in arrays)
 
 
-def _fill(
-    store: FeatureStore,
-    job: CaptureJob,
-    projection: Projection,
-    examples: Sequence[EncodedExample],
-    options: RunOptions,
-) -> int:
+def _fill(store: FeatureStore, request: Request, projection: Projection) -> int:
     """Project the examples of every chunk that is not there; how many that were."""
-    computed, shapes = 0, {n: p.shape for n, p in job.parameters.items()}
+    examples, progress, capturing = (
+        request.sides.left,
+        request.options.progress,
+        request.capturing(),
+    )
+    computed, shapes = 0, {n: p.shape for n, p in request.coordinates.parameters.items()}
     for k, picks in enumerate(store.chunks):
         if not store.has(k):
-            captured = capture_all(job, examples[picks])
-            rows = project_captured(captured, shapes, projection.projections)
+            rows = project_captured(capturing(examples[picks]), shapes, projection.projections)
             store.put(k, rows.values[projection.cell], rows.logits)
-            computed += len(captured)
-        if options.progress is not None:
-            options.progress(picks.stop, len(examples))
+            computed += len(rows.logits)
+        if progress is not None:
+            progress(picks.stop, len(examples))
     return computed
 
 

@@ -3,13 +3,15 @@
 A `CapturePlan` is made once per model and subspace from a few real examples. It holds how to
 capture: the batch size that is safe, and the parameters that no recording rule covers. Every way a
 gradient could silently be wrong (dropout, batch-dependence, an operation without an axis of
-examples, an unknown way for a parameter to enter) is tested against autograd here.
+examples, an unknown way for a parameter to enter, coordinates that move no logit) is tested here,
+gradients against autograd's, in one pass over the same few examples.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +20,10 @@ from torch import Tensor
 from subkern.errors import UserError
 from subkern.gradients.capture import Captured, NotCovered, capture, frozen
 from subkern.gradients.contract import parameter_block
-from subkern.models.checks import TOLERANCE, _spread, check_function, check_length
+from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor
+from subkern.models.checks import TOLERANCE, check_function, check_length, check_logits, spread
 from subkern.models.logit_model import LogitModel
-from subkern.subspaces.base import Coordinates, Subspace
+from subkern.subspaces.base import Coordinates
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
@@ -46,40 +49,167 @@ class CapturePlan:
     reasons: tuple[str, ...] = ()
 
 
-def make_plan(
-    model: LogitModel,
-    parameters: Mapping[str, Tensor],
+@dataclass(frozen=True)
+class MustMove:
+    """Parameters one of which has to move a logit, or the kernel over them is zero.
+
+    Attributes:
+        names: of the parameters.
+        described: the subspace they belong to, as `Subspace.describe` says it.
+        where: begins what is said of them, such as which of several target sets it is.
+    """
+
+    names: tuple[str, ...]
+    described: Mapping[str, Any]
+    where: str = ""
+
+    def undefined(self, name: str, example: EncodedExample) -> UserError:
+        """The gradient of one of the parameters is not finite."""
+        return UserError(
+            f"{self.where}kernel of {_what(self.described)} is undefined: the gradient of '{name}'"
+            f" is not finite for example '{example.id}', try another initialisation or targets"
+        )
+
+    def dead(self) -> UserError:
+        """No example has a gradient."""
+        few = ", ".join(self.names[:2]) + (" …" if len(self.names) > 2 else "")
+        return UserError(
+            f"{self.where}kernel of {_what(self.described)} is identically zero: no logit moves"
+            f" with {few} to first order, try another initialisation or other targets"
+        )
+
+
+def validate(
+    coordinates: Coordinates,
     examples: Sequence[EncodedExample],
+    must_move: Sequence[MustMove] = (),
     batch_size: int | None = None,
+    recorded: bool = True,
 ) -> CapturePlan:
-    """Find out how `parameters` of `model` can be captured, and prove it on real examples.
+    """Find out how gradients can be captured, and prove it on a few of the real examples.
 
     Args:
-        model: f, in evaluation mode.
-        parameters: name → parameter, what the kernel is over.
+        coordinates: the model, in evaluation mode, and what the kernel is over.
         examples: those the kernel is for; a few of different lengths are tried.
+        must_move: parameters that are refused where they move no logit.
         batch_size: wished for; None takes 32, or 1 where something needs autograd.
+        recorded: whether gradients will be recorded; if not, only f itself is looked at.
 
     Raises:
-        UserError: f is not a function of one example (see `check_function`), or a parameter's
-            recorded gradient does not equal autograd's even alone.
+        UserError: an example is too long; f is not a function of one example (see
+            `check_function`); a gradient that must not be is zero for all examples or not finite;
+            or a parameter's recorded gradient does not equal autograd's even alone.
     """
-    check_function(model, examples)
-    few = _spread(examples)
-    one, uncovered = _capture_one(model, parameters, few[-1])
-    wrong = _compare_with_autograd(model, parameters, few[-1], one)
-    if wrong:
+    model, parameters = coordinates.model, coordinates.parameters
+    check_length(model, max(examples, key=lambda e: len(e.input_ids)))
+    by_length = sorted(examples, key=lambda e: len(e.input_ids))
+    few = spread(examples)
+    middle = few[-1]
+    truth = _autograd(model, parameters, middle)
+    for each in must_move:
+        _require_gradient(each, model, parameters, truth, by_length)
+    if not recorded:
+        check_function(model, examples)
+        return CapturePlan(1)
+    check_function(model, [few[0], by_length[-1]])  # captures look at the others
+    one, uncovered = _capture_one(model, parameters, middle)
+    if wrong := _differing(truth, one, parameters, model.dtype):
         uncovered |= dict.fromkeys(wrong, "recorded gradient differs from autograd's")
-        one, _ = _capture_one(model, parameters, few[-1], uncovered)
-        if still := _compare_with_autograd(model, parameters, few[-1], one):
+        one, _ = _capture_one(model, parameters, middle, uncovered)
+        if still := _differing(truth, one, parameters, model.dtype):
             raise UserError(f"gradient of '{still[0]}' cannot be captured: use --engine reference")
+    del truth
     reasons = [f"{name}: {why}" for name, why in uncovered.items()]
     wished = batch_size or (1 if uncovered else 32)
-    if wished > 1 and (why := _why_one_by_one(model, parameters, few, one, uncovered)):
+    if wished > 1 and (why := _why_one_by_one(coordinates, few, one, uncovered, must_move)):
         reasons.append(f"one example at a time: {why}")
         wished = 1
-    tokens = max(1, len(few[-1].input_ids))
+    if wished == 1:
+        check_function(model, few)
+    tokens = max(1, len(middle.input_ids))
     return CapturePlan(wished, uncovered, one.nbytes() / tokens, tuple(reasons))
+
+
+@dataclass(frozen=True)
+class _Autograd:
+    """Gradients of a random sum of one example's logits, so that they cannot cancel.
+
+    Attributes:
+        example: which.
+        finite: whether its logits are.
+        mix: weight of each logit ``[c]``.
+        grads: parameter → gradient; absent where no logit depends on it.
+        norms: parameter → its norm, in float64.
+    """
+
+    example: EncodedExample
+    finite: bool
+    mix: Tensor
+    grads: dict[str, Tensor]
+    norms: dict[str, float]
+
+    def undefined(self, names: Sequence[str]) -> str | None:
+        """The first of `names` whose gradient is not finite."""
+        for name in names:
+            if math.isfinite(self.norms.get(name, 0.0)):
+                continue
+            if not torch.isfinite(self.grads[name]).all():
+                return name
+        return None
+
+    def moves(self, names: Sequence[str]) -> bool:
+        """Whether any of `names` has a gradient other than exactly 0."""
+        mine = [name for name in names if name in self.grads]
+        return any(self.norms[n] > 0 or bool((self.grads[n] != 0).any()) for n in mine)
+
+
+def _autograd(
+    model: LogitModel, parameters: Mapping[str, Tensor], example: EncodedExample
+) -> _Autograd:
+    """One forward and one backward of one example, by autograd alone."""
+    mix = torch.randn(model.num_logits, generator=torch.Generator().manual_seed(0))
+    with frozen(model), torch.enable_grad():
+        for p in parameters.values():
+            p.requires_grad_(True)
+        logits = model(model.collate([example]))[0]
+        mix = mix.to(logits)
+        finite = bool(torch.isfinite(logits).all())
+        found: Sequence[Tensor | None] = [None] * len(parameters)
+        if logits.requires_grad:
+            found = torch.autograd.grad(
+                (logits * mix).sum(), list(parameters.values()), allow_unused=True
+            )
+    grads = {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+    return _Autograd(example, finite, mix, grads, {name: _norm(g) for name, g in grads.items()})
+
+
+def _require_gradient(
+    must: MustMove,
+    model: LogitModel,
+    parameters: Mapping[str, Tensor],
+    truth: _Autograd,
+    examples: Sequence[EncodedExample],
+) -> None:
+    """Raise `UserError` unless `must` moves a logit of one of the `examples`, the cheapest first.
+
+    Usually `truth` has the gradient, and no other example is looked at. Where logits are not
+    finite, `check_function` says what is wrong.
+    """
+    if not truth.finite or (truth.undefined(must.names) is None and truth.moves(must.names)):
+        return
+    mine = {name: parameters[name] for name in must.names}
+    for example in examples:
+        found = _autograd(model, mine, example)
+        if not found.finite:
+            return
+        if name := found.undefined(must.names):
+            raise must.undefined(name, example)
+        if found.moves(must.names):
+            break
+    else:
+        raise must.dead()
+    if name := truth.undefined(must.names):
+        raise must.undefined(name, truth.example)
 
 
 def _capture_one(
@@ -100,36 +230,34 @@ def _capture_one(
             known |= new
 
 
-def _compare_with_autograd(
-    model: LogitModel,
-    parameters: Mapping[str, Tensor],
-    example: EncodedExample,
-    captured: Captured,
+def _differing(
+    truth: _Autograd, captured: Captured, parameters: Mapping[str, Tensor], dtype: torch.dtype
 ) -> list[str]:
-    """Parameters whose captured gradient of a random sum of the logits is not autograd's."""
-    generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(model.num_logits, generator=generator).to(model.device)
-    with frozen(model), torch.enable_grad():
-        for p in parameters.values():
-            p.requires_grad_(True)
-        logits = model(model.collate([example]))[0]
-        grads = torch.autograd.grad(
-            (logits * mix.to(logits.dtype)).sum(), list(parameters.values()), allow_unused=True
-        )
-    total = max((_norm(g) for g in grads if g is not None), default=0.0)
-    tolerance = TOLERANCE.get(model.dtype, 1e-3)
+    """Parameters whose captured gradient of the sum of logits is not autograd's."""
+    total = max(truth.norms.values(), default=0.0)
+    tolerance, noise = TOLERANCE.get(dtype, 1e-3), NOISE.get(dtype, 1e-3) * total
     wrong = []
-    for (name, p), grad in zip(parameters.items(), grads, strict=True):
-        ours = torch.zeros((), dtype=p.dtype, device=p.device)
+    for name, p in parameters.items():
+        theirs = truth.grads.get(name)
+        difference = truth.norms.get(name, 0.0)
         if name in captured.factors:
-            dense = captured.factors[name][0].dense(p.shape)
-            ours = torch.tensordot(mix.to(dense.dtype), dense, dims=1)
-        theirs = grad if grad is not None else torch.zeros((), dtype=p.dtype, device=p.device)
-        difference = _norm(ours - theirs)
-        noise = NOISE.get(model.dtype, 1e-3) * total
-        if difference > tolerance * (_norm(theirs) + noise):
+            ours = _mixed(captured.factors[name][0], truth.mix, p.shape)
+            difference = _norm(ours if theirs is None else ours - theirs)
+        if difference > tolerance * (truth.norms.get(name, 0.0) + noise):
             wrong.append(name)
     return wrong
+
+
+def _mixed(factor: Factor, mix: Tensor, shape: torch.Size) -> Tensor:
+    """The gradient of the sum of logits weighted by `mix` ``[c]``, of a parameter of `shape`."""
+    if isinstance(factor, OuterFactor):
+        summed = torch.einsum("tcd,c->td", factor.cotangents, mix.to(factor.cotangents))
+        return replace(factor, cotangents=summed[:, None]).dense(shape)[0]
+    if isinstance(factor, RowFactor):
+        summed = torch.einsum("kcd,c->kd", factor.rows, mix.to(factor.rows))
+        return replace(factor, rows=summed[:, None], bound=None).dense(shape)[0]
+    assert isinstance(factor, DenseFactor)
+    return torch.tensordot(mix.to(factor.grad), factor.grad, dims=1)
 
 
 def _norm(x: Tensor) -> float:
@@ -137,111 +265,88 @@ def _norm(x: Tensor) -> float:
 
 
 def _why_one_by_one(
-    model: LogitModel,
-    parameters: Mapping[str, Tensor],
+    coordinates: Coordinates,
     few: Sequence[EncodedExample],
     last: Captured,
     uncovered: Mapping[str, str],
+    must_move: Sequence[MustMove],
 ) -> str | None:
     """Why examples cannot share a batch, or None: factors in a batch must equal those alone.
 
     Batches of two sizes: a table without an axis of examples may by chance have as many rows as
     one batch has examples or tokens, not as both have.
+
+    Raises:
+        UserError: an example's logits change with its batch, or a gradient is not finite.
     """
+    model, parameters = coordinates.model, coordinates.parameters
     alone = [capture(model, parameters, [e], list(uncovered)) for e in few[:-1]] + [last]
+    squares = [_squares(each, parameters) for each in alone]
+    for example, found in zip(few, squares, strict=True):
+        for must in must_move:
+            if name := next((n for n in must.names if not math.isfinite(found[n])), None):
+                raise must.undefined(name, example)
     for size in range(2, len(few) + 1):
         try:
             together = capture(model, parameters, few[-size:], list(uncovered))
-        except NotCovered as found:
-            return f"'{min(found.shared | found.uncovered.keys())}' has no axis of examples"
+        except NotCovered as error:
+            return f"'{min(error.shared | error.uncovered.keys())}' has no axis of examples"
         except RuntimeError as error:  # torch.func refuses some custom autograd functions
             return str(error).splitlines()[0]
-        for i, single in enumerate(alone[-size:]):
-            if name := _first_difference(together, i, single, parameters, model.dtype):
+        singles = list(zip(alone[-size:], squares[-size:], strict=True))
+        logits = torch.cat([single.logits for single, _ in singles])
+        check_logits(few[-size:], together.logits, logits, model.dtype)
+        for i, (single, square) in enumerate(singles):
+            if name := _first_difference(together, i, single, square, parameters, model.dtype):
                 return f"gradient of '{name}' changes with the batch"
     return None
+
+
+def _squares(alone: Captured, parameters: Mapping[str, Tensor]) -> dict[str, float]:
+    """Squared norm of the gradient of one example by every parameter, over all logits."""
+    found = ((name, alone.factors.get(name), p.shape) for name, p in parameters.items())
+    return {name: 0.0 if h is None else _trace(h, h, shape) for name, h, shape in found}
 
 
 def _first_difference(
     together: Captured,
     i: int,
     alone: Captured,
+    squares: Mapping[str, float],
     parameters: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> str | None:
     """A parameter whose gradient g_i in the batch is not the gradient h alone: |g − h|² > tol."""
     tolerance = TOLERANCE.get(dtype, 1e-3)
-    gaps: dict[str, tuple[float, float]] = {}
+    gaps: dict[str, float] = {}
     for name, p in parameters.items():
         g = together.factors[name][i : i + 1] if name in together.factors else None
         h = alone.factors.get(name)
-        gg, hh, gh = (
+        gg, gh = (
             _trace(a, b, p.shape) if a is not None and b is not None else 0.0
-            for a, b in ((g, g), (h, h), (g, h))
+            for a, b in ((g, g), (g, h))
         )
-        gaps[name] = (max(0.0, gg + hh - 2 * gh), hh)
-    total = max((hh for _, hh in gaps.values()), default=0.0)
+        gaps[name] = max(0.0, gg + squares[name] - 2 * gh)
+    total = max(squares.values(), default=0.0)
     floor = {torch.float64: 1e-12}.get(dtype, 1e-5)  # cancellation in gg + hh − 2gh
-    for name, (gap, hh) in gaps.items():
-        if gap > max(tolerance**2, floor) * (hh + NOISE.get(dtype, 1e-3) * total):
+    for name, gap in gaps.items():
+        if gap > max(tolerance**2, floor) * (squares[name] + NOISE.get(dtype, 1e-3) * total):
             return name
     return None
 
 
-def _trace(left: Sequence[object], right: Sequence[object], shape: torch.Size) -> float:
-    block = parameter_block(left, right, shape)  # type: ignore[arg-type]
-    return float(torch.einsum("ncnc->", block))
+def _trace(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) -> float:
+    return float(torch.einsum("ncnc->", parameter_block(left, right, shape)))
 
 
-def refuse_dead(
-    coordinates: Coordinates, subspace: Subspace, examples: Sequence[EncodedExample]
-) -> None:
-    """Look for one example with a gradient; usually the first has one and costs one backward.
-
-    What an adapter only trains beside itself (a linear readout) does not count as its gradient.
-
-    Raises:
-        UserError: no example has a gradient other than exactly 0, or one is not finite.
-    """
-    model = coordinates.model
-    check_length(model, max(examples, key=lambda e: len(e.input_ids)))
-    trained = {n: p for n, p in coordinates.parameters.items() if n not in coordinates.beside}
-    mix = torch.randn(model.num_logits, generator=torch.Generator().manual_seed(0))
-    for example in sorted(examples, key=lambda e: len(e.input_ids)):  # the cheapest first
-        with frozen(model), torch.enable_grad():
-            for p in trained.values():
-                p.requires_grad_(True)
-            logits = model(model.collate([example]))[0]
-            if not torch.isfinite(logits).all():
-                return  # `check_function` says what is wrong with f itself
-            if not logits.requires_grad:
-                continue
-            value = (logits * mix.to(logits)).sum()  # a random mix: logits' gradients cannot cancel
-            grads = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
-        for name, grad in zip(trained, grads, strict=True):
-            if grad is not None and not torch.isfinite(grad).all():
-                raise UserError(
-                    f"kernel of {_what(subspace)} is undefined: the gradient of '{name}' is not"
-                    f" finite for example '{example.id}', try another initialisation or targets"
-                )
-        if any(grad is not None and bool((grad != 0).any()) for grad in grads):
-            return
-    few = ", ".join(list(trained)[:2]) + (" …" if len(trained) > 2 else "")
-    raise UserError(
-        f"kernel of {_what(subspace)} is identically zero: no logit moves with {few} to first"
-        " order, try another initialisation or other targets"
-    )
-
-
-def _what(subspace: Subspace) -> str:
-    described: dict[str, Any] = subspace.describe()
+def _what(described: Mapping[str, Any]) -> str:
     described = described.get("inner", described)  # random directions of what is dead
     if described["kind"] == "at":
         return f"{_name(described['subspace'])} at its checkpoint"
     return f"{_name(described)} at its initialisation"
 
 
-def _name(described: dict[str, Any]) -> str:
+def _name(described: Mapping[str, Any]) -> str:
     method = described.get("config", {}).get("peft_type")
     value = described.get("pattern", described.get("group"))
     kind = method or described["kind"]

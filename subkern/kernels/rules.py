@@ -77,6 +77,11 @@ class UpdateRule:
         return self.name.endswith("adam")
 
     @property
+    def drops_noise(self) -> bool:
+        """Whether entries that may be rounding noise count as 0."""
+        return not self.is_sgd and self.zero_tolerance > 0
+
+    @property
     def directions(self) -> int:
         """Kernels of one pair of sides: 2 if u acts on one side only, else 1."""
         return 2 if self.is_asymmetric else 1

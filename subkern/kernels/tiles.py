@@ -22,6 +22,9 @@ from subkern.storage.claim import refuse_foreign, refuse_other
 from subkern.storage.files import PART, replacing
 from subkern.storage.provenance import OLDER, decisive, differences, fingerprint
 
+Tile = tuple[str, int, int]
+"""A tile: of the ``"left"`` or ``"right"`` columns, row i, column k."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -35,7 +38,7 @@ class Tiling:
     left: tuple[slice, ...]
     right: tuple[slice, ...]
 
-    def tasks(self, symmetric: bool) -> Iterator[tuple[str, int, int]]:
+    def tasks(self, symmetric: bool) -> Iterator[Tile]:
         """Tiles in the order that captures least: ``("left" | "right", i, k)``.
 
         With `symmetric` the left × left tiles on and above the diagonal come too.
@@ -139,22 +142,22 @@ class TileStore:
             path.write_text(text)
         return tiling
 
-    def get(self, key: str) -> dict[str, np.ndarray] | None:
+    def get(self, key: str | Tile) -> dict[str, np.ndarray] | None:
         """The arrays saved under `key`, or None."""
-        if self.folder is None or not (path := self.folder / f"{key}.npz").exists():
+        if self.folder is None or not (path := self.folder / _file(key)).exists():
             return None
         with np.load(path, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
         self.earlier += float(arrays.pop(_SECONDS, 0.0))
         return arrays
 
-    def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
+    def put(self, key: str | Tile, arrays: dict[str, np.ndarray]) -> None:
         """Save `arrays` under `key`, whole or not at all."""
         if self.folder is None:
             return
         now = time.perf_counter()
         timed = arrays | {_SECONDS: np.array(now - self._counted)}
-        with replacing(self.folder / f"{key}.npz") as path, path.open("wb") as file:
+        with replacing(self.folder / _file(key)) as path, path.open("wb") as file:
             np.savez(file, **timed)  # type: ignore[arg-type]
         self._counted = now
 
@@ -177,3 +180,7 @@ class TileStore:
             self.drop(_RECORD)
         with suppress(OSError):  # the user's own files stay
             self.folder.rmdir()
+
+
+def _file(key: str | Tile) -> str:
+    return f"{key if isinstance(key, str) else '-'.join(map(str, key))}.npz"

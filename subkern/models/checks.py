@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from subkern.errors import UserError
 from subkern.models.logit_model import LogitModel
@@ -27,29 +28,46 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
     """
     longest = max(examples, key=lambda e: len(e.input_ids))
     check_length(model, longest)
-    few = [e for e in _spread(examples) if e is not longest] + [longest]
-    tolerance = TOLERANCE.get(model.dtype, 1e-3)
+    few = [e for e in spread(examples) if e is not longest] + [longest]
     with torch.no_grad():
         together = model(model.collate(few)).double()
         alone = torch.cat([model(model.collate([e])) for e in few]).double()
         again = model(model.collate(few[:1])).double()
-    if not torch.isfinite(together).all():
-        first = int((~torch.isfinite(together)).any(1).nonzero()[0, 0])
-        raise UserError(
-            f"logits of example '{few[first].id}' are not finite: check the weights, or use float32"
-        )
+    _check_finite(few, together)
     scale = float(together.abs().max()) + 1e-12
     if float(difference := (alone[:1] - again).abs().max()) > 1e-6 * scale:
         raise UserError(
             f"two evaluations of the model differ by {difference:.2g}: dropout is on, call"
             " model.eval()"
         )
+    check_logits(few, together, alone, model.dtype)
+
+
+def check_logits(
+    examples: Sequence[EncodedExample], together: Tensor, alone: Tensor, dtype: torch.dtype
+) -> None:
+    """Refuse logits ``[n, c]`` of a batch that are not finite, or other than alone.
+
+    Raises:
+        UserError: the same, naming the example.
+    """
+    _check_finite(examples, together)
+    scale = float(together.abs().max()) + 1e-12
     worst = (together - alone).abs().amax(1)
-    if float(worst.max()) > tolerance * scale:
+    if float(worst.max()) > TOLERANCE.get(dtype, 1e-3) * scale:
         i = int(worst.argmax())
         raise UserError(
-            f"logits of example '{few[i].id}' change by {float(worst[i]):.2g} with its batch or"
-            " padding: the model mixes examples (batch norm?) or ignores the attention mask"
+            f"logits of example '{examples[i].id}' change by {float(worst[i]):.2g} with its batch"
+            " or padding: the model mixes examples (batch norm?) or ignores the attention mask"
+        )
+
+
+def _check_finite(examples: Sequence[EncodedExample], logits: Tensor) -> None:
+    if not torch.isfinite(logits).all():
+        first = int((~torch.isfinite(logits)).any(1).nonzero()[0, 0])
+        raise UserError(
+            f"logits of example '{examples[first].id}' are not finite: check the weights, or use"
+            " float32"
         )
 
 
@@ -69,7 +87,7 @@ def check_length(model: LogitModel, longest: EncodedExample) -> None:
         )
 
 
-def _spread(examples: Sequence[EncodedExample], count: int = 3) -> list[EncodedExample]:
+def spread(examples: Sequence[EncodedExample], count: int = 3) -> list[EncodedExample]:
     """A few examples of different lengths, none longer than the median: enough to see, cheap."""
     ordered = sorted(examples, key=lambda e: len(e.input_ids))
     last = max(len(ordered) // 2, min(count, len(ordered)) - 1)

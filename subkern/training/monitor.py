@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from subkern.agreement.predictions import Score, labels_from_scores, score_predictions
+from subkern.models.batches import token_batches
 from subkern.subspaces.movable import MovableModel
 from subkern.training.losses import get_loss
 from subkern.training.settings import Diverged, Training
@@ -42,22 +43,12 @@ def logits_of(
     was = tunable.training
     with torch.no_grad():
         function = tunable.eval().at_rest()
-        for picks in _batches([len(examples[i].input_ids) for i in order], tokens):
+        for picks in token_batches([len(examples[i].input_ids) for i in order], tokens):
             at = order[picks]
             batch = tunable.model.collate([examples[i] for i in at])
             out[at] = function(batch).double().cpu().numpy()
     tunable.train(was)
     return out
-
-
-def _batches(lengths: Sequence[int], tokens: int) -> list[slice]:
-    """Consecutive slices of ascending `lengths` whose padded sizes stay within `tokens`."""
-    out, begin = [], 0
-    for i, length in enumerate(lengths):
-        if i > begin and (i + 1 - begin) * length > tokens:
-            out.append(slice(begin, i))
-            begin = i
-    return [*out, slice(begin, len(lengths))] if lengths else []
 
 
 def labels_of(examples: Sequence[EncodedExample]) -> np.ndarray:

@@ -12,8 +12,7 @@ import numpy as np
 
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora import LoraSweep
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.lora_targets import Resolved, Targets
 

@@ -13,7 +13,7 @@ import numpy as np
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid
 from tests.support import fake_lora
 from tests.support.fake_lora import ADAPTED, FEATURES, FakeModel
 

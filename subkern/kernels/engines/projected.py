@@ -14,21 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from subkern.gradients.batches import CaptureJob, capture_all, cut
+from subkern.gradients.batches import CaptureJob, Capturing, cut
 from subkern.gradients.capture import Captured
 from subkern.gradients.chunks import WIDTH, Chunk, chunks
-from subkern.kernels.engines.tiled import Outcome
+from subkern.kernels.request import Request
 from subkern.kernels.rules import UpdateRule
+from subkern.kernels.sides import Outcome, Sides
 from subkern.kernels.tiles import TileStore, Tiling
 from subkern.projections.project import Projections
 from subkern.projections.spec import ProjectionSpec
 from subkern.storage.progress import Progress
 
 if TYPE_CHECKING:
-    from subkern.projections.project import Projection
     from subkern.prompts.prompt import EncodedExample
-
-Side = Sequence["EncodedExample"]
 
 _CHUNK = 1 << 21  # gradient entries formed at a time: 8 MiB; forming fewer is slower
 _SHARE = 0.8  # of the memory budget; the rest is the graph of a batch
@@ -106,7 +104,8 @@ def _runs(chunk: Chunk) -> Iterator[tuple[int, slice]]:
 
 def project_all(
     job: CaptureJob,
-    examples: Side,
+    capturing: Capturing,
+    examples: Sequence[EncodedExample],
     projections: Projections,
     store: TileStore,
     progress: Progress | None = None,
@@ -118,7 +117,7 @@ def project_all(
     for k, picks in enumerate(tiling.left):
         arrays = store.get(f"rows-{k}")
         if arrays is None:
-            captured = capture_all(job, examples[picks])
+            captured = capturing(examples[picks])
             arrays = project_captured(captured, shapes, projections).arrays()
             store.put(f"rows-{k}", arrays)
         parts.append(ProjectedGradients.from_arrays(arrays))
@@ -127,24 +126,22 @@ def project_all(
     return ProjectedGradients.join(parts)
 
 
-def batches(job: CaptureJob, examples: Side, projections: Projections) -> tuple[slice, ...]:
+def batches(
+    job: CaptureJob, examples: Sequence[EncodedExample], projections: Projections
+) -> tuple[slice, ...]:
     """Consecutive examples whose factors, chunk and sums fit the memory of `job` together."""
     c = job.model.num_logits
     beside = c * (12 * projections.width + 16 * WIDTH)  # sums in both types; a chunk and a copy
-    rate = max(job.plan.bytes_per_token, 1.0)
-    return cut([rate * len(e.input_ids) + beside for e in examples], _SHARE * job.memory)
+    return cut([size + beside for size in job.sizes(examples)], _SHARE * job.memory)
 
 
-def rows_per_batch(job: CaptureJob, examples: Side, projections: Projections) -> int:
+def rows_per_batch(
+    job: CaptureJob, examples: Sequence[EncodedExample], projections: Projections
+) -> int:
     """How many examples any batch may hold, whatever their lengths."""
     longest = max(examples, key=lambda e: len(e.input_ids))
     first = batches(job, [longest] * len(examples), projections)[0]
     return first.stop - first.start
-
-
-def no_block(left: Captured, right: Captured) -> torch.Tensor:
-    """The block of a job that contracts nothing."""
-    raise AssertionError("projected examples have no pairs to contract")
 
 
 def gram(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -166,35 +163,22 @@ def rows_kernels(left: np.ndarray, right: np.ndarray, rule: UpdateRule) -> np.nd
     return gram(ours, theirs)[None]
 
 
-def run_projected(
-    job: CaptureJob,
-    projection: Projection,
-    left: Side,
-    right: Side,
-    store: TileStore,
-    rule: UpdateRule,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Kernels ``[d, n, c, m, c]`` in the coordinates z: every example is captured once."""
-    examples = union(left, right)
-    step = None if progress is None else _as_entries(progress, len(left) * len(right))
-    rows = project_all(job, examples, projection.projections, store, step)
-    mine, theirs = (rows.pick(places(examples, side)) for side in (left, right))
-    cell = projection.cell
-    values = rows_kernels(mine.values[cell], theirs.values[cell], rule)
-    return Outcome(values, mine.logits, theirs.logits)
+class Projected:
+    """Kernels in the coordinates z of a random subspace: every example is captured once."""
 
-
-def union(left: Side, right: Side) -> Side:
-    """All examples, those on both sides once."""
-    known = {e.id for e in left}
-    return [*left, *(e for e in right if e.id not in known)]
-
-
-def places(examples: Side, side: Side) -> list[int]:
-    """Positions of the examples of `side` among `examples`."""
-    at = {e.id: i for i, e in enumerate(examples)}
-    return [at[e.id] for e in side]
+    def run(self, request: Request, sides: Sides, store: TileStore) -> list[Outcome]:
+        """As `Engine.run`."""
+        projection, progress = request.coordinates.projection, request.options.progress
+        assert projection is not None
+        step = None if progress is None else _as_entries(progress, sides.entries)
+        capturing = request.capturing()
+        rows = project_all(request.job, capturing, sides.every, projection.projections, store, step)
+        mine, theirs = (rows.pick(sides.places(side)) for side in (sides.left, sides.right))
+        left, right = mine.values[projection.cell], theirs.values[projection.cell]
+        return [
+            Outcome(rows_kernels(left, right, rule), mine.logits, theirs.logits)
+            for rule in request.rules
+        ]
 
 
 def _as_entries(progress: Progress, entries: int) -> Progress:

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from subkern.errors import UserError
 from subkern.gradients.capture import jacobian
+from subkern.kernels.request import Request
 from subkern.kernels.rules import UpdateRule
+from subkern.kernels.sides import Outcome, Sides
+from subkern.kernels.tiles import TileStore
 from subkern.projections.dense import dense_matrix
 from subkern.storage.progress import Progress
 from subkern.subspaces.base import Coordinates
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
 
 SGD = UpdateRule("sgd")
 _ROWS_BYTES = 2**30  # Jacobian rows of left examples held at a time
+
+
+class Reference:
+    """As `reference_kernel`; one outcome a rule. Nothing is kept of an unfinished run."""
+
+    def run(self, request: Request, sides: Sides, store: TileStore) -> list[Outcome]:
+        """As `Engine.run`."""
+        progress, both = request.options.progress, (sides.left, sides.right)
+        return [
+            Outcome(*reference_kernel(request.coordinates, *both, progress, rule))
+            for rule in request.rules
+        ]
 
 
 def reference_kernel(

@@ -18,8 +18,8 @@ from subkern.gradients.chunks import WIDTH, chunks
 from subkern.gradients.contract import add_gram
 from subkern.gradients.factors import Factor, OuterFactor, RowFactor, bound_of, work_dtype
 from subkern.kernels.engines.signs.products import sign_gram
+from subkern.kernels.engines.threads import side_by_side
 from subkern.kernels.rules import UpdateRule
-from subkern.kernels.threads import side_by_side
 
 TILE_BYTES = 16 * 2**20  # gradient entries formed at a time, of all examples together, on a core
 _SCANNED = 8  # flags that are looked at as one number

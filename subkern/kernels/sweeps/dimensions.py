@@ -10,29 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subkern.errors import UserError
-from subkern.gradients.batches import CaptureJob, capture_all
 from subkern.gradients.capture import Captured
-from subkern.gradients.plan import make_plan, refuse_dead
-from subkern.kernels.compute import entrywise, kernel_identity, run_rule
+from subkern.kernels.compute import engine_for
 from subkern.kernels.engines.projected import batches, project_captured, rows_kernels
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import (
-    RunOptions,
-    Timed,
-    check_examples,
-    full_block,
-    make_job,
-    make_store,
-    peak_bytes,
-    to_kernel,
-)
-from subkern.kernels.rules import UpdateRule, as_rule
+from subkern.kernels.request import Request, RunOptions, entrywise, peak_bytes
+from subkern.kernels.rules import UpdateRule
+from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel
 from subkern.projections.project import Projections
 from subkern.projections.spec import ProjectionSpec
 from subkern.subspaces.base import Coordinates, Subspace
 from subkern.subspaces.random import RandomSubspace
-from subkern.subspaces.text import as_subspace
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
@@ -87,51 +76,46 @@ def sweep_dimensions(
         UserError: as `compute_kernel`; an unknown kind; more dimensions than coordinates; nothing
             to sweep.
     """
-    right = left if right is None else right
-    options, inner, rule = options or RunOptions(), as_subspace(inner), as_rule(rule)
     cells = [ProjectionSpec(kind, seed, dim) for kind in kinds for seed in seeds for dim in dims]
     if not cells:
         raise UserError("nothing to sweep: name at least one kind, seed and dimension")
-    check_examples(left, right)
-    coordinates = inner.attach(model)
-    refuse_dead(coordinates, inner, [*left, *right])
-    sizes = {n: p.numel() for n, p in coordinates.parameters.items()}
-    subspaces = {c: RandomSubspace(c.dim, c.kind, c.seed, allocation, inner) for c in cells}
-    projector = _Projector(coordinates, Projections(cells, sizes, allocation))
-    started = time.perf_counter()
-    base = kernel_identity(model, left, right, rule=rule, subspace=inner)
-    plan = make_plan(coordinates.model, coordinates.parameters, [*left, *right], options.batch_size)
-    block = Timed(full_block(coordinates))
-    job = replace(make_job(coordinates, plan, block, options, rule), seen=projector)
-    swept = {"sweep": [s.describe() for s in subspaces.values()]}
-    store = make_store(options, base | swept)
-    outcome, spent = run_rule(job, block, rule, left, right, store, options.progress)
-    projector.catch_up(job, [*left, *right])
-
-    def kernel(values: np.ndarray, subspace: Subspace) -> Kernel:
-        used = entrywise(rule, subspace, "factors")
-        provenance = base | used.describe() | {"subspace": subspace.describe()}
-        return to_kernel(values, outcome, left, right, provenance, {})
-
-    mine, theirs = projector.rows(left), projector.rows(right)
-    kernels = {
-        (c.kind, c.seed, c.dim): kernel(rows_kernels(mine[c], theirs[c], rule), subspaces[c])
-        for c in cells
+    sides = Sides.of(left, right)
+    request = Request(model, sides, rules=[rule], subspace=inner, options=options)
+    (applied,) = request.rules
+    projector = _Projector(request.coordinates, cells, allocation)
+    subspaces = {
+        c: RandomSubspace(c.dim, c.kind, c.seed, allocation, request.subspace) for c in cells
     }
-    cost = spent | {
+    swept = {"sweep": [each.describe() for each in subspaces.values()]}
+    store = request.store(request.identity(applied) | swept)
+    (outcome,) = request.run(engine_for(request, projector), store)
+    projector.catch_up(request)
+    mine, theirs = projector.rows(sides.left), projector.rows(sides.right)
+    kernels = {}
+    for cell, subspace in subspaces.items():
+        values = rows_kernels(mine[cell], theirs[cell], applied)
+        used = entrywise(applied, subspace)
+        found = replace(outcome, values=values)
+        kernels[cell.kind, cell.seed, cell.dim] = request.kernel(
+            found, used, {}, subspace.describe()
+        )
+    cost = outcome.cost | {
         "projection_seconds": projector.seconds,
-        "seconds": store.earlier + time.perf_counter() - started,
+        "seconds": request.seconds(store),
         "peak_bytes": peak_bytes(),
     }
-    return DimensionSweep(kernel(outcome.values, inner), kernels, cost)
+    return DimensionSweep(request.kernel(outcome, applied, {}), kernels, cost)
 
 
 class _Projector:
     """Projects every example the first time its factors are seen."""
 
-    def __init__(self, coordinates: Coordinates, projections: Projections) -> None:
+    def __init__(
+        self, coordinates: Coordinates, cells: Sequence[ProjectionSpec], allocation: str
+    ) -> None:
         self.shapes = {n: p.shape for n, p in coordinates.parameters.items()}
-        self.projections = projections
+        sizes = {n: shape.numel() for n, shape in self.shapes.items()}
+        self.projections = Projections(cells, sizes, allocation)
         self.seconds = 0.0
         self._known: dict[str, Mapping[ProjectionSpec, np.ndarray]] = {}
 
@@ -147,11 +131,12 @@ class _Projector:
             self._known[examples[i].id] = {cell: v[k] for cell, v in values.items()}
         self.seconds += time.perf_counter() - started
 
-    def catch_up(self, job: CaptureJob, examples: Sequence[EncodedExample]) -> None:
+    def catch_up(self, request: Request) -> None:
         """Project the examples of tiles that an earlier run finished."""
-        missing = list({e.id: e for e in examples if e.id not in self._known}.values())
-        for picks in batches(job, missing, self.projections):
-            capture_all(job, missing[picks])  # which calls this object
+        missing = [e for e in request.sides.every if e.id not in self._known]
+        capturing = request.capturing(self)
+        for picks in batches(request.job, missing, self.projections):
+            capturing(missing[picks])
 
     def rows(self, side: Sequence[EncodedExample]) -> dict[ProjectionSpec, np.ndarray]:
         """Projected gradients of a side, cell → ``[n, c, dim]``."""

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.gradients.plan import make_plan, refuse_dead
-from subkern.kernels.engines.tiled import run
+from subkern.gradients.plan import MustMove
+from subkern.kernels.engines.tiled import Tiled
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import (
-    RunOptions,
-    Timed,
-    check_examples,
-    make_job,
-    make_store,
-    model_identity,
-    peak_bytes,
-    to_kernel,
-)
+from subkern.kernels.request import Request, RunOptions, peak_bytes
 from subkern.kernels.rules import UpdateRule, as_rule
-from subkern.kernels.sweeps import lora_blocks
-from subkern.kernels.sweeps.lora_blocks import SweepLayers
-from subkern.kernels.sweeps.lora_grid import LoraGrid
-from subkern.kernels.sweeps.lora_parts import SweepBlocks
-from subkern.models.logit_model import LogitModel, named_parameters
-from subkern.subspaces.base import Coordinates, Full
+from subkern.kernels.sides import Sides
+from subkern.kernels.sweeps.lora_blocks import SweepLayers, scales, sweep_layers
+from subkern.kernels.sweeps.lora_parts import SweepBlocks, SweptRanks
+from subkern.models.logit_model import LogitModel
+from subkern.subspaces.base import Full
+from subkern.subspaces.lora import Lora
 from subkern.subspaces.lora_targets import Targets
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
+
+
+@dataclass(frozen=True)
+class LoraGrid:
+    """What a LoRA sweep covers.
+
+    Attributes:
+        ranks: ranks, any order.
+        seeds: adapter seeds.
+        targets: as in `subkern.subspaces.lora.Lora`.
+        alpha: LoRA's α.
+        rslora: rank-stabilized scaling.
+    """
+
+    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    targets: Targets = "all-linear"
+    alpha: float = 8.0
+    rslora: bool = False
+
+    def __post_init__(self) -> None:
+        for what, values in (("rank", self.ranks), ("adapter seed", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"{what}s {list(values)} are empty or repeat: name each once")
+        if min(self.ranks) < 1:
+            raise UserError(f"LoRA rank {min(self.ranks)} is not positive: use ranks >= 1")
+
+    def lora(self, seed: int, rank: int) -> Lora:
+        """The subspace of one cell of the grid."""
+        return Lora(rank, self.alpha, self.targets, seed, self.rslora)
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """Every (adapter seed, rank), seed by seed."""
+        return [(s, r) for s in self.seeds for r in self.ranks]
 
 
 @dataclass(frozen=True)
@@ -111,72 +136,53 @@ def sweep_targets(
     Raises:
         UserError: as `sweep_lora`, naming the target set where there are several.
     """
-    right = left if right is None else right
-    grid, options, rule = grid or LoraGrid(), options or RunOptions(), as_rule(rule)
-    check_examples(left, right)
+    grid, rule = grid or LoraGrid(), as_rule(rule)
+    sides = Sides.of(left, right)
     found = resolve_sets(model, sets, max(grid.ranks), grid.seeds)
-    coordinates = Coordinates(model, named_parameters(model))
-    base = model_identity(model, left, right) | rule.describe() | {"engine": "factors"}
-    started = time.perf_counter()
-    _refuse_dead_sets(coordinates, found, grid, [*left, *right])
-    plan = make_plan(model, coordinates.parameters, [*left, *right], options.batch_size)
-    blocks = SweepBlocks(coordinates, list(found.values()), grid, rule)
-    block = Timed(blocks)
-    job = replace(make_job(coordinates, plan, block, options, rule), kept=blocks.kept)
-    grids = {name: replace(grid, targets=targets) for name, targets in sets.items()}
-    swept = [each.lora(s, r).describe() for each in grids.values() for s, r in grid.cells]
-    store = make_store(options, base | {"sweep": swept})
-    outcome = run(job, left, right, store, options.progress)
-    seconds = store.earlier + time.perf_counter() - started
-    cost = block.cost() | {"seconds": seconds, "peak_bytes": peak_bytes()}
+    dead = _must_move(found, grid)
+    request = Request(model, sides, rules=[rule], options=options, must_move=dead)
+    squared = scales(grid.ranks, grid.alpha, grid.rslora)
+    ranks = SweptRanks(grid.ranks, squared, len(grid.seeds))
+    blocks = SweepBlocks(request.coordinates, list(found.values()), ranks, rule)
+    grids = [replace(grid, targets=targets) for targets in sets.values()]
+    adapted = [[g.lora(s, r).describe() for s, r in g.cells] for g in grids]
+    swept = {"engine": "factors", "sweep": list(chain(*adapted))}
+    store = request.store(request.base | rule.describe() | swept)
+    outcomes = request.run(Tiled(blocks), store)
+    cost = {name: outcomes[0].cost[name] for name in ("contraction_seconds", "pairs")} | {
+        "seconds": request.seconds(store),
+        "peak_bytes": peak_bytes(),
+    }
+    rest = iter(outcomes)
 
-    def kernel(values: np.ndarray, zeroed: float, subspace: Mapping[str, Any]) -> Kernel:
-        provenance = base | {"subspace": dict(subspace)}
-        recorded = {} if rule.is_sgd else {"zeroed_entries": int(zeroed)}
-        return to_kernel(values, outcome, left, right, provenance, recorded)
+    def kernel(subspace: Mapping[str, Any]) -> Kernel:
+        outcome = next(rest)
+        noise = {name: n for name, n in outcome.cost.items() if name == "zeroed_entries"}
+        return request.kernel(outcome, rule, noise, subspace)
 
-    def sweep(
-        layers: SweepLayers, grid: LoraGrid, values: np.ndarray, zeroed: np.ndarray
-    ) -> LoraSweep:
-        beside = sum(coordinates.parameters[n].numel() for n in layers.always)
+    full = kernel(Full().describe())
+    swept_sets = {}
+    for (name, layers), cells in zip(found.items(), adapted, strict=True):
+        beside = sum(request.coordinates.parameters[n].numel() for n in layers.always)
         weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
-        cells = zip(grid.cells, values[1:], zeroed[1:], strict=True)
-        return LoraSweep(
+        swept_sets[name] = LoraSweep(
             full=full,
-            targets_full=kernel(values[0], zeroed[0], weights),
-            kernels={(s, r): kernel(v, z, grid.lora(s, r).describe()) for (s, r), v, z in cells},
+            targets_full=kernel(weights),
+            kernels={cell: kernel(lora) for cell, lora in zip(grid.cells, cells, strict=True)},
             trainable={r: layers.trainable(r) + beside for r in grid.ranks},
-            trainable_full=coordinates.size,
+            trainable_full=request.coordinates.size,
             cost=cost,
         )
-
-    found_values = np.moveaxis(outcome.values, 1, 0)  # [kernels, d, n, c, m, c]
-    zeroed = outcome.kept.get("zeroed", np.zeros(len(found_values)))
-    full = kernel(found_values[0], zeroed[0], Full().describe())
-    each = found_values[1:].reshape(len(sets), -1, *found_values.shape[1:])
-    counts = zeroed[1:].reshape(len(sets), -1)
-    return {
-        name: sweep(found[name], grids[name], values, noise)
-        for name, values, noise in zip(sets, each, counts, strict=True)
-    }
+    return swept_sets
 
 
-def _refuse_dead_sets(
-    coordinates: Coordinates,
-    found: Mapping[str, SweepLayers],
-    grid: LoraGrid,
-    examples: Sequence[EncodedExample],
-) -> None:
+def _must_move(found: Mapping[str, SweepLayers], grid: LoraGrid) -> list[MustMove]:
     """LoRA on weights that no logit depends on has a kernel of zeros."""
-    for name, layers in found.items():
-        adapted = {weight: coordinates.parameters[weight] for weight in layers.rows}
-        try:
-            refuse_dead(
-                Coordinates(coordinates.model, adapted), grid.lora(*grid.cells[0]), examples
-            )
-        except UserError as error:
-            where = f"target set '{name}': " if len(found) > 1 else ""
-            raise UserError(f"{where}{error}") from error
+    described = grid.lora(*grid.cells[0]).describe()
+    return [
+        MustMove(tuple(layers.rows), described, f"target set '{name}': " if len(found) > 1 else "")
+        for name, layers in found.items()
+    ]
 
 
 def resolve_sets(
@@ -194,7 +200,7 @@ def resolve_sets(
     known: dict[str, Tensor] = {}
     for name, targets in target_sets.items():
         try:
-            found[name] = lora_blocks.sweep_layers(model, targets, max_rank, seeds)
+            found[name] = sweep_layers(model, targets, max_rank, seeds)
         except UserError as error:
             if len(target_sets) == 1:
                 raise

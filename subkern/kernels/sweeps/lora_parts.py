@@ -18,14 +18,12 @@ from subkern.gradients.capture import Captured
 from subkern.gradients.contract import contract
 from subkern.kernels.engines.update_blocks import Zeroed, update_block
 from subkern.kernels.rules import UpdateRule
-from subkern.kernels.sweeps import lora_blocks
-from subkern.kernels.sweeps.lora_blocks import SweepLayers, sweep_updates
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora_blocks import SweepLayers, sweep_block, sweep_updates
 from subkern.subspaces.base import Coordinates
 
 
 @dataclass(frozen=True)
-class Part:
+class ParameterPart:
     """Parameters that belong to the same target sets in the same way.
 
     Attributes:
@@ -39,7 +37,7 @@ class Part:
     trained: tuple[int, ...]
 
 
-def partition(names: Sequence[str], sets: Sequence[SweepLayers]) -> list[Part]:
+def partition(names: Sequence[str], sets: Sequence[SweepLayers]) -> list[ParameterPart]:
     """Cut parameters into the parts that no target set divides."""
     parts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     direct = [set(each.always) for each in sets]
@@ -47,69 +45,80 @@ def partition(names: Sequence[str], sets: Sequence[SweepLayers]) -> list[Part]:
         adapted = tuple(i for i, each in enumerate(sets) if name in each.rows)
         trained = tuple(i for i in range(len(sets)) if name in direct[i])
         parts.setdefault((adapted, trained), []).append(name)
-    return [Part(tuple(found), *key) for key, found in parts.items()]
+    return [ParameterPart(tuple(found), *key) for key, found in parts.items()]
+
+
+@dataclass(frozen=True)
+class SweptRanks:
+    """The LoRA of a sweep, whatever its targets.
+
+    Attributes:
+        ranks: any order.
+        squared: s² of every rank.
+        seeds: number of adapter seeds.
+    """
+
+    ranks: tuple[int, ...]
+    squared: np.ndarray
+    seeds: int
 
 
 class SweepBlocks:
-    """Blocks ``[d, 1 + sets·(1 + seeds·ranks), n, c, m, c]``, d the directions of `rule`.
+    """Blocks of k = 1 + sets·(1 + seeds·ranks) kernels ``[d, k, n, c, m, c]``, d as of `rule`.
 
     The full kernel; then for each target set the full kernel of its weights alone, and LoRA's of
-    every cell of `grid`.
-
-    Attributes:
-        zeroed: for every kernel, the entries of the left and of the right examples of the last
-            block that were counted as 0, ``[2, 1 + sets·(1 + seeds·ranks)]``.
+    every seed and rank.
     """
 
     def __init__(
         self,
         coordinates: Coordinates,
         sets: Sequence[SweepLayers],
-        grid: LoraGrid,
+        swept: SweptRanks,
         rule: UpdateRule,
     ) -> None:
         self.shapes = {n: p.shape for n, p in coordinates.parameters.items()}
         self.parts = partition(list(self.shapes), sets)
         self.c = coordinates.model.num_logits
-        self.sets, self.grid, self.rule = sets, grid, rule
-        self.zeroed = torch.zeros(2, 0)
+        self.sets, self.swept, self.rule = sets, swept, rule
 
-    def __call__(self, left: Captured, right: Captured) -> Tensor:
-        """The blocks of these examples."""
+    def __call__(self, left: Captured, right: Captured) -> dict[str, Tensor]:
+        """The blocks of these examples, and how many entries of either side were noise."""
         d, sizes = self.rule.directions, (len(left), self.c, len(right), self.c)
-        values = _Sums((d,), sizes, len(self.sets), self.grid, left.logits)
-        zeroed = _Sums((2,), (), len(self.sets), self.grid, left.logits)
+        values = _Sums((d,), sizes, len(self.sets), self.swept, left.logits)
+        zeroed = _Sums((2,), (), len(self.sets), self.swept, left.logits)
         for part in self.parts:
             shapes = {name: self.shapes[name] for name in part.names}
             over, noise = _over(left, right, shapes, self.c, self.rule)
             swept, swept_noise = None, None
             if part.adapted:
                 layers = _only(self.sets[part.adapted[0]], part.names)
-                swept, swept_noise = _swept(left, right, layers, self.grid, self.rule)
+                swept, swept_noise = _swept(left, right, layers, self.swept, self.rule)
             values.add(part, over, swept)
             zeroed.add(part, noise, swept_noise)
-        self.zeroed = zeroed.total()
-        return values.total()
-
-    def kept(self) -> dict[str, np.ndarray]:
-        """What a tile keeps beside its block: `zeroed`, of the rules that have it."""
         if self.rule.is_sgd:
-            return {}
-        return dict(zip(("left_zeroed", "right_zeroed"), self.zeroed.cpu().numpy(), strict=True))
+            return {"values": values.total()}
+        mine, theirs = zeroed.total()
+        return {"values": values.total(), "left_zeroed": mine, "right_zeroed": theirs}
 
 
 class _Sums:
     """Adds up parts to the full kernel, those of target sets and those of their cells."""
 
     def __init__(
-        self, lead: tuple[int, ...], sizes: tuple[int, ...], sets: int, grid: LoraGrid, like: Tensor
+        self,
+        lead: tuple[int, ...],
+        sizes: tuple[int, ...],
+        sets: int,
+        swept: SweptRanks,
+        like: Tensor,
     ) -> None:
-        cells = (len(grid.seeds), len(grid.ranks))
+        cells = (swept.seeds, len(swept.ranks))
         self.full = like.new_zeros(*lead, *sizes)
         self.whole = like.new_zeros(*lead, sets, *sizes)
         self.swept = like.new_zeros(*lead, sets, *cells, *sizes)
 
-    def add(self, part: Part, over: Tensor, swept: Tensor | None) -> None:
+    def add(self, part: ParameterPart, over: Tensor, swept: Tensor | None) -> None:
         """Add what a part gives ``[d, …]``, and what LoRA on it does ``[d, seeds, ranks, …]``."""
         self.full += over
         for i in {*part.adapted, *part.trained}:
@@ -147,20 +156,19 @@ def _swept(
     left: Captured,
     right: Captured,
     layers: SweepLayers,
-    grid: LoraGrid,
+    swept: SweptRanks,
     rule: UpdateRule,
 ) -> tuple[Tensor, Tensor]:
     """LoRA kernels over some layers ``[d, seeds, ranks, n, c, m, c]`` and their noise."""
-    squared, seeds = lora_blocks.scales(grid.ranks, grid.alpha, grid.rslora), len(grid.seeds)
+    squared, seeds, ranks = swept.squared, swept.seeds, swept.ranks
     if not rule.is_sgd:
-        scales = np.sqrt(squared)
-        return sweep_updates(left, right, layers, seeds, scales, grid.ranks, rule)
-    blocks = lora_blocks.sweep_block(left, right, layers, seeds, grid.ranks)
+        return sweep_updates(left, right, layers, seeds, np.sqrt(squared), ranks, rule)
+    blocks = sweep_block(left, right, layers, seeds, ranks)
     scaled = (blocks * torch.from_numpy(squared).to(blocks)[:, None, None, None, None])[None]
-    return scaled, blocks.new_zeros(2, seeds, len(grid.ranks))
+    return scaled, blocks.new_zeros(2, seeds, len(ranks))
 
 
-def _only(layers: SweepLayers, names: Sequence[str]) -> lora_blocks.SweepLayers:
+def _only(layers: SweepLayers, names: Sequence[str]) -> SweepLayers:
     """Some of the layers of a sweep."""
     rows = {name: layers.rows[name] for name in names}
     return SweepLayers(rows, {name: layers.shapes[name] for name in names}, ())

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from subkern.errors import UserError
-from subkern.gradients.plan import make_plan, refuse_dead
-from subkern.kernels.compute import kernel_identity
-from subkern.kernels.engines.updates import run_updates
+from subkern.kernels.engines.updates import Updates
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import (
-    RunOptions,
-    check_examples,
-    full_block,
-    make_job,
-    make_store,
-    to_kernel,
-)
+from subkern.kernels.request import Request, RunOptions
 from subkern.kernels.rules import UpdateRule, as_rule
+from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel
 from subkern.storage.provenance import fingerprint
 from subkern.subspaces.base import Subspace
@@ -59,44 +50,26 @@ def sweep_rules(
         UserError: as `compute_kernel`; no rule, one given twice, several zero tolerances, or a
             random subspace.
     """
-    right = left if right is None else right
-    options, subspace = options or RunOptions(), as_subspace(subspace)
+    subspace, asked = as_subspace(subspace), [as_rule(rule) for rule in rules]
+    _check(asked, subspace)
+    sides = Sides.of(left, right)
+    request = Request(model, sides, rules=asked, subspace=subspace, options=options)
+    identities = [fingerprint(request.identity(rule)) for rule in request.rules]
+    store = request.store({"kernels": identities})
+    outcomes = request.run(Updates(), store)
+    recorded = request.record(store) | {"rules_together": len(asked)}
+    return [
+        request.kernel(outcome, rule, recorded | outcome.cost)
+        for rule, outcome in zip(request.rules, outcomes, strict=True)
+    ]
+
+
+def _check(rules: Sequence[UpdateRule], subspace: Subspace) -> None:
+    """Raise `UserError` unless there are rules, each once, that share something."""
     if isinstance(subspace, RandomSubspace):
         raise UserError(
             "rules share nothing in a random subspace: compute the kernel of each by compute_kernel"
         )
-    applied = [as_rule(rule) for rule in rules]
-    _check(applied)
-    check_examples(left, right)
-    coordinates = subspace.attach(model)
-    described = [
-        kernel_identity(model, left, right, rule=rule, subspace=subspace) for rule in applied
-    ]
-    started = time.perf_counter()
-    refuse_dead(coordinates, subspace, [*left, *right])
-    plan = make_plan(coordinates.model, coordinates.parameters, [*left, *right], options.batch_size)
-    seeing = max(applied, key=lambda rule: (not rule.is_sgd, rule.zero_tolerance))
-    job = make_job(coordinates, plan, full_block(coordinates), options, seeing)
-    store = make_store(options, {"kernels": [fingerprint(each) for each in described]})
-    outcomes, cost = run_updates(job, applied, left, right, store, options.progress)
-    seconds = store.earlier + time.perf_counter() - started
-    recorded = {"reasons": list(plan.reasons), "seconds": seconds, "coordinates": coordinates.size}
-    recorded["rules_together"] = len(applied)
-    return [
-        to_kernel(
-            outcome.values,
-            outcome,
-            left,
-            right,
-            provenance,
-            recorded if rule.is_sgd else recorded | cost,
-        )
-        for rule, outcome, provenance in zip(applied, outcomes, described, strict=True)
-    ]
-
-
-def _check(rules: Sequence[UpdateRule]) -> None:
-    """Raise `UserError` unless there are rules, each once, that drop the same noise."""
     if not rules:
         raise UserError("no rule to compute a kernel of: give one or more, like sgd and signgd")
     for i, rule in enumerate(rules):

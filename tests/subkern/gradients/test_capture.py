@@ -26,10 +26,11 @@ from subkern.gradients.contract import (
     parameter_block,
 )
 from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor, merge
-from subkern.gradients.plan import make_plan
+from subkern.gradients.plan import validate
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.subspaces.base import Full
 from tests.support import oracles
 from tests.support.toys import CLASSES, VOCAB, WIDTH, Use, toy, toy_examples
 
@@ -283,8 +284,7 @@ def test_factors_are_the_gradients_of_autograd(name: str) -> None:
 def test_plan_knows_how_to_capture(name: str) -> None:
     case = ALL[name]
     model = toy(case.use, **case.shapes)
-    parameters = named_parameters(model)
-    plan = make_plan(model, parameters, BATCH, batch_size=3)
+    plan = validate(Full().attach(model), BATCH, batch_size=3)
     assert set(plan.uncovered) == {f"p.{n}" for n in case.uncovered}
     assert plan.batch_size == (3 if case.together else 1)
     assert len(plan.reasons) == len(case.uncovered) + (not case.together)

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subkern import UserError
-from subkern.gradients.plan import make_plan
+from subkern.gradients.plan import MustMove, validate
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
-from subkern.models.logit_model import LinearReadout, LogitModel, named_parameters
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
+from subkern.models.logit_model import Batch, LinearReadout, LogitModel, named_parameters
 from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.base import Full
 from tests.support import oracles
 from tests.support.families import CASES, FAMILIES, Family, case_id, random_examples
 from tests.support.toys import WIDTH, toy, toy_examples
@@ -114,12 +114,49 @@ def test_mean_pooling_knows_the_mask() -> None:
 def test_plan_captures_in_batches_wherever_it_can(family: Family, tied: bool) -> None:
     model = oracles.logit_model(family, tied=tied)
     batch = random_examples(5, read=family.read)
-    plan = make_plan(model, named_parameters(model), batch)
+    plan = validate(Full().attach(model), batch)
     one_by_one = {"deberta-v2", "deberta-v3", "mamba"}
     assert plan.batch_size == (1 if family.name in one_by_one else 32)
     assert bool(plan.uncovered) is (family.name in one_by_one)
     assert len(plan.uncovered) < 0.6 * len(named_parameters(model))
     assert plan.bytes_per_token > 0
+
+
+def test_validity_is_one_pass_over_a_few_examples() -> None:
+    """One backward by autograd, and every other evaluation is one that is captured or f itself."""
+    model = toy(lambda p, x, i: x * p.w, w=(WIDTH,))
+    evaluated: list[int] = []
+    forward = model.forward
+
+    def counted(batch: Batch) -> Tensor:
+        evaluated.append(len(batch))
+        return forward(batch)
+
+    model.forward = counted  # type: ignore[method-assign]
+    coordinates = Full().attach(model)
+    must_move = [MustMove(tuple(coordinates.parameters), Full().describe())]
+    plan = validate(coordinates, toy_examples((5, 3, 4, 6, 8, 7)), must_move)
+    assert plan.batch_size == 32
+    autograd, of_f, alone, together = [1], [2, 1, 1, 1], [1, 1, 1], [2, 3]
+    assert sorted(evaluated) == sorted([*autograd, *of_f, *alone, *together])
+
+
+@pytest.mark.parametrize("length", [3, 4, 6])
+def test_an_undefined_gradient_of_any_probed_example_is_refused(length: int) -> None:
+    """A root of 0 has an infinite slope: of one of the three examples that are captured."""
+
+    def root(p: nn.ParameterDict, x: Tensor, ids: Tensor) -> Tensor:
+        others = (ids != 0).sum(1)[:, None, None] != length
+        return x + (p.w + others.to(x)).sqrt()
+
+    model = toy(root, w=(WIDTH,))
+    with torch.no_grad():
+        next(model.parameters()).zero_()
+    batch = toy_examples((5, 3, 4, 6, 8, 7))
+    named = next(e.id for e in batch if len(e.input_ids) == length)
+    message = rf"the gradient of 'p\.w' is not finite for example '{named}'"
+    with pytest.raises(UserError, match=message):
+        compute_kernel(model, batch)
 
 
 @pytest.mark.parametrize("batch_size", [0, -3])

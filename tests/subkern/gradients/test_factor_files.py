@@ -19,17 +19,16 @@ from subkern.gradients.batches import CaptureJob
 from subkern.gradients.capture import Captured, capture
 from subkern.gradients.contract import contract, shared_inputs
 from subkern.gradients.factor_files import FactorFiles
-from subkern.gradients.plan import make_plan
+from subkern.gradients.plan import validate
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.engines import tiled as pairwise
 from subkern.kernels.engines.signs import engine as sign_kernel
 from subkern.kernels.engines.signs import rows as sign_rows
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.models.logit_model import LogitModel, named_parameters
 from subkern.prompts.prompt import EncodedExample
 from subkern.storage.files import is_full, scratch_folder
+from subkern.subspaces.base import Full
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
 
@@ -54,19 +53,19 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
 def captured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the ids of the examples that are captured, as they are."""
     ids: list[str] = []
-    original = pairwise.capture_all
+    original = CaptureJob.capture
 
-    def counted(job: CaptureJob, examples: list[EncodedExample]) -> Captured:
+    def counted(job: CaptureJob, examples: list[EncodedExample], bounded: bool) -> Captured:
         ids.extend(e.id for e in examples)
-        return original(job, examples)
+        return original(job, examples, bounded)
 
-    monkeypatch.setattr(pairwise, "capture_all", counted)
+    monkeypatch.setattr(CaptureJob, "capture", counted)
     return ids
 
 
 def tight(model: LogitModel) -> float:
     """Return a budget that holds the factors of two examples, so that there are many tiles."""
-    plan = make_plan(model, named_parameters(model), MORE)
+    plan = validate(Full().attach(model), MORE)
     return 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in MORE) / 0.6
 
 

@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from subkern import UserError
-from subkern.gradients.plan import make_plan
+from subkern.gradients.plan import validate
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.engines import tiled as pairwise
+from subkern.kernels.engines import tiled
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.dimensions import sweep_dimensions
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
-from subkern.models.logit_model import LogitModel, WordReadout, named_parameters
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
+from subkern.models.logit_model import LogitModel, WordReadout
 from subkern.prompts.prompt import EncodedExample
-from subkern.subspaces.base import ParameterSubset
+from subkern.subspaces.base import Full, ParameterSubset
 from tests.support import oracles
 from tests.support.families import FAMILIES, VOCAB, Family, case_id, random_examples
 
@@ -47,9 +46,9 @@ def least_memory(
 ) -> float:
     """Return `factor` times the smallest budget in which two of the longest examples fit."""
     both = [*left, *right]
-    plan = make_plan(model, named_parameters(model), both)
+    plan = validate(Full().attach(model), both)
     longest = max(len(e.input_ids) for e in both)
-    return factor * 2 * plan.bytes_per_token * longest / pairwise._FACTOR_SHARE * (1 + 1e-9)
+    return factor * 2 * plan.bytes_per_token * longest / tiled._FACTOR_SHARE * (1 + 1e-9)
 
 
 # --- mathematics ---
@@ -197,11 +196,11 @@ def test_unchanged_by_tiles(family: Family) -> None:
     tiles = []
     for factor in (1.0, 3.0):
         memory, (steps, progress) = least_memory(model, left, right, factor), recorded_progress()
-        tiled = compute_kernel(
+        kernel = compute_kernel(
             model, left, right, options=RunOptions(memory=memory, progress=progress)
         )
-        assert oracles.error(tiled.values, whole) <= 1e-12
-        shared = tiled.values[:, :, 2:7][:, :, ::-1]
+        assert oracles.error(kernel.values, whole) <= 1e-12
+        shared = kernel.values[:, :, 2:7][:, :, ::-1]
         np.testing.assert_array_equal(shared, np.moveaxis(shared, (2, 3), (0, 1)))
         assert steps == sorted(set(steps))
         assert steps[-1] == (5 * 8, 5 * 8)
@@ -250,13 +249,13 @@ def stop_after(tiles: int) -> Callable[[int, int], None]:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """Return the tiles that are computed, as they are."""
     tiles: list[tuple[str, int, int]] = []
-    original = pairwise._Source.tile
+    original = tiled._Source.tile
 
-    def tile(source: pairwise._Source, side: str, i: int, k: int) -> dict[str, np.ndarray]:
+    def tile(source: tiled._Source, side: str, i: int, k: int) -> dict[str, np.ndarray]:
         tiles.append((side, i, k))
         return original(source, side, i, k)
 
-    monkeypatch.setattr(pairwise._Source, "tile", tile)
+    monkeypatch.setattr(tiled._Source, "tile", tile)
     return tiles
 
 

@@ -13,8 +13,7 @@ from peft.tuners.lora import LoraLayer
 
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.models.logit_model import LogitModel
 from subkern.subspaces.base import Peft
 from subkern.subspaces.lora import Lora, Targets, draw_rows

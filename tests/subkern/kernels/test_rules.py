@@ -12,18 +12,17 @@ import pytest
 import torch
 
 from subkern import UserError
-from subkern.gradients.plan import make_plan
+from subkern.gradients.plan import validate
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.rules import NAMES, UpdateRule, parse_rule
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.kernels.sweeps.rules import sweep_rules
-from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.storage.provenance import environment
-from subkern.subspaces.base import Peft
+from subkern.subspaces.base import Full, Peft
 from tests.support import oracles
 from tests.support.families import CASES, FAMILIES, Family, case_id, random_examples
 
@@ -248,7 +247,7 @@ def test_lora_sweep_equals_a_wrapped_model(family: Family, rule: str) -> None:
 def test_lora_sweep_counts_zeroed_entries_as_plain_kernels_do(rule: str, tmp_path: Path) -> None:
     """Also over several tiles, some of which an earlier run left behind."""
     model, batch = oracles.logit_model(GPT2), examples(GPT2, 4)
-    plan = make_plan(model, named_parameters(model), batch)
+    plan = validate(Full().attach(model), batch)
     memory = 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in batch) / 0.6
     options = RunOptions(memory=memory, checkpoint=tmp_path / "tiles")
     grid, rule = LoraGrid((3, 1), (0,)), f"{rule}{',' if ':' in rule else ':'}zero_tolerance=0.01"

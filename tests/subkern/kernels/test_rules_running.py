@@ -11,13 +11,14 @@ import pytest
 from subkern import UserError
 from subkern.gradients.batches import CaptureJob
 from subkern.gradients.capture import Captured
+from subkern.gradients.plan import validate
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.engines import tiled as pairwise
 from subkern.kernels.engines.signs import engine as sign_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
-from subkern.models.logit_model import LogitModel, named_parameters
+from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
+from subkern.subspaces.base import Full
 from tests.subkern.kernels.test_rules import GPT2, assert_close, examples
 from tests.support import oracles
 
@@ -62,9 +63,7 @@ def test_unchanged_by_memory_and_batches(right: list[EncodedExample], rule: str)
 
 def least(model: LogitModel) -> float:
     """Return a budget that two examples hardly fit into."""
-    from subkern.gradients.plan import make_plan
-
-    plan = make_plan(model, named_parameters(model), X)
+    plan = validate(Full().attach(model), X)
     return 2.2 * plan.bytes_per_token * max(len(e.input_ids) for e in [*X, *Y]) / 0.6
 
 
@@ -107,13 +106,13 @@ def test_interrupted_updates_go_on_to_the_same_numbers(
     rule = "asymmetric_adam:eps=1e-3"
     whole = compute_kernel(model, X, right, rule=rule, options=RunOptions(memory=memory))
     captured: list[int] = []
-    capture_all = pairwise.capture_all
+    capture = CaptureJob.capture
 
-    def counted(job: CaptureJob, group: list[EncodedExample]) -> Captured:
+    def counted(job: CaptureJob, group: list[EncodedExample], bounded: bool) -> Captured:
         captured.append(len(group))
-        return capture_all(job, group)
+        return capture(job, group, bounded)
 
-    monkeypatch.setattr(pairwise, "capture_all", counted)
+    monkeypatch.setattr(CaptureJob, "capture", counted)
     with pytest.raises(Interrupted):
         compute_kernel(
             model, X, right, rule=rule,

@@ -10,9 +10,8 @@ import pytest
 from subkern import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
-from subkern.kernels.sweeps.lora import sweep_lora, sweep_targets
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora, sweep_targets
 from subkern.kernels.sweeps.lora_blocks import sweep_layers
-from subkern.kernels.sweeps.lora_grid import LoraGrid
 from subkern.kernels.sweeps.lora_parts import partition
 from subkern.models.logit_model import named_parameters
 from subkern.subspaces.lora import Lora

@@ -21,8 +21,7 @@ from subkern.features.features import compute_features
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.dimensions import sweep_dimensions
-from subkern.kernels.sweeps.lora import sweep_lora, sweep_targets
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora, sweep_targets
 from subkern.models.logit_model import LogitModel
 from subkern.subspaces.base import ParameterSubset, Peft
 from subkern.subspaces.parameter_groups import ParameterGroup

@@ -10,8 +10,7 @@ import pytest
 
 from subkern import UserError
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.sweeps.lora import sweep_lora
-from subkern.kernels.sweeps.lora_grid import LoraGrid
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.models.logit_model import LogitModel, named_parameters, parameter_path
 from subkern.subspaces.base import Full, ParameterSubset, Peft, Subspace
 from subkern.subspaces.lora import Lora

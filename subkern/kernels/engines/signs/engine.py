@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subkern.gradients.batches import CaptureJob, capture_all, cut
+from subkern.gradients.batches import CaptureJob, Capturing, Observer, cut
 from subkern.kernels.engines.signs.pack import pack
 from subkern.kernels.engines.signs.products import product
 from subkern.kernels.engines.signs.rows import Planes, SignRows, read_rows
-from subkern.kernels.engines.tiled import Outcome, assemble
+from subkern.kernels.engines.threads import side_by_side
+from subkern.kernels.request import Request
 from subkern.kernels.rules import UpdateRule
-from subkern.kernels.threads import side_by_side
-from subkern.kernels.tiles import TileStore, Tiling
+from subkern.kernels.sides import Outcome, Sides
+from subkern.kernels.tiles import Tile, TileStore, Tiling
 from subkern.storage.files import scratch_folder
 from subkern.storage.progress import Progress
 
@@ -32,48 +33,40 @@ _KEPT_SHARE = 0.4  # for packed rows
 _GROUP = 32  # most examples of a group
 
 
-def run_signs(
-    job: CaptureJob,
-    rule: UpdateRule,
-    left: Sequence[EncodedExample],
-    right: Sequence[EncodedExample],
-    store: TileStore,
-    progress: Progress | None = None,
-) -> tuple[Outcome, dict[str, float]]:
-    """The kernel ⟨sign g, sign g'⟩ ``[1, n, c, m, c]``, and what it took (for the record)."""
-    if len(right) < len(left):  # fewer rows to keep
-        found, cost = run_signs(job, rule, right, left, store, progress)
-        values = np.moveaxis(found.values, (-2, -1), (-4, -3))
-        return Outcome(values, found.right_logits, found.left_logits), cost
-    places = {e.id: i for i, e in enumerate(left)}
-    mirror = sum(e.id in places for e in right) == len(left)
-    extra = [e for e in right if not (mirror and e.id in places)]
-    tiling = store.tiling(lambda: _groups(job, left, extra))
-    signs = _Signs(job, rule, store)
-    tiles = _tiles(signs, tiling, left, extra, mirror, progress)
-    outcome = assemble(tiles, tiling, mirror, [places.get(e.id, -1) for e in right])
-    return outcome, signs.cost(tiles)
+class Signs:
+    """The kernel ⟨sign g, sign g'⟩ of the one rule ``signgd``.
+
+    Args:
+        observer: sees all that is captured.
+    """
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        self.observer = observer
+
+    def run(self, request: Request, sides: Sides, store: TileStore) -> list[Outcome]:
+        """As `Engine.run`."""
+        if len(sides.right) < len(sides.left):  # fewer rows to keep
+            return [outcome.swapped for outcome in self.run(request, sides.swapped, store)]
+        job, (rule,) = request.job, request.rules
+        tiling = store.tiling(lambda: _groups(job, sides))
+        signs = _Signs(job, request.capturing(self.observer), rule, store)
+        tiles = _tiles(signs, tiling, sides, request.options.progress)
+        return [Outcome(*sides.assemble(tiles, tiling), signs.cost(tiles))]
 
 
 def _tiles(
-    signs: _Signs,
-    tiling: Tiling,
-    left: Sequence[EncodedExample],
-    extra: Sequence[EncodedExample],
-    mirror: bool,
-    progress: Progress | None,
-) -> dict[str, dict[str, np.ndarray]]:
+    signs: _Signs, tiling: Tiling, sides: Sides, progress: Progress | None
+) -> dict[Tile, dict[str, np.ndarray]]:
     """All tiles: a group meets every group of rows when it is formed."""
-    total = len(left) * (len(extra) + (len(left) if mirror else 0))
     done = 0
-    tiles: dict[str, dict[str, np.ndarray]] = {}
-    columns = [("left", k, left[s]) for k, s in enumerate(tiling.left)]
-    columns += [("right", k, extra[s]) for k, s in enumerate(tiling.right)]
+    tiles: dict[Tile, dict[str, np.ndarray]] = {}
+    columns = [("left", k, sides.left[s]) for k, s in enumerate(tiling.left)]
+    columns += [("right", k, sides.extra[s]) for k, s in enumerate(tiling.right)]
     rows: list[SignRows] = []
     for side, k, examples in columns:
         own = side == "left"
-        keys = [f"{side}-{i}-{k}" for i in range(k + 1 if own else len(tiling.left))]
-        keys = keys if mirror or not own else []
+        keys = [(side, i, k) for i in range(k + 1 if own else len(tiling.left))]
+        keys = keys if sides.mirrored or not own else []
         finished = {key: tile for key in keys if (tile := signs.store.get(key)) is not None}
         group = None
         if own:
@@ -85,7 +78,7 @@ def _tiles(
                 signs.store.put(key, finished[key])
             done += len(examples) * len(rows[i].logits) * (2 if own and i != k else 1)
             if progress is not None:
-                progress(done, total)
+                progress(done, sides.entries)
         tiles |= finished
     return tiles
 
@@ -93,8 +86,10 @@ def _tiles(
 class _Signs:
     """Forms the sign rows of groups, and keeps those of the rows' examples."""
 
-    def __init__(self, job: CaptureJob, rule: UpdateRule, store: TileStore) -> None:
-        self.job, self.rule, self.store = job, rule, store
+    def __init__(
+        self, job: CaptureJob, capturing: Capturing, rule: UpdateRule, store: TileStore
+    ) -> None:
+        self.job, self.capturing, self.rule, self.store = job, capturing, rule, store
         self.folder = store.folder
         self.held = 0.0
         self.rows: list[SignRows] = []
@@ -118,7 +113,7 @@ class _Signs:
 
     def form(self, examples: Sequence[EncodedExample]) -> SignRows:
         """Capture `examples` and pack the signs of their gradients."""
-        captured = capture_all(self.job, examples)
+        captured = self.capturing(examples)
         c = captured.logits.shape[1]
 
         def packed(name: str) -> tuple[Planes | None, int]:
@@ -144,21 +139,21 @@ class _Signs:
             "zeroed": np.array(right.zeroed),
         }
 
-    def cost(self, tiles: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    def cost(self, tiles: dict[Tile, dict[str, np.ndarray]]) -> dict[str, float]:
         """Entries set to 0 as noise, and bytes of a kept row."""
         zeroed = sum(rows.zeroed for rows in self.rows)
-        columns = {k: t for k, t in tiles.items() if k.startswith("right-0-")}
-        zeroed += sum(int(t["zeroed"]) for t in columns.values())
+        columns = [tile for (side, i, _), tile in tiles.items() if (side, i) == ("right", 0)]
+        zeroed += sum(int(tile["zeroed"]) for tile in columns)
         count = sum(rows.logits.size for rows in self.rows)
         nbytes = sum(rows.nbytes for rows in self.rows)
         return {"zeroed_entries": zeroed, "sign_row_bytes": nbytes / count}
 
 
-def _groups(
-    job: CaptureJob, left: Sequence[EncodedExample], extra: Sequence[EncodedExample]
-) -> Tiling:
+def _groups(job: CaptureJob, sides: Sides) -> Tiling:
     """Groups of examples whose factors fit into their share of the budget."""
-    rate = max(job.plan.bytes_per_token, 1.0)
     budget = _GROUP_SHARE * job.memory
-    sides = [[max(rate * len(e.input_ids), budget / _GROUP) for e in s] for s in (left, extra)]
-    return Tiling(cut(sides[0], budget), cut(sides[1], budget))
+    left, extra = (
+        [max(size, budget / _GROUP) for size in job.sizes(side)]
+        for side in (sides.left, sides.extra)
+    )
+    return Tiling(cut(left, budget), cut(extra, budget))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from subkern.kernels.engines.signs.rows import WORD, Layout, Planes, SignRows, Words
-from subkern.kernels.threads import side_by_side
+from subkern.kernels.engines.threads import side_by_side
 
 Matrix = npt.NDArray[np.float64]
 _UNPACKED = 128  # words unpacked at a time: 2¹³ entries, far from the 2²⁴ that float32 counts

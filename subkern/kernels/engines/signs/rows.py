@@ -161,13 +161,13 @@ _PARTS = ("present", "signs", "mixed", "masks")
 
 def read_rows(path: Path) -> SignRows:
     """Rows that `SignRows.save` wrote; planes are read one parameter at a time, when asked for."""
-    stored = _Stored(path)
+    stored = _MappedPlanes(path)
     metadata = stored.file.metadata()
     logits = stored.file.get_tensor("logits")
     return SignRows(stored, logits, int(metadata["zeroed"]), int(metadata["nbytes"]))
 
 
-class _Stored(Mapping[str, Planes]):
+class _MappedPlanes(Mapping[str, Planes]):
     """Planes in a file, which is mapped into memory."""
 
     def __init__(self, path: Path) -> None:
