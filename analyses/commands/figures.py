@@ -40,8 +40,8 @@ def figures(
     are refused unless --across-versions says that this is meant.
     """
     from ..fourteen_tasks.results.combine import combine
-    from ..fourteen_tasks.results.drawing import draw, write_tables
-    from ..fourteen_tasks.results.render import TABLE_FOLDER
+    from ..fourteen_tasks.results.page import draw, write_tables
+    from ..show.table import TABLE_FOLDER
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     study = results[0]

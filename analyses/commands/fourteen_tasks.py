@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +12,22 @@ import click
 
 from subkern.errors import UserError
 
-from .options import AS_JSON, OVERWRITE, PATH, RUNNING, Numbers
-from .study_options import Words
-
-_NOT_SETTINGS = ("preset", "config", "rates")
+from ..engine.settings import read_settings
+from ..fourteen_tasks.config import PRESETS, Config
+from .options import AS_JSON, OVERWRITE, PATH
+from .study_options import CONFIG, options_of
 
 
 @click.command("fourteen-tasks")
-@click.option(
-    "--preset", type=click.Choice(["quick", "paper", "full"]), help="Settings to go from."
-)
-@click.option("--config", type=PATH, help="YAML of settings; options given here win.")
-@click.option("--model", help="Hub id, local directory, demo:smollm2 or demo:minilm.")
-@click.option("--data", default="hub", show_default=True, help="K-shot folder, hub or demo.")
-@click.option("--tasks", type=Words(), help="Names, or paths of task files.  [default: all 14]")
-@click.option("--shots", type=Numbers(), help="Training examples a label.  [default: 16]")
-@click.option("--seed", "data_seeds", type=Numbers(), help="Of splits.  [default: 13,21,42,87,100]")
-@click.option("--heads", type=Words(), help="prompt,linear.  [default: prompt]")
-@click.option("--head-init", help="Of a linear head: probe | random.  [default: probe]")
-@click.option("--methods", type=Words(), help="Names or patterns (kernel-*).  [default: all]")
-@click.option("--solvers", type=Words(), help="Classifiers on symmetric kernels.")
-@click.option("--asymmetric-solvers", type=Words(), help="And on asymmetric ones.")
-@click.option("--lora", multiple=True, help="LoRA, as lora:r=8; several: a kernel of each.")
-@click.option(
-    "--random",
-    multiple=True,
-    help="Random subspace, likewise.  [default: random:dim=1000,kind=srht]",
-)
+@click.option("--preset", type=click.Choice([*PRESETS]), help="Settings to go from.")
+@CONFIG
+@options_of(Config)
 @click.option(
     "--learning-rates",
-    "rates",
     multiple=True,
     metavar="METHOD=R,R,...",
     help="Rates that dev chooses from, as finetune-sgd=1e-3,1e-2; may be repeated.",
 )
-@click.option("--batch-sizes", type=Numbers(), help="Of training, likewise.  [default: 2,4,8]")
-@click.option("--steps", type=int, help="Of training.  [default: 1000]")
-@click.option("--eval-every", type=int, help="Steps between looks at dev.  [default: 100]")
-@click.option("--loss", help="Of training: cross_entropy | squared.  [default: cross_entropy]")
-@click.option("--epsilon", type=float, help="Adam's, of training and kernel.  [default: 1e-8]")
-@click.option("--pooling", help="Of a linear head: read | mean.  [default: read]")
-@click.option("--logits", help="all | binary | auto.  [default: auto]")
-@click.option("--tie", help="model | untied (the paper's).  [default: model]")
-@click.option("--revision", help="Hub revision of the model; unless given, the one in the cache.")
-@click.option("--test-limit", type=int, help="At most so many test examples.")
-@RUNNING
 @click.option(
     "--only", multiple=True, metavar="FIELD=PATTERN,...",
     help="Compute only such cells and what they need, as task=SST-2,method=kernel-*; several: any.",
@@ -70,6 +42,9 @@ _NOT_SETTINGS = ("preset", "config", "rates")
 @OVERWRITE
 @AS_JSON
 def analyze_fourteen_tasks(
+    preset: str | None,
+    config: Path | None,
+    learning_rates: tuple[str, ...],
     only: tuple[str, ...],
     status: bool,
     dry_run: bool,
@@ -92,7 +67,7 @@ def analyze_fourteen_tasks(
     from ..scheduler.cell import parse_only
     from ..scheduler.executors import check_executor, make_executor
 
-    study = Study(_settings(asked), out)
+    study = Study(_settings(preset, config, learning_rates, asked), out)
     filters = parse_only(only)
     check_executor(executor, workers=workers, address=address)
     if status or dry_run:
@@ -118,35 +93,31 @@ def analyze_fourteen_tasks(
         raise click.exceptions.Exit(1)
 
 
-def _settings(asked: dict[str, Any]) -> Any:
+def _settings(
+    preset: str | None, config: Path | None, rates: Sequence[str], asked: Mapping[str, Any]
+) -> Config:
     """Return the settings: a file's or a preset's, and over them the options that were given.
 
     Raises:
         UserError: they name no model, or a setting is wrong.
     """
-    from ..fourteen_tasks.config import PRESETS, Config
-
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    given = {
-        name: value
-        for name, value in asked.items()
-        if name not in _NOT_SETTINGS and context.get_parameter_source(name) is not default
-    }
-    if asked["preset"] is not None and asked["config"] is not None:
+    if preset is not None and config is not None:
         raise UserError("--preset and --config both say where to go from: give one of them")
-    values: dict[str, Any] = dict(PRESETS.get(asked["preset"], {}))
-    if asked["config"] is not None:
-        values = Config.from_file(asked["config"]).as_dict()
-    if asked["rates"]:
-        given["learning_rates"] = values.get("learning_rates", {}) | _rates(asked["rates"])
+    values = dict(PRESETS[preset] if preset is not None else {})
+    if config is not None:
+        values |= read_settings(config)
+    given = {name: value for name, value in asked.items() if value is not None}
+    if rates:
+        given["learning_rates"] = values.get("learning_rates", {}) | _rates(rates)
     values |= given
-    if values.get("data") == "demo" and "tasks" not in given and asked["config"] is None:
+    if "model" not in values:
+        raise UserError("no model is named: give --model, or a --preset or --config that has")
+    if values.get("data") == "demo" and "tasks" not in given and config is None:
         values["tasks"] = ("mr",)  # the only one there
     return Config.from_dict(values)
 
 
-def _rates(texts: tuple[str, ...]) -> dict[str, list[str]]:
+def _rates(texts: Sequence[str]) -> dict[str, list[str]]:
     """Read ``finetune-sgd=1e-3,1e-2``."""
     found = {}
     for text in texts:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any
 
 from subkern.errors import UserError
 from subkern.solvers import SOLVERS
@@ -17,13 +15,20 @@ from subkern.tasks.catalogue import TASKS
 from subkern.training.losses import get_loss
 
 from ..engine.settings import (
-    check_names,
-    decides,
+    Count,
+    Number,
+    OptionalCount,
+    Options,
+    Text,
+    Words,
+    checked,
+    choice,
     distinct,
-    number,
+    each,
     one_of,
     rates,
-    read_settings,
+    setting,
+    whole,
 )
 from .table import FINETUNING, METHODS
 
@@ -41,27 +46,62 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 )
 """Learning rates that dev chooses from, unless told otherwise."""
 
-_CHOICES = {
-    "head_init": ("probe", "random"),
-    "logits": ("auto", "all", "binary"),
-    "pooling": ("read", "mean"),
-    "tie": ("model", "untied"),
-    "dtype": ("float32", "float64", "bfloat16"),
-}
-_LISTS = (
-    "tasks", "shots", "data_seeds", "heads", "solvers", "asymmetric_solvers", "batch_sizes",
-    "lora", "random",
-)  # fmt: skip
-_COUNTS = ("shots", "batch_sizes", "steps", "eval_every", "test_limit")
+
+def _methods(name: str, patterns: Any) -> tuple[str, ...]:
+    """Return the methods that patterns stand for, in the order of tables."""
+    given = distinct(name, patterns)
+    for pattern in given:
+        if not any(fnmatchcase(method, pattern) for method in METHODS):
+            close = get_close_matches(pattern, METHODS, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(METHODS)}"
+            raise UserError(f"method '{pattern}' is unknown: {hint}")
+    return tuple(m for m in METHODS if any(fnmatchcase(m, pattern) for pattern in given))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+def _rates(_: str, given: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
+    """Return learning rates by method as they are kept: floats, ascending."""
+    for method in given:
+        one_of("learning_rates of", method, tuple(FINETUNING))
+    return {name: rates(f"learning_rates of {name}", values) for name, values in given.items()}
+
+
+def _solver(_: str, solver: str) -> str:
+    one_of("solvers", solver, tuple(SOLVERS))
+    return solver
+
+
+def _asymmetric_solver(name: str, solver: str) -> str:
+    if SOLVERS[_solver(name, solver)].requires_symmetric:
+        raise UserError(
+            f"{name} holds {solver}, which needs a symmetric kernel: use asym, asym-ridge or"
+            " row-logistic"
+        )
+    return solver
+
+
+def _subspace(kind: str, text: str) -> str:
+    parse_subspace(text)
+    if text.partition(":")[0] != kind:
+        raise UserError(f"{kind} holds '{text}', another kind: write {kind}:...")
+    return text
+
+
+def _loss(_: str, name: str) -> str:
+    get_loss(name)
+    return name
+
+
+Counts = Annotated[tuple[int, ...], checked(distinct, each(whole))]
+Solvers = Annotated[tuple[str, ...], checked(distinct, each(_solver))]
+Subspaces = Annotated[tuple[str, ...], checked(distinct, each(_subspace))]
+
+
+class Config(Options):
     """What to run: every method on every task, number of shots, data seed and head.
 
     Attributes:
         model, revision, logits, pooling, tie, dtype: as `subkern.models.load.load_model` takes
-        them.
+            them.
         data: folder in the k-shot layout, ``"hub"`` or ``"demo"`` (which has mr only).
         tasks: names of tasks, or paths of task files.
         shots: training examples a label.
@@ -76,8 +116,8 @@ class Config:
         learning_rates: method → rates that dev chooses from; `RATES` for those not named.
         batch_sizes: likewise, for all methods.
         steps, eval_every, loss, epsilon, seed: of training; see
-        `subkern.training.finetune.Training`. The
-            seed is a linear head's, too, and ε that of ``kernel-adam``.
+            `subkern.training.finetune.Training`. The seed is a linear head's, too, and ε that of
+            ``kernel-adam``.
         test_limit: at most so many test examples, evenly spaced; train and dev follow the shots.
         device, batch_size, memory: how to compute; they do not decide the numbers.
 
@@ -85,74 +125,69 @@ class Config:
         UserError: a value is out of range or not among the choices.
     """
 
-    model: str
-    data: str = "hub"
-    tasks: tuple[str, ...] = ALL_TASKS
-    shots: tuple[int, ...] = (16,)
-    data_seeds: tuple[int, ...] = (13, 21, 42, 87, 100)
-    heads: tuple[str, ...] = ("prompt",)
-    head_init: str = "probe"
-    methods: tuple[str, ...] = METHODS
-    solvers: tuple[str, ...] = ("logistic", "ridge", "svc")
-    asymmetric_solvers: tuple[str, ...] = ("asym", "asym-ridge")
-    lora: tuple[str, ...] = ("lora:r=8",)
-    random: tuple[str, ...] = ("random:dim=1000,kind=srht",)
-    learning_rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
-    batch_sizes: tuple[int, ...] = (2, 4, 8)
-    steps: int = 1000
-    eval_every: int = 100
-    loss: str = "cross_entropy"
-    epsilon: float = 1e-8
-    seed: int = 0
-    logits: str = "auto"
-    pooling: str = "read"
-    tie: str = "model"
-    dtype: str = "float32"
-    revision: str | None = None
-    test_limit: int | None = None
-    device: str = decides(None, "cpu")
-    batch_size: int | None = decides(None, None)
-    memory: str | int | None = decides(None, None)
-
-    def __post_init__(self) -> None:
-        for name in ("model", "data"):
-            object.__setattr__(self, name, str(getattr(self, name)))
-        for name in _LISTS:
-            object.__setattr__(self, name, distinct(name, getattr(self, name)))
-        object.__setattr__(self, "methods", _methods(self.methods))
-        for name in _COUNTS:
-            value = getattr(self, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if each is not None and each < 1:
-                    raise UserError(f"{name} holds {each}: give whole numbers from 1")
-        object.__setattr__(self, "epsilon", number("epsilon", self.epsilon))
-        for name, choices in _CHOICES.items():
-            one_of(name, getattr(self, name), choices)
-        for head in self.heads:
-            one_of("heads", head, ("prompt", "linear"))
-        self._check_solvers()
-        for kind in ("lora", "random"):
-            self._check_subspace(kind)
-        get_loss(self.loss)
-        object.__setattr__(self, "learning_rates", _rates(self.learning_rates))
-
-    def _check_solvers(self) -> None:
-        """Raise `UserError` on a solver that there is not, or that its kernels do not suit."""
-        for solver in (*self.solvers, *self.asymmetric_solvers):
-            one_of("solvers", solver, tuple(SOLVERS))
-        for solver in self.asymmetric_solvers:
-            if SOLVERS[solver].requires_symmetric:
-                raise UserError(
-                    f"asymmetric_solvers holds {solver}, which needs a symmetric kernel: use asym,"
-                    " asym-ridge or row-logistic"
-                )
-
-    def _check_subspace(self, kind: str) -> None:
-        """Raise `UserError` unless a subspace is of its kind."""
-        for text in getattr(self, kind):
-            parse_subspace(text)
-            if text.partition(":")[0] != kind:
-                raise UserError(f"{kind} holds '{text}', another kind: write {kind}:...")
+    model: Text = setting(..., "Hub id, local directory, demo:smollm2 or demo:minilm.")
+    data: Text = setting("hub", "K-shot folder, hub or demo.")
+    tasks: Words = setting(ALL_TASKS, "Names, or paths of task files.", shown="all 14")
+    shots: Counts = setting((16,), "Training examples a label.")
+    data_seeds: Annotated[tuple[int, ...], checked(distinct)] = setting(
+        (13, 21, 42, 87, 100), "Of splits.", option="--seed"
+    )
+    heads: Annotated[tuple[str, ...], checked(distinct, each(choice("prompt", "linear")))] = (
+        setting(("prompt",), "prompt,linear.")
+    )
+    head_init: Annotated[str, checked(choice("probe", "random"))] = setting(
+        "probe", "Of a linear head: probe | random."
+    )
+    methods: Annotated[tuple[str, ...], checked(_methods)] = setting(
+        METHODS, "Names or patterns (kernel-*).", shown="all"
+    )
+    solvers: Solvers = setting(("logistic", "ridge", "svc"), "Classifiers on symmetric kernels.")
+    asymmetric_solvers: Annotated[tuple[str, ...], checked(distinct, each(_asymmetric_solver))] = (
+        setting(("asym", "asym-ridge"), "And on asymmetric ones.")
+    )
+    lora: Subspaces = setting(
+        ("lora:r=8",), "LoRA, as lora:r=8; several: a kernel of each.", repeated=True
+    )
+    random: Subspaces = setting(
+        ("random:dim=1000,kind=srht",), "Random subspace, likewise.", repeated=True
+    )
+    learning_rates: Annotated[Mapping[str, tuple[float, ...]], checked(_rates)] = setting(
+        {}, option=None
+    )
+    batch_sizes: Counts = setting((2, 4, 8), "Of training, likewise.")
+    steps: Count = setting(1000, "Of training.")
+    eval_every: Count = setting(100, "Steps between looks at dev.")
+    loss: Annotated[str, checked(_loss)] = setting(
+        "cross_entropy", "Of training: cross_entropy | squared."
+    )
+    epsilon: Number = setting(1e-8, "Adam's, of training and kernel.")
+    seed: int = setting(0, option=None)
+    logits: Annotated[str, checked(choice("auto", "all", "binary"))] = setting(
+        "auto", "all | binary | auto."
+    )
+    pooling: Annotated[str, checked(choice("read", "mean"))] = setting(
+        "read", "Of a linear head: read | mean."
+    )
+    tie: Annotated[str, checked(choice("model", "untied"))] = setting(
+        "model", "model | untied (the paper's)."
+    )
+    dtype: Annotated[str, checked(choice("float32", "float64", "bfloat16"))] = setting(
+        "float32", "float32 | float64 | bfloat16."
+    )
+    revision: str | None = setting(
+        None, "Hub revision of the model; unless given, the one in the cache."
+    )
+    test_limit: OptionalCount = setting(None, "At most so many test examples.")
+    device: str = setting("cpu", "Torch device.", decides=None)
+    batch_size: int | None = setting(
+        None, "Most examples in one forward.", decides=None, shown="auto"
+    )
+    memory: str | int | None = setting(
+        None,
+        "Memory beyond the model, like 3GiB.",
+        decides=None,
+        shown="half of what is free, at most 4GiB",
+    )
 
     def rates(self, method: str) -> tuple[float, ...]:
         """Learning rates that dev chooses from for a method, ascending."""
@@ -162,53 +197,6 @@ class Config:
         """One-line forms of the subspaces of a kind (``full``, ``lora``, ``random``, ``bias``)."""
         found: tuple[str, ...] = getattr(self, kind, (kind,))
         return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON values; `from_dict` reads them."""
-        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        values["learning_rates"] = {k: list(v) for k, v in self.learning_rates.items()}
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the settings with these values.
-
-        Raises:
-            UserError: a setting is unknown (names the closest), missing or wrong.
-        """
-        check_names(values, [f.name for f in fields(cls)])
-        if "model" not in values:
-            raise UserError("no model is named: give --model, or a --preset or --config that has")
-        return cls(**values)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Self:
-        """Read settings from YAML (or JSON); a run's own ``config.yaml`` does.
-
-        Raises:
-            UserError: the file cannot be read, or its settings are wrong.
-        """
-        return cls.from_dict(read_settings(path))
-
-
-def _methods(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return the methods that patterns stand for, in the order of tables."""
-    given = distinct("methods", patterns)
-    for pattern in given:
-        if not any(fnmatchcase(method, pattern) for method in METHODS):
-            close = get_close_matches(pattern, METHODS, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(METHODS)}"
-            raise UserError(f"method '{pattern}' is unknown: {hint}")
-    return tuple(m for m in METHODS if any(fnmatchcase(m, pattern) for pattern in given))
-
-
-def _rates(given: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
-    """Return learning rates by method as they are kept: floats, ascending."""
-    found = {}
-    for method, values in given.items():
-        one_of("learning_rates of", method, tuple(FINETUNING))
-        found[method] = rates(f"learning_rates of {method}", values)
-    return found
 
 
 _FEW = {name: rates[::2][:2] for name, rates in RATES.items()}

@@ -18,7 +18,7 @@ from ..scheduler.status import Timing, counts, duration, status_table, time_left
 from ..scheduler.work import Ended
 from ..show.terminal import WIDTH, show
 from .estimate import costs, pass_seconds
-from .results.tables import HEADS
+from .results.methods import head_name
 from .study import Done, Study
 from .study import Progress as Seen
 
@@ -167,7 +167,7 @@ def results(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for (head, k), part in best.groupby(["head", "k"], observed=True, sort=False):
         scores = part.pivot_table(index="method", columns="task", values="test", observed=True)
         by = sorted(scores.index, key=lambda name: place[name])
-        title = f"Test scores in percent, {HEADS.get(head, head)}, {k} shots"
+        title = f"Test scores in percent, {head_name(head)}, {k} shots"
         found[title] = (100 * scores).reindex(by).round(1).reset_index()
     return found
 

@@ -38,7 +38,7 @@ from ..scheduler.work import Ended, Found, Place
 from .config import Config
 from .inputs import Context
 from .plan import check_worker, make_plan
-from .results.drawing import draw
+from .results.page import draw
 from .steps import STEPS
 from .table import SCHEMA, SCORES, tidy
 

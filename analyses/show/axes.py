@@ -9,6 +9,7 @@ in :mod:`analyses.show.style`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,22 +200,43 @@ def label_ends(axes: Axes, labels: Sequence[Label], *, size: float = 9) -> None:
 
 
 def label_points(
-    axes: Axes, labels: Sequence[Label], marks: Sequence[tuple[float, float]], *, size: float = 8.5
+    axes: Axes,
+    labels: Sequence[Label],
+    marks: Sequence[tuple[float, float]],
+    *,
+    size: float = 8.5,
+    all_of_them: bool = True,
 ) -> None:
     """Write labels beside points, where they hide neither each other nor one of the ``marks``.
 
     A thin line leads from a label that had to go farther to its point. Call it last, after
     `style.settle`.
+
+    Args:
+        axes: where.
+        labels: the most important ones first.
+        marks: what they must not hide.
+        size: of the text, in points.
+        all_of_them: else those that find no room right beside their point are left out, and none
+            crosses the diagonal of a `square`.
     """
     if not labels:
         return
     x, y, texts, colors = (list(each) for each in zip(*labels, strict=True))
     across, up = np.array(marks or [(x[0], y[0])]).T
-    allocate(
-        axes, x, y, texts, x_scatter=across, y_scatter=up, textcolor=colors, textsize=size,
-        linecolor=style.MUTED, linewidth=0.6, margin=0.01, min_distance=0.012, zorder=5,
-        path_effects=_HALO,
-    )  # fmt: skip
+    options: dict[str, Any] = {"linecolor": style.MUTED, "margin": 0.01, "min_distance": 0.012}
+    if not all_of_them:
+        radius = 5.0  # pixels, half the width of a mark
+        options = {
+            "linecolor": colors, "margin": 0.002, "min_distance": 0.006, "draw_all": False,
+            "scatter_sizes": [radius] * len(across), "text_scatter_sizes": [radius] * len(labels),
+            "nbr_candidates": 12, "x_lines": [axes.get_xlim()], "y_lines": [axes.get_ylim()],
+        }  # fmt: skip
+    with redirect_stdout(None):  # it says so where it finds no room
+        allocate(
+            axes, x, y, texts, x_scatter=across, y_scatter=up, textcolor=colors, textsize=size,
+            linewidth=0.6, zorder=5, path_effects=_HALO, **options,
+        )  # fmt: skip
 
 
 def _figure(axes: Axes) -> Figure:

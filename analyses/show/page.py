@@ -12,7 +12,7 @@ import io
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from html import unescape
@@ -26,6 +26,7 @@ from subkern.storage.files import replacing
 
 from ..engine.run_folder import FIGURE_FOLDER, REPORT
 from . import numbers as fmt
+from .table import Table
 
 DPI = 200  # twice what a plain screen shows of 4.8 inches
 
@@ -43,34 +44,6 @@ class Caption:
     title: str
     text: str
     alt: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page; the first column names the row.
-
-    Attributes:
-        title: heading above it.
-        note: what the columns mean, or an empty string.
-        header: one name a column.
-        rows: cells as text, as long as the header.
-        marked: indices of rows to set off (the recommended rank).
-        best: (row, column) of cells to set off (the best of a column).
-        sections: indices of rows that begin a new part (another number of shots).
-    """
-
-    title: str
-    note: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    marked: Sequence[int] = ()
-    best: Collection[tuple[int, int]] = ()
-    sections: Collection[int] = ()
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.header):
-                raise ValueError(f"a row of {len(row)} cells under {len(self.header)} headings")
 
 
 @dataclass(frozen=True)

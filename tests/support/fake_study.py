@@ -132,7 +132,7 @@ def _behaviour(
 
 def write(directory: Path, found: pd.DataFrame | None = None, **inputs: Any) -> Path:
     """Write a finished study to ``directory`` and return it."""
-    config = {"model": "tiny", "preset": "quick", "shots": [16, 64]}
+    config = {"model": "tiny", "shots": [16, 64]}
     run = RunDirectory(directory, "fourteen-tasks", {"config": config})
     run.claim(config, inputs, "subkern analyze fourteen-tasks --preset quick --out runs/study")
     environment = {

@@ -21,7 +21,7 @@ from subkern.errors import UserError
 from ...engine.run_folder import RunDirectory
 from ..config import RATES
 from ..table import FINETUNING, KERNELS, SCHEMA
-from .read import Study, load
+from .read import SavedStudy, load
 
 _NUMBERS = (
     "revision", "logits", "pooling", "tie", "dtype", "seed", "epsilon", "test_limit",
@@ -104,7 +104,7 @@ def differences(environment: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _names(parts: Sequence[Study]) -> list[str]:
+def _names(parts: Sequence[SavedStudy]) -> list[str]:
     """Return the parts as they were given.
 
     Raises:
@@ -118,7 +118,7 @@ def _names(parts: Sequence[Study]) -> list[str]:
     return names
 
 
-def _environments(parts: Sequence[Study]) -> dict[str, Any]:
+def _environments(parts: Sequence[SavedStudy]) -> dict[str, Any]:
     """Return every part's environment; those of its own parts, where it is a whole itself."""
     found: dict[str, Any] = {}
     for part in parts:
@@ -127,7 +127,7 @@ def _environments(parts: Sequence[Study]) -> dict[str, Any]:
     return found
 
 
-def _check_place(run: RunDirectory, parts: Sequence[Study]) -> None:
+def _check_place(run: RunDirectory, parts: Sequence[SavedStudy]) -> None:
     """Raise `UserError` if the folder is a part, or holds what is no combination."""
     if run.path.resolve() in [part.where.resolve() for part in parts]:
         raise UserError(f"'{run.path}' is one of the studies: give another --out for all of them")
@@ -136,7 +136,7 @@ def _check_place(run: RunDirectory, parts: Sequence[Study]) -> None:
         raise UserError(f"'{run.path}' holds a run of its own: give another --out")
 
 
-def _check_settings(one: Study, other: Study) -> None:
+def _check_settings(one: SavedStudy, other: SavedStudy) -> None:
     """Raise `UserError` if a setting that decides numbers of both differs."""
     mine, theirs = (dict(_deciding(part)) for part in (one, other))
     for name in mine:
@@ -147,7 +147,7 @@ def _check_settings(one: Study, other: Study) -> None:
             )
 
 
-def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
+def _deciding(part: SavedStudy) -> Iterator[tuple[str, Any]]:
     """Yield the settings that decide a part's numbers."""
     config, model = part.results.config, part.results.inputs.get("model", {})
     yield "model", str(config.get("model")).rstrip("/").rpartition("/")[2]
@@ -163,13 +163,13 @@ def _deciding(part: Study) -> Iterator[tuple[str, Any]]:
         yield f"the digest of the examples of {name}", digest
 
 
-def _rates(part: Study) -> dict[str, list[float]]:
+def _rates(part: SavedStudy) -> dict[str, list[float]]:
     """Return the learning rates of the methods that a part trained."""
     given = part.results.config.get("learning_rates") or {}
     return {method: list(given.get(method, RATES[method])) for method in _trained(part)}
 
 
-def _examples(part: Study) -> dict[str, str]:
+def _examples(part: SavedStudy) -> dict[str, str]:
     """Return the digests of the examples that a part has numbers of, by task, shots and seed."""
     known: dict[str, str] = part.results.inputs.get("examples", {})
     columns = part.table[["task", "k", "data_seed"]].drop_duplicates()
@@ -177,14 +177,14 @@ def _examples(part: Study) -> dict[str, str]:
     return {name: digest for name, digest in known.items() if name in having}
 
 
-def _trained(part: Study) -> list[str]:
+def _trained(part: SavedStudy) -> list[str]:
     """Return the fine-tuning methods that a part has."""
     return sorted(FINETUNING.keys() & set(part.table["method"]))
 
 
-def _together(parts: Sequence[Study]) -> pd.DataFrame:
+def _together(parts: Sequence[SavedStudy]) -> pd.DataFrame:
     """Return the rows of all parts, each cell's once."""
-    owner: dict[str, Study] = {}
+    owner: dict[str, SavedStudy] = {}
     for part in parts:
         done = set(part.table["cell"])
         for cell in sorted(done & owner.keys()):
@@ -199,7 +199,7 @@ def _together(parts: Sequence[Study]) -> pd.DataFrame:
     return pd.concat(kept, ignore_index=True)
 
 
-def _check_cell(cell: str, one: Study, other: Study) -> None:
+def _check_cell(cell: str, one: SavedStudy, other: SavedStudy) -> None:
     """Raise `UserError` if two parts have other numbers of a cell."""
     mine, theirs = (
         part.table[part.table["cell"] == cell].set_index(_ROW)["value"].sort_index()
@@ -218,7 +218,7 @@ def _check_cell(cell: str, one: Study, other: Study) -> None:
     )
 
 
-def _config(parts: Sequence[Study]) -> dict[str, Any]:
+def _config(parts: Sequence[SavedStudy]) -> dict[str, Any]:
     """Return the settings of the whole: of the parts that use them, lists hold what any has."""
     configs = [part.results.config for part in parts]
     idle = [_unused(part) for part in parts]
@@ -232,7 +232,7 @@ def _config(parts: Sequence[Study]) -> dict[str, Any]:
     return found
 
 
-def _unused(part: Study) -> set[str]:
+def _unused(part: SavedStudy) -> set[str]:
     """Return the settings that decide nothing of a part."""
     methods = set(part.table["method"])
     kinds = {kind for name, (_, kind) in {**KERNELS, **FINETUNING}.items() if name in methods}

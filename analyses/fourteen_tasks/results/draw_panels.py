@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ...show import style
-from .read import Study
-from .tables import task_heading
+from ...show.axes import LEGEND as SHARED
+from ...show.axes import key
+from .methods import task_heading
+from .read import SavedStudy
 
-LEGEND: Any = {
-    "frameon": False, "fontsize": 9, "handlelength": 1.2, "handletextpad": 0.5,
-    "columnspacing": 1.4, "borderaxespad": 0.1, "labelspacing": 0.35,
-}  # fmt: skip
+LEGEND: Any = {**SHARED, "fontsize": 9, "handlelength": 1.2, "handletextpad": 0.5}
+
+
+class Mark(NamedTuple):
+    """How the marks of one thing look; hollow ones show what lies below them."""
+
+    color: str
+    marker: str
+    hollow: bool = False
+
+    def handle(self, label: str) -> Line2D:
+        """Return its entry in a legend."""
+        return key(label, ls="", **self.look)
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """Matplotlib's settings."""
+        ms, mew = (13.0, 2.2) if self.marker == "|" else (5.5, 1.2)
+        fill = "white" if self.hollow else self.color
+        return {"color": self.color, "marker": self.marker, "ms": ms, "mew": mew, "mfc": fill}
 
 
 class TaskPanels:
@@ -29,63 +47,63 @@ class TaskPanels:
         frames: the rows that will be drawn; only their tasks are shown.
         count: how many panels.
         line: inches a task.
-        options: for :func:`analyses.show.style.subplots`.
     """
 
     def __init__(
         self,
-        study: Study,
+        study: SavedStudy,
         frames: Iterable[pd.DataFrame],
         count: int,
         *,
         line: float = 0.27,
-        **options: Any,
     ) -> None:
         present = {task for frame in frames for task in frame["task"]}
         self.tasks = [task for task in study.tasks if task in present]
+        self.names = {task: task_heading(task, study.metrics[task]) for task in self.tasks}
         size = (style.WIDTH, line * max(len(self.tasks), 5) + 1.35)
-        self.figure, grid = style.subplots(
-            1, count, figsize=size, sharey=True, squeeze=False, **options
-        )
+        self.figure, grid = style.subplots(1, count, figsize=size, sharey=True, squeeze=False)
         self.axes: list[Axes] = list(grid[0])
-        names = [task_heading(task, study.metrics[task]) for task in self.tasks]
-        self.axes[0].set_yticks(range(len(names) - 1, -1, -1), names)
-        self.axes[0].set_ylim(-0.6, len(names) - 0.4)
-        for axes in self.axes:
-            axes.tick_params(axis="y", length=0)
-
-    def places(self, rows: pd.DataFrame) -> Any:
-        """Return the height of every row's task."""
-        last = len(self.tasks) - 1
-        return np.array([last - self.tasks.index(task) for task in rows["task"]], float)
 
     def dots(
         self,
         axes: Axes,
         rows: pd.DataFrame,
+        by: str,
+        marks: Mapping[str, Mark],
         *,
-        x: str = "mean",
-        sd: str = "sd",
-        shift: float = 0.0,
-        **marks: Any,
+        apart: float = 0.0,
     ) -> None:
-        """Draw a marker a task with its standard deviation, ``shift`` lines above its own."""
-        axes.errorbar(
-            rows[x], self.places(rows) + shift, xerr=rows[sd].fillna(0), ls="none", elinewidth=0.8,
-            zorder=3, **marks,
+        """Draw means over data seeds with their standard deviation, a mark a value of a column.
+
+        Args:
+            axes: one of the panels.
+            rows: columns task, value and the one that is named.
+            by: that column.
+            marks: value → mark.
+            apart: lines between the marks of a task.
+        """
+        before = len(axes.lines)
+        sns.pointplot(
+            rows, x="value", y="task", order=self.tasks, hue=by, hue_order=list(marks),
+            palette={name: mark.color for name, mark in marks.items()}, errorbar="sd",
+            markers=[mark.marker for mark in marks.values()], linestyle="none", legend=False,
+            err_kws={"linewidth": 0.8}, dodge=apart * (len(marks) - 1) or False, zorder=3, ax=axes,
         )  # fmt: skip
+        drawn = [line for line in axes.lines[before:] if line.get_marker() not in ("", "None")]
+        for line, mark in zip(drawn, marks.values(), strict=True):
+            line.set(zorder=4, **mark.look)  # above all bars
 
     def finish(self, handles: Sequence[Any], xlabel: str = "") -> None:
-        """Add legend and common label, and settle the layout."""
-        if xlabel:
-            self.figure.supxlabel(xlabel, fontsize=10)
+        """Name the tasks, add legend and common label, and settle the layout."""
+        for axes in self.axes:
+            axes.set(xlabel=axes.get_xlabel().removesuffix("value"), ylabel="")
+            axes.tick_params(axis="y", length=0)
+            axes.grid(visible=True, axis="y")
+        self.axes[0].set_yticks(range(len(self.tasks)), [*self.names.values()])
+        self.axes[0].set_ylim(len(self.tasks) - 0.4, -0.6)
+        self.figure.supxlabel(xlabel, fontsize=10)
         self.figure.legend(handles=handles, loc="outside upper right", ncols=3, **LEGEND)
         style.settle(self.figure)
-
-
-def handle(label: str, **marks: Any) -> Line2D:
-    """Return a legend entry of a marker."""
-    return Line2D([], [], ls="none", label=label, **marks)
 
 
 def percent_tick(value: float, _: object = None) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from ..table import SIGNS
+
+HEADS = {"prompt": "prompt", "linear": "linear head"}
+"""What the table calls a head → what readers call it."""
 
 Kind = Literal["baseline", "kernel", "finetuning", "subspace kernel", "subspace finetuning"]
 
@@ -75,6 +79,27 @@ def variant(key: str, subspace: str) -> str:
     if named is None or not method(key).kind.startswith("subspace"):
         return label
     return f"{label} {named[1][0]}={named[2]}"
+
+
+def finetuning(optimizer: str) -> Method:
+    """Return the full fine-tuning by an optimizer."""
+    return method(f"finetune-{optimizer}")
+
+
+def optimizers(found: Iterable[str]) -> list[str]:
+    """Return distinct optimizers in the order of the tables."""
+    known = [key.removeprefix("finetune-") for key in METHODS if key.startswith("finetune-")]
+    return sorted(set(found), key=lambda name: (*known, name).index(name))
+
+
+def head_name(head: str) -> str:
+    """Return a head's name for readers."""
+    return HEADS.get(head, head)
+
+
+def task_heading(task: str, metric: str) -> str:
+    """Return a task's column heading, with its metric where that is not accuracy."""
+    return task if metric == "accuracy" else f"{task} ({metric.upper()})"
 
 
 def size(subspace: str) -> int | None:

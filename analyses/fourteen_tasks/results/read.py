@@ -18,6 +18,7 @@ from subkern.errors import UserError
 from subkern.tasks.catalogue import TASKS
 
 from ...engine.run_folder import Results
+from ..config import Config
 from ..table import COLUMNS, JUDGES, SCHEMA, SCORES
 from .methods import METHODS
 
@@ -26,20 +27,22 @@ RUN = ("task", "k", "data_seed", "head", "method", "subspace", "optimizer")
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class SavedStudy:
     """A study's results.
 
     Attributes:
         table: the rows of finished cells.
         failed: one row for each cell that failed.
         where: the directory they were read from.
-        results: settings, environment and command that belong to them.
+        results: environment and command that belong to them.
+        config: the settings.
     """
 
     table: pd.DataFrame
     failed: pd.DataFrame
     where: Path
     results: Results
+    config: Config
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -60,6 +63,16 @@ class Study:
     def seeds(self) -> list[int]:
         """Data seeds, ascending."""
         return sorted({int(seed) for seed in self.table["data_seed"]})
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether nothing shows how much splits matter."""
+        return len(self.seeds) == 1
+
+    @property
+    def done(self) -> int:
+        """Number of finished cells."""
+        return int(self.table["cell"].nunique())
 
     @cached_property
     def metrics(self) -> dict[str, str]:
@@ -126,7 +139,7 @@ class Study:
         return _undrawn(rows).groupby(keys, dropna=False, as_index=False)["value"].mean()
 
 
-def load(directory: str | Path) -> Study:
+def load(directory: str | Path) -> SavedStudy:
     """Read and check the results in a study's folder.
 
     Raises:
@@ -153,7 +166,7 @@ def load(directory: str | Path) -> Study:
     return _checked(results, root)
 
 
-def _checked(results: Results, where: Path) -> Study:
+def _checked(results: Results, where: Path) -> SavedStudy:
     """Return the study of a long table that has the columns of `COLUMNS`; refuse an empty one."""
     plain = results.table[list(COLUMNS)].copy()
     plain["value"] = plain["value"].to_numpy(float, na_value=np.nan)
@@ -164,7 +177,8 @@ def _checked(results: Results, where: Path) -> Study:
     failed = plain[plain["status"] == "failed"].drop_duplicates("cell")
     if done.empty:
         raise UserError(f"no cell of the study in '{where}' is finished: run its command again")
-    return Study(done.reset_index(drop=True), failed.reset_index(drop=True), where, results)
+    done, failed = (rows.reset_index(drop=True) for rows in (done, failed))
+    return SavedStudy(done, failed, where, results, Config.from_dict(results.config))
 
 
 def _undrawn(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,10 +1,14 @@
-"""Is kernel behaviour seen on a task? `subkern.kernel_behavior` says."""
+"""Is kernel behavior seen on a task? `subkern.kernel_behavior` says, from means over data seeds.
+
+Rows of method ``linearized`` hold the score of f(θ₀) + ∇f·(θ_T − θ₀), those of ``features`` how far
+the kernel is from where it started; both are of the fine-tuning that ``optimizer`` names.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +18,21 @@ from subkern.kernel_behavior import Evidence, Thresholds, judge, share_of_gain
 from subkern.kernel_behavior import Verdict as Judged
 
 from ...show import numbers as fmt
-from ...show.table import DASH, EDGE, Cell, Grid, Row
-from .behavior import FEATURE_METRICS, by_seed
-from .methods import PAIRS, method
-from .read import Study
-from .tables import HEADS, task_heading
+from .methods import PAIRS
+from .read import SavedStudy
+
+KEYS = ["task", "k", "head", "optimizer", "data_seed"]
+"""What names a fine-tuned model."""
+
+FEATURE_METRICS = {
+    "relative change": "Relative change of the kernel",
+    "relative_frobenius": "Relative change of the kernel",
+    "relative_frobenius_scaled": "Relative change, best scale",
+    "relative_frobenius_centred_scaled": "Relative change, centred, best scale",
+    "cka with start": "CKA with the start",
+    "cka": "CKA with the start",
+}
+"""Metrics of fixed features → heading; distances (0: unchanged), then alignments (1: unchanged)."""
 
 Answer = Literal["yes", "partly", "no", "undecided", "open"]
 
@@ -26,7 +40,7 @@ CKA = ("cka with start", "cka")
 CHANGES = ("relative change", "relative_frobenius")
 """Metrics of fixed features that decide, by any of their names in the table."""
 
-_SIGNS = {"solves": "kernel", "linear": "linearization", "fixed": "features"}
+SIGNS = {"solves": "kernel", "linear": "linearization", "fixed": "features"}
 
 
 def limits(thresholds: Thresholds) -> dict[str, float]:
@@ -88,8 +102,8 @@ class Verdict:
         """Which signs are missing, in a few words."""
         if self.answer == "undecided":
             return "training gained too little"
-        against = [_SIGNS[name] for name, each in self.holds.items() if each is False]
-        unknown = [_SIGNS[name] for name, each in self.holds.items() if each is None]
+        against = [SIGNS[name] for name, each in self.holds.items() if each is False]
+        unknown = [SIGNS[name] for name, each in self.holds.items() if each is None]
         if math.isnan(self.evidence.zero_shot):
             unknown = ["start", *(name for name in unknown if name == "features")]
         said = [f"not: {fmt.joined(against)}"] if against else []
@@ -97,7 +111,44 @@ class Verdict:
         return "; ".join(said) or "all three signs"
 
 
-def verdicts(study: Study, thresholds: Thresholds | None = None) -> list[Verdict]:
+def by_seed(study: SavedStudy) -> pd.DataFrame:
+    """Return what every full fine-tuning has: a row a task, shots, head, optimizer and data seed.
+
+    Columns: those keys, ``tuned``, ``zero`` (where training starts), ``linear`` (the linearized
+    model) and every metric of fixed features that the study has, NaN where one was not measured.
+    """
+    scores = study.scores
+    tuned = scores[scores["method"].str.startswith("finetune-")]
+    tuned = tuned.assign(optimizer=tuned["method"].str.removeprefix("finetune-"))
+    found = tuned.groupby(KEYS)["value"].mean().rename("tuned").to_frame()
+    rows = study.table[study.table["method"] == "linearized"]
+    metric = rows["task"].map(study.metrics)
+    named = (rows["metric"] == metric) | (rows["metric"] == "linearized " + metric.astype(str))
+    named |= rows["metric"] == "linearized accuracy"
+    named &= rows["split"].isin(("test", ""))
+    found = found.join(rows[named].groupby(KEYS)["value"].mean().rename("linear"))
+    for name, each in study.measured(list(FEATURE_METRICS), ["features"]).groupby("metric"):
+        found = found.join(each.groupby(KEYS)["value"].mean().rename(name))
+    on = [key for key in KEYS if key != "optimizer"]
+    zero = _starts(study).groupby(on)["value"].mean().rename("zero")
+    return found.reset_index().join(zero, on=on)
+
+
+def _starts(study: SavedStudy) -> pd.DataFrame:
+    """Return the scores from which training starts: a prompt zero-shot, a linear head at its probe.
+
+    A linear head that starts at random has none.
+    """
+    scores = study.scores
+    zero = scores["method"] == "zero-shot"
+    if study.config.head_init == "random":
+        return scores[zero]
+    probe = (scores["method"] == "linear-probe") & (scores["head"] == "linear")
+    with_zero = set(scores.loc[zero, "head"])
+    return scores[zero | (probe & ~scores["head"].isin(with_zero))]
+
+
+def verdicts(study: SavedStudy, thresholds: Thresholds | None = None) -> list[Verdict]:
     """Return the verdict on every task, shots, head and optimizer that was fine-tuned in full.
 
     From means over the data seeds that have everything that was measured, so that splits cancel.
@@ -171,96 +222,3 @@ def _verdict(
     judged = judge(evidence, thresholds)
     return Verdict(**place, kernel=kernel, evidence=evidence, features=metrics, judged=judged,
                    seeds=len(seeds))  # fmt: skip
-
-
-def behaviour_table(study: Study, thresholds: Thresholds | None = None) -> Grid | None:
-    """Return the verdicts as a table: a row a task, a block for head, optimizer and shots."""
-    asked, found = thresholds or Thresholds(), verdicts(study, thresholds)
-    if not found:
-        return None
-    seen = {name for v in found for name in v.features}
-    metrics = [name for name in (*CHANGES, *CKA) if name in seen]
-    metrics += sorted(seen - set(metrics))
-    header = (
-        "Verdict",
-        "Why",
-        "Kernel",
-        "Start",
-        "Kernel score",
-        "Linearized",
-        "Fine-tuned",
-        "Share recovered",
-        *(FEATURE_METRICS[name] for name in metrics),
-        "Data seeds",
-    )
-    rows = [_row(study, each, metrics) for each in sorted(found, key=_block)]
-    grid = Grid(
-        "behaviour", "Verdict per task", "", "Task", header, tuple(rows),
-        (("", tuple(range(len(header)))),), _tidy(found), block="Run", apart=True,
-    )  # fmt: skip
-    return replace(grid, note=_note(asked, seen, grid))
-
-
-def _row(study: Study, each: Verdict, metrics: Sequence[str]) -> Row:
-    """Return one verdict as a row; a yes is set off."""
-    evidence = each.evidence
-    scores = [
-        _percent(share)
-        for share in (evidence.zero_shot, evidence.kernel, evidence.linearized, evidence.trained)
-    ]
-    tuned = (f"finetune-{each.optimizer}", each.head, each.k, each.task)
-    scores[-1] += EDGE if tuned in study.edge_places else ""
-    moved = [fmt.decimal(each.features.get(name, math.nan), 2) for name in metrics]
-    kernel = method(each.kernel).label if each.kernel else DASH
-    texts = [each.reason, kernel, *scores, _percent(each.share, 0), *moved, str(each.seeds)]
-    cells = (Cell(each.answer, each.answer == "yes"), *(Cell(text) for text in texts))
-    block = f"{HEADS.get(each.head, each.head)}, {method(f'finetune-{each.optimizer}').label}"
-    name = task_heading(each.task, study.metrics[each.task])
-    return Row(name, cells, f"{block}, {each.k} shots")
-
-
-def _block(each: Verdict) -> tuple[bool, str, int]:
-    return each.head != "prompt", "" if each.optimizer == "sgd" else each.optimizer, each.k
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return DASH if math.isnan(share) else fmt.fixed(100 * share, digits)
-
-
-def _note(asked: Thresholds, seen: set[str], grid: Grid) -> str:
-    """Return what the verdict means."""
-    missing = grid.missing
-    fixed = [f"CKA at least {fmt.decimal(asked.cka, 2)}"] if seen & set(CKA) else []
-    if seen & set(CHANGES):
-        fixed.append(f"relative change at most {fmt.decimal(asked.relative_change, 2)}")
-    marked = any(EDGE in cell.text for row in grid.rows for cell in row.cells)
-    edges = f" {EDGE}: in some seed the best learning rate was at the edge of its grid."
-    edges = edges if marked else ""
-    gaps = "" if not missing else f" A dash: not measured, or no gain to share ({missing} in all)."
-    return (
-        "Signs of kernel behaviour: of what fine-tuning gains over its start the kernel reaches"
-        f" {fmt.percent(asked.kernel_share, 0)} and linearization recovers"
-        f" {fmt.percent(asked.recovered, 0)}, and features stay fixed"
-        f" ({fmt.joined(fixed) or 'not measured'}). “Yes”: all three; “partly”: some; “no”: none;"
-        f" “undecided”: training gained less than {fmt.points(asked.min_gain, 0)} points; “open”:"
-        " a sign was not measured. The start is zero-shot, or the linear probe where a linear"
-        " head begins there."
-        " The kernel is, of those that describe the optimizer, the best on dev."
-        " Features are seen through the SGD kernel, whatever the optimizer. Means are over the data"
-        f" seeds that have all of it. Scores and shares in %.{edges}{gaps}"
-    )
-
-
-def _tidy(found: list[Verdict]) -> pd.DataFrame:
-    """Return the verdicts, one a row."""
-    rows = [
-        {
-            "task": v.task, "k": v.k, "head": v.head, "optimizer": v.optimizer,
-            "verdict": v.answer, "kernel": v.kernel, "start": v.evidence.zero_shot,
-            "kernel score": v.evidence.kernel, "linearized": v.evidence.linearized,
-            "fine-tuned": v.evidence.trained, "share recovered": v.share, **v.features, **v.holds,
-            "reason": v.reason, "data_seeds": v.seeds,
-        }
-        for v in found
-    ]  # fmt: skip
-    return pd.DataFrame(rows).astype(dict.fromkeys(_SIGNS, "boolean"))

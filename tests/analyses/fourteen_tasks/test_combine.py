@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import cli
 from analyses.engine.run_folder import RunDirectory
-from analyses.fourteen_tasks.results import drawing as paper
+from analyses.fourteen_tasks.results import page as paper
 from analyses.fourteen_tasks.results.combine import combine, differences
 from analyses.fourteen_tasks.results.read import load
 from subkern.errors import UserError
@@ -63,8 +63,8 @@ def test_the_whole_holds_what_its_parts_hold(tmp_path: Path) -> None:
     assert found.tasks == ["SST-2", "mr", "trec", "RTE"]
     expected = rows("SST-2", "RTE", "trec", "mr")
     pd.testing.assert_frame_equal(numbers(found.results.table), numbers(expected))
-    assert found.results.config["tasks"] == ["RTE", "SST-2", "trec", "mr"]
-    assert found.results.config["test_limit"] == 100
+    assert list(found.config.tasks) == ["RTE", "SST-2", "trec", "mr"]
+    assert found.config.test_limit == 100
     environment = json.loads((whole / "environment.json").read_text())
     assert [each["started"] for each in environment["parts"].values()] == ["a", "b", "c"]
     command = yaml.safe_load((whole / "config.yaml").read_text())["command"].splitlines()
@@ -124,9 +124,9 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
         learning_rates=rates[1] | {"finetune-sgd": [9.0]}, batch_sizes=[8],
     )  # fmt: skip
     found = load(combine([kernels, trained, other], tmp_path / "out"))
-    assert found.results.config["steps"] == 60
-    assert found.results.config["batch_sizes"] == [8]
-    assert found.results.config["head_init"] == "random"  # nobody uses it
+    assert found.config.steps == 60
+    assert found.config.batch_sizes == (8,)
+    assert found.config.head_init == "random"  # nobody uses it
     assert found.results.config["learning_rates"] == rates[0] | rates[1]
 
 

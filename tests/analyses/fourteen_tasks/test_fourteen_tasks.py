@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from analyses import study as studies
 from analyses.engine import environment as versions
+from analyses.engine import parts
 from analyses.engine.inputs import load_inputs
 from analyses.engine.run_folder import Results
 from analyses.fourteen_tasks import progress as screen
@@ -28,7 +27,7 @@ from analyses.fourteen_tasks.config import PRESETS, RATES, Config
 from analyses.fourteen_tasks.inputs import Context, settings_of
 from analyses.fourteen_tasks.plan import make_plan
 from analyses.fourteen_tasks.progress import abreast
-from analyses.fourteen_tasks.results.tables import HEADS
+from analyses.fourteen_tasks.results.methods import HEADS
 from analyses.fourteen_tasks.study import Done, Study
 from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
 from analyses.scheduler.cell import parse_only
@@ -180,8 +179,8 @@ def test_a_kernel_and_its_classifier_are_the_librarys(
     table = whole[0].table
     settings = settings_of(config(place), "trec", 2, 13, "prompt")
     inputs = load_inputs(settings)
-    model = studies.load(settings, inputs)
-    encoded = studies.encode(model, inputs.splits[13])
+    model = parts.load(settings, inputs)
+    encoded = parts.encode(model, inputs.splits[13])
     train, dev, test = (
         compute_kernel(model, encoded["train"], encoded[split])
         for split in ("train", "dev", "test")
@@ -204,7 +203,7 @@ def test_a_linear_head_starts_at_the_probe(place: Path, tmp_path: Path) -> None:
     for split in ("dev", "test"):
         probe = value["linear-probe", "accuracy", split]
         assert value["finetune-sgd", "accuracy", split] == probe
-    drawn = analyze(replace(asked, head_init="random"), tmp_path / "random").table
+    drawn = analyze(asked.changed(head_init="random"), tmp_path / "random").table
     assert not numbers(drawn).equals(numbers(table.reset_index()[list(COLUMNS)]))
 
 
@@ -264,7 +263,7 @@ def test_a_smaller_grid_has_its_best_again(place: Path, tmp_path: Path) -> None:
     asked = config(place, methods=("finetune-sgd", "linearized"))
     rows = analyze(asked, tmp_path).table.set_index("metric")["value"]
     (left,) = {0.01, 0.3} - {rows["learning rate"]}
-    smaller = replace(asked, learning_rates={"finetune-sgd": (left,)})
+    smaller = asked.changed(learning_rates={"finetune-sgd": (left,)})
     done = analyze(smaller, tmp_path)
     assert [key.rsplit("/", 1)[1] for key in done.ran.computed] == [
         "best", "linearized finetune-sgd",
@@ -352,9 +351,9 @@ def test_another_version_or_other_settings_are_refused(
     asked = config(place, methods=("zero-shot",))
     done = analyze(asked, tmp_path)
     with pytest.raises(UserError, match=r"mr/4-13.*model\.tie: .*untied"):
-        analyze(replace(asked, tie="untied"), tmp_path)
+        analyze(asked.changed(tie="untied"), tmp_path)
     with pytest.raises(UserError, match=r"examples\.digest"):
-        analyze(replace(asked, test_limit=4), tmp_path)
+        analyze(asked.changed(test_limit=4), tmp_path)
     here = provenance.environment()
     other = {**here, "versions": {**here["versions"], "torch": "99"}}
     monkeypatch.setattr(provenance, "environment", lambda: other)
@@ -394,7 +393,7 @@ def test_a_worker_with_another_model_or_data_is_told_so(
     else:
         for path in (tmp_path / what).rglob("train*"):
             path.write_text(path.read_text().replace("a", "e"), encoding="utf-8")
-    there = replace(asked, **{what: str(tmp_path / what)})
+    there = asked.changed(**{what: str(tmp_path / what)})
     with pytest.raises(OtherWorkerError, match="files: " if what == "model" else "examples.digest"):
         fourteen_tasks.Work(there)(cell, {}, Place(tmp_path))
 
@@ -425,7 +424,7 @@ def test_a_table_is_always_of_the_settings_beside_it(
         report = (tmp_path / "report.html").exists()
         seen.append((record["config"]["test_limit"], len(table), report))
 
-    other = replace(asked, test_limit=4)
+    other = asked.changed(test_limit=4)
     fourteen_tasks.analyze(other, tmp_path, overwrite=True, progress=look)
     assert seen == [(4, 0, False), (4, 0, False)]
     assert (tmp_path / "report.html").exists()
@@ -451,7 +450,7 @@ def test_less_memory_cuts_the_tiles_of_a_failed_kernel_anew(place: Path, tmp_pat
     cell = next(cell for cell in make_plan(asked) if cell.step == "kernel")
 
     def begin(memory: str) -> Path:
-        found = Context(replace(asked, memory=memory), cell, {}, Place(tmp_path, tmp_path)).options
+        found = Context(asked.changed(memory=memory), cell, {}, Place(tmp_path, tmp_path)).options
         assert found.checkpoint is not None
         return Path(found.checkpoint)
 
@@ -579,7 +578,7 @@ def test_settings_survive_a_file(place: Path, tmp_path: Path) -> None:
     assert Config.from_file(tmp_path / "c.yaml") == asked
     with pytest.raises(UserError, match="unknown setting 'task': did you mean tasks"):
         Config.from_dict({"model": "m", "task": "mr"})
-    with pytest.raises(UserError, match="no model is named"):
+    with pytest.raises(UserError, match="the settings name no model"):
         Config.from_dict({"tasks": ["mr"]})
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import cli
 from analyses.engine.run_folder import RunDirectory
-from analyses.fourteen_tasks.results import drawing as paper
+from analyses.fourteen_tasks.results import page as paper
 from analyses.fourteen_tasks.results.read import load
 from analyses.fourteen_tasks.table import SCHEMA
 from subkern.errors import UserError
@@ -127,9 +127,7 @@ def test_the_report_says_what_was_run_and_what_is_missing(html: str, drawn: Path
     assert "What was run: tiny on 3 tasks (SST-2, ag_news, RTE), 16 and 64 shots" in html
     assert "1 cell failed and left no numbers: RTE/16-13/prompt/finetune-adam/best" in html
     assert "it needs the cells finetune-signgd and finetune-adam of the same task" in html
-    assert re.search(
-        r"Kernel behaviour of SGD-FT \(prompt, 16 shots\) on 3 tasks: seen on \d", html
-    )
+    assert re.search(r"Kernel behavior of SGD-FT \(prompt, 16 shots\) on 3 tasks: seen on \d", html)
     assert "subkern analyze fourteen-tasks --preset quick --out runs/study" in html
     assert f"subkern figures &#39;{drawn}&#39;" in html  # quoted for the shell: it has a space
     assert not re.search(r"\bnan\b", html)
@@ -227,7 +225,7 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, what: str, said: str) 
 
 def test_an_unknown_format_is_one_line(drawn: Path, tmp_path: Path) -> None:
     done = run(drawn, "--out", tmp_path / "x", "--formats", "word")
-    assert str(done.exception) == "unknown table format 'word': use md, latex, parquet"
+    assert str(done.exception) == "unknown table format 'word': use md, latex, parquet, json"
     assert not (tmp_path / "x").exists()
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analyses.fourteen_tasks.results import drawing as paper
-from analyses.fourteen_tasks.results.figures import drawables
-from analyses.fourteen_tasks.results.page import page
+from analyses.fourteen_tasks.results import page as paper
+from analyses.fourteen_tasks.results.findings import find
 from analyses.fourteen_tasks.results.read import load
-from analyses.fourteen_tasks.results.render import as_html, as_latex, as_markdown
-from analyses.fourteen_tasks.results.verdict import Thresholds
+from analyses.fourteen_tasks.results.tables import tables
 from tests.support import fake_study
 
 TABLE = fake_study.table(tasks=("SST-2", "RTE", "MRPC"), seeds=(13, 21))
@@ -29,22 +28,20 @@ def test_any_part_of_a_study_gives_tables_and_a_page(tmp_path: Path, seed: int) 
         found = found[found["split"] != "test"]  # not one test score
     if found.empty:
         pytest.skip("nothing is left")
-    study = load(fake_study.write(tmp_path / "study", found))
-    thresholds = Thresholds()
-    grids = paper.tables(study, thresholds)
-    for grid in grids:
-        assert as_markdown(grid)
-        assert as_latex(grid)
-        assert as_html(grid)
-    every = drawables(thresholds)
-    shown = [each for each in every if each.has(study)]
-    left_out = [each for each in every if each not in shown]
-    pictures = {each.name: b"" for each in shown}
-    made = page(study, grids, shown, left_out, pictures, thresholds)
-    said = " ".join([made.answer, *made.caveats, *made.reading, *made.facts.values()])
-    said += " ".join(image.caption.text for image in made.images)
-    assert "nan" not in said
-    assert len(left_out) == sum("No figure" in caveat for caveat in made.caveats)
+    told = find(load(fake_study.write(tmp_path / "study", found)))
+    made = tables(told.study, told.verdicts, told.thresholds)
+    for table in made:
+        assert table.as_markdown()
+        assert table.as_latex()
+        assert table.as_json()
+        assert table.split()
+    left_out = [each for each in paper.FIGURES if not each.has(told)]
+    pictures = {each.name: b"" for each in paper.FIGURES if each.has(told)}
+    html = paper.page(told, made, left_out, pictures)
+    assert not re.search(
+        r"\b(nan|None)\b", re.sub(r"<table>.*?</table>", "", html, flags=re.DOTALL)
+    )
+    assert len(left_out) == html.count("No figure")
 
 
 @pytest.mark.parametrize("method", sorted({*TABLE["method"]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -11,30 +12,35 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analyses.fourteen_tasks.results import render as paper_render
 from analyses.fourteen_tasks.results import tables as paper_tables
-from analyses.fourteen_tasks.results.read import Study, load
-from analyses.fourteen_tasks.results.summary import pairs
-from analyses.fourteen_tasks.results.verdict import Thresholds, behaviour_table, verdicts
-from analyses.show.table import DASH, Cell, Grid, Row
+from analyses.fourteen_tasks.results.read import SavedStudy, load
+from analyses.fourteen_tasks.results.summary import compare
+from analyses.fourteen_tasks.results.verdict import verdicts
+from analyses.show.table import DASH, Table, write
 from subkern.errors import UserError
+from subkern.kernel_behavior import Thresholds
 from tests.support import fake_study
 from tests.support.fake_study import score
 
 
-def study(tmp_path: Path, rows: list[dict[str, Any]] | pd.DataFrame) -> Study:
+def study(tmp_path: Path, rows: list[dict[str, Any]] | pd.DataFrame) -> SavedStudy:
     table = rows if isinstance(rows, pd.DataFrame) else fake_study.tidy(rows)
     return load(fake_study.write(tmp_path / "study", table))
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def full(tmp_path_factory: pytest.TempPathFactory) -> SavedStudy:
     return load(fake_study.write(tmp_path_factory.mktemp("full")))
 
 
-def cell(grid: Grid, label: str, column: str, block: str = "16") -> Cell:
-    (row,) = [row for row in grid.rows if (row.label, row.block) == (label, block)]
-    return row.cells[grid.header.index(column)]
+def cell(grid: Table, label: str, column: str, block: str = "16") -> str:
+    (row,) = [row for row in grid.rows if list(row[:2]) == [label, block]]
+    return row[list(grid.header).index(column)]
+
+
+def behavior(of: SavedStudy, thresholds: Thresholds | None = None) -> Table:
+    asked = thresholds or Thresholds()
+    return paper_tables.behavior_table(of, verdicts(of, asked), asked)
 
 
 SEEDS = ((13, 0.80), (21, 0.84), (42, 0.88))
@@ -44,7 +50,8 @@ def test_mean_and_sample_standard_deviation_over_seeds(tmp_path: Path) -> None:
     rows = [score("kernel-sgd", value, data_seed=seed) for seed, value in SEEDS]
     grid = paper_tables.accuracy(study(tmp_path, rows), "prompt")
     assert grid is not None
-    assert cell(grid, "SGD kernel", "SST-2").text == "84.0 (4.0)"
+    assert cell(grid, "SGD kernel", "SST-2") == "84.0 (4.0)"
+    assert grid.frame is not None
     frame = grid.frame.iloc[0]
     assert (frame["mean"], frame["sd"], frame["seeds"]) == pytest.approx((0.84, 0.04, 3))
 
@@ -52,7 +59,8 @@ def test_mean_and_sample_standard_deviation_over_seeds(tmp_path: Path) -> None:
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     grid = paper_tables.accuracy(study(tmp_path, [score("kernel-sgd", 0.8)]), "prompt")
     assert grid is not None
-    assert cell(grid, "SGD kernel", "SST-2").text == "80.0"
+    assert cell(grid, "SGD kernel", "SST-2") == "80.0"
+    assert grid.frame is not None
     assert math.isnan(grid.frame["sd"].item())
     assert "One data seed" in grid.note
 
@@ -65,8 +73,9 @@ def test_best_of_kernels_and_best_of_finetuning_are_marked_with_ties(tmp_path: P
     found = study(tmp_path, [score(method, value) for method, value in values.items()])
     grid = paper_tables.accuracy(found, "prompt")
     assert grid is not None
-    marked = {row.label for row in grid.rows if row.cells[0].best}
+    marked = {row[0] for i, row in enumerate(grid.rows) if (i, 2) in grid.best}
     assert marked == {"SGD-FT", "Adam-FT", "SignGD kernel"}  # 90.0 and 90.0 are the same to readers
+    assert grid.frame is not None
     best = set(grid.frame.loc[grid.frame["best"], "method"])
     assert best == {"finetune-sgd", "finetune-adam", "kernel-signgd"}
 
@@ -75,7 +84,7 @@ def test_the_only_one_of_its_kind_is_no_best(tmp_path: Path) -> None:
     found = study(tmp_path, [score("kernel-sgd", 0.7), score("finetune-sgd", 0.9)])
     grid = paper_tables.accuracy(found, "prompt")
     assert grid is not None
-    assert not any(c.best for row in grid.rows for c in row.cells)
+    assert not grid.best
 
 
 def test_missing_cells_are_dashes_and_counted_and_few_seeds_are_said(tmp_path: Path) -> None:
@@ -83,10 +92,10 @@ def test_missing_cells_are_dashes_and_counted_and_few_seeds_are_said(tmp_path: P
     rows += [score("finetune-sgd", v, data_seed=s) for s, v in SEEDS[:2]]
     grid = paper_tables.accuracy(study(tmp_path, rows), "prompt")
     assert grid is not None
-    assert cell(grid, "SGD-FT", "RTE").text == DASH
+    assert cell(grid, "SGD-FT", "RTE") == DASH
     assert grid.missing == 1
     assert "A dash: no result (1 in all)" in grid.note
-    assert cell(grid, "SGD-FT", "SST-2").text == "82.0 (2.8) [2]"
+    assert cell(grid, "SGD-FT", "SST-2") == "82.0 (2.8) [2]"
     assert "[n]: over n only" in grid.note
 
 
@@ -117,9 +126,9 @@ def test_draws_of_a_subspace_are_one_method_and_its_sizes_are_several(tmp_path: 
     ]
     grid = paper_tables.subspaces(study(tmp_path, rows), "prompt")
     assert grid is not None
-    assert [row.label for row in grid.rows] == ["LoRA kernel r=1", "LoRA kernel r=8"]
+    assert [row[0] for row in grid.rows] == ["LoRA kernel r=1", "LoRA kernel r=8"]
     # mean of 0.75 and 0.85: draws of one split are averaged before seeds are
-    assert cell(grid, "LoRA kernel r=8", "SST-2").text == "80.0 (7.1)"
+    assert cell(grid, "LoRA kernel r=8", "SST-2") == "80.0 (7.1)"
 
 
 def test_a_grid_whose_best_is_at_its_edge_is_marked(tmp_path: Path) -> None:
@@ -129,9 +138,9 @@ def test_a_grid_whose_best_is_at_its_edge_is_marked(tmp_path: Path) -> None:
     rows += [score("finetune-sgd", -1.0, task="SST-2", **edge)]
     grid = paper_tables.accuracy(study(tmp_path, rows), "prompt")
     assert grid is not None
-    assert [c.text for c in grid.rows[0].cells] == ["90.0†", "90.0"]
+    assert list(grid.rows[0][2:]) == ["90.0†", "90.0"]
     assert "†: in some seed the best learning rate was at the edge" in grid.note
-    check_latex(paper_render.as_latex(grid))
+    check_latex(grid.as_latex())
 
 
 def test_f1_tasks_show_f1(tmp_path: Path) -> None:
@@ -140,19 +149,19 @@ def test_f1_tasks_show_f1(tmp_path: Path) -> None:
             score("kernel-sgd", 0.7, task="mine")]  # fmt: skip
     grid = paper_tables.accuracy(study(tmp_path, rows), "prompt")
     assert grid is not None
-    assert grid.header == ("MRPC (F1)", "mine")
-    assert [c.text for c in grid.rows[0].cells] == ["60.0", "70.0"]
+    assert grid.header[2:] == ["MRPC (F1)", "mine"]
+    assert list(grid.rows[0][2:]) == ["60.0", "70.0"]
     assert [name for name, _ in grid.groups] == ["Sentence pairs", "Other tasks"]
 
 
-def test_rows_and_columns_are_in_the_papers_order(full: Study) -> None:
+def test_rows_and_columns_are_in_the_papers_order(full: SavedStudy) -> None:
     grid = paper_tables.accuracy(full, "prompt")
     assert grid is not None
-    assert grid.header[:3] == ("SST-2", "sst-5", "mr")
-    assert grid.header[-2:] == ("MRPC (F1)", "QQP (F1)")
-    blocks = dict(grid.blocks())
-    assert [len(rows) for rows in blocks.values()] == [9, 9]
-    assert [row.label for row in blocks["64"]] == [
+    assert grid.header[2:5] == ["SST-2", "sst-5", "mr"]
+    assert grid.header[-2:] == ["MRPC (F1)", "QQP (F1)"]
+    parts = dict(grid.parts)
+    assert [len(rows) for rows in parts.values()] == [9, 9]
+    assert [grid.rows[i][0] for i in parts["64"]] == [
         "Zero-shot", "Linear probe", "SGD-FT", "SGD kernel", "Adam-FT", "SignGD-FT",
         "SignGD kernel", "A-SignGD kernel", "Adam kernel",
     ]  # fmt: skip
@@ -163,10 +172,10 @@ def test_a_probe_of_another_head_is_another_probe(tmp_path: Path) -> None:
     rows = [score("kernel-sgd", 0.8), score("linear-probe", 0.7, head="linear")]
     grid = paper_tables.accuracy(study(tmp_path, rows), "prompt")
     assert grid is not None
-    assert [row.label for row in grid.rows] == ["SGD kernel"]
+    assert [row[0] for row in grid.rows] == ["SGD kernel"]
 
 
-def test_every_table_of_the_study(full: Study) -> None:
+def test_every_table_of_the_study(full: SavedStudy) -> None:
     names = [grid.name for grid in paper_tables.score_tables(full)]
     assert names == [
         "accuracy-prompt", "accuracy-linear", "subspaces-prompt", "subspaces-linear",
@@ -174,13 +183,15 @@ def test_every_table_of_the_study(full: Study) -> None:
     ]  # fmt: skip
     grid = paper_tables.prompting(full)
     assert grid is not None
-    assert [row.label for row in grid.rows[:2]] == ["SGD-FT, prompt", "SGD-FT, linear head"]
+    assert [row[0] for row in grid.rows[:2]] == ["SGD-FT, prompt", "SGD-FT, linear head"]
 
 
 def test_pairs_are_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     rows = [score("kernel-sgd", v, data_seed=s) for s, v in SEEDS]
     rows += [score("finetune-sgd", 0.9, data_seed=s) for s in (13, 21)]
-    found = pairs(study(tmp_path, rows), "finetune-sgd", "kernel-sgd", head="prompt").iloc[0]
+    both = compare(study(tmp_path, rows).scores, "finetune-sgd", "kernel-sgd")
+    assert both is not None
+    found = both.points.iloc[0]
     assert (found["x"], found["y"], found["seeds"]) == pytest.approx((0.9, 0.82, 2))
 
 
@@ -277,8 +288,7 @@ def test_a_random_linear_head_does_not_start_from_the_probe(tmp_path: Path) -> N
     rows = [row for row in behaving() if row["method"] != "zero-shot"]
     rows = [{**row, "head": "linear"} for row in [*rows, score("linear-probe", 0.7)]]
     found = study(tmp_path, rows)
-    results = replace(found.results, config={**found.results.config, "head_init": "random"})
-    (other,) = verdicts(replace(found, results=results))
+    (other,) = verdicts(replace(found, config=found.config.changed(head_init="random")))
     assert (other.answer, other.reason) == ("open", "not measured: start")
 
 
@@ -301,25 +311,23 @@ def test_thresholds_are_parameters(tmp_path: Path) -> None:
     found = study(tmp_path, behaving())
     strict = Thresholds(kernel_share=0.95, recovered=0.99, cka=0.99)
     assert verdicts(found, strict)[0].answer == "no"
-    grid = behaviour_table(found, strict)
-    assert grid is not None
+    grid = behavior(found, strict)
     assert "reaches 95\N{NO-BREAK SPACE}%" in grid.note
-    assert [c.text for c in grid.rows[0].cells] == [
+    assert list(grid.rows[0][2:]) == [
         "no", "not: kernel, linearization and features", "SGD kernel", "50.0", "86.0", "84.0",
         "90.0", "85", "0.30", "0.95", "1",
     ]  # fmt: skip
+    assert grid.frame is not None
     assert grid.frame["solves"].tolist() == [False]
 
 
 def test_a_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
     """The mark of a grid that was too narrow, how many seeds, and whose features they are."""
-    quiet = behaviour_table(study(tmp_path / "quiet", behaving()))
-    assert quiet is not None
+    quiet = behavior(study(tmp_path / "quiet", behaving()))
     assert "†" not in quiet.note
     rows = [*behaving(), score("finetune-sgd", 1.0, metric="grid edge", split=None)]
-    grid = behaviour_table(study(tmp_path, rows))
-    assert grid is not None
-    shown = dict(zip(grid.header, (c.text for c in grid.rows[0].cells), strict=True))
+    grid = behavior(study(tmp_path, rows))
+    shown = dict(zip(grid.header, grid.rows[0], strict=True))
     assert (shown["Fine-tuned"], shown["Kernel score"]) == ("90.0†", "86.0")
     assert (shown["CKA with the start"], shown["Data seeds"]) == ("0.95", "1")
     assert "†: in some seed the best learning rate was at the edge of its grid." in grid.note
@@ -366,35 +374,33 @@ def check_latex(latex: str) -> None:
         assert {width(line) for line in lines} == {columns}
 
 
-def test_latex_is_valid_and_marks_the_best(full: Study) -> None:
-    for grid in [*paper_tables.score_tables(full), behaviour_table(full)]:
-        assert grid is not None
-        latex = paper_render.as_latex(grid)
+def test_latex_is_valid_and_marks_the_best(full: SavedStudy) -> None:
+    for grid in [*paper_tables.score_tables(full), behavior(full)]:
+        latex = grid.as_latex()
         check_latex(latex)
         assert latex.isprintable() or all(c == "\n" or c.isprintable() for c in latex)
-        marks = sum(c.best for row in grid.rows for c in row.cells)
-        assert len(re.findall(r"\\textbf\{[^}]*\} ?(?:\{\\scriptsize|&|\\\\)", latex)) == marks
+        assert len(re.findall(r"\\textbf\{[^}]*\} ?(?:\{\\scriptsize|&|\\\\)", latex)) == len(
+            grid.best
+        )
     prompt = paper_tables.accuracy(full, "prompt")
     assert prompt is not None
-    latex = paper_render.as_latex(prompt)
+    latex = prompt.as_latex()
     assert [columns for columns, _ in tabulars(latex)] == [9, 7]  # 8 single sentences, 6 pairs
     assert r"ag\_news" in latex
 
 
 def test_latex_escapes_everything() -> None:
     hard = r"a_b & 50% $x$ #1 {y} ~z ^2 \q <c> – −"
-    cells = (Cell(hard, best=True), Cell(DASH))
-    row = Row(hard, cells, hard)
-    one = (("", (0, 1)),)
-    grid = Grid("x", hard, hard, hard, (hard, "b"), (row,), one, pd.DataFrame(), hard)
-    check_latex(paper_render.as_latex(grid))
-    assert r"\textbackslash{}q" in paper_render.as_latex(grid)
+    rows = [[hard, hard, hard, DASH]]
+    grid = Table(hard, hard, [hard, hard, hard, "b"], rows, best={(0, 2)}, name="x", blocks=True)
+    check_latex(grid.as_latex())
+    assert r"\textbackslash{}q" in grid.as_latex()
 
 
-def test_the_latex_check_does_see_faults(full: Study) -> None:
+def test_the_latex_check_does_see_faults(full: SavedStudy) -> None:
     grid = paper_tables.accuracy(full, "prompt")
     assert grid is not None
-    latex = paper_render.as_latex(grid)
+    latex = grid.as_latex()
     for broken in (
         latex.replace(r"ag\_news", "ag_news"),
         latex.replace(r"\bottomrule", "}"),
@@ -406,53 +412,58 @@ def test_the_latex_check_does_see_faults(full: Study) -> None:
             check_latex(broken)
 
 
-def test_markdown_rows_have_the_headers_width_and_bold_marks(full: Study) -> None:
-    for grid in [*paper_tables.score_tables(full), behaviour_table(full)]:
-        assert grid is not None
-        text = paper_render.as_markdown(grid)
+def test_markdown_rows_have_the_headers_width_and_bold_marks(full: SavedStudy) -> None:
+    for grid in [*paper_tables.score_tables(full), behavior(full)]:
+        text = grid.as_markdown()
         for part in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
             assert len({len(re.split(r"(?<!\\)\|", line)) for line in part.splitlines()}) == 1
-        marks = sum(c.best for row in grid.rows for c in row.cells)
-        assert len(re.findall(r"\| \*\*[^|]*\*\* (?=\|)", text)) == marks
+        assert len(re.findall(r"\| \*\*[^|]*\*\* (?=\|)", text)) == len(grid.best)
         assert grid.note in text
 
 
-def test_html_marks_the_best_and_begins_a_part_for_new_shots(full: Study) -> None:
+def test_the_page_has_a_part_for_new_shots_and_verdicts_apart(full: SavedStudy) -> None:
     grid = paper_tables.accuracy(full, "prompt")
     assert grid is not None
-    (table,) = paper_render.as_html(grid)
-    assert table.header[:3] == ["Method", "Shots", "SST-2"]
-    assert table.sections == {9}
-    assert len(table.best) == sum(c.best for row in grid.rows for c in row.cells)
-    for i, j in table.best:
-        assert grid.rows[i].cells[j - 2].best
-    verdict = behaviour_table(full)
-    assert verdict is not None
-    titles = [table.title for table in paper_render.as_html(verdict)]
-    assert titles[0] == "Verdict per task: prompt, SGD-FT, 16 shots"
-    assert len(titles) == 12  # heads, optimizers, shots
+    assert grid.split() == [grid]
+    assert grid.header[:3] == ["Method", "Shots", "SST-2"]
+    assert grid.sections == {9}
+    verdict = behavior(full)
+    parts = verdict.split()
+    assert parts[0].title == "Verdict per task: prompt, SGD-FT, 16 shots"
+    assert len(parts) == 12  # heads, optimizers, shots
+    assert sum(len(part.best) for part in parts) == len(verdict.best)
+    for part in parts:
+        assert part.header[:2] == ["Task", "Verdict"]
+        assert all(part.rows[i][j] == "yes" for i, j in part.best)
+    assert [bool(part.note) for part in parts] == [True] + [False] * 11
 
 
-def test_tables_are_written_in_the_formats_asked_for(full: Study, tmp_path: Path) -> None:
+def test_tables_are_written_in_the_formats_asked_for(full: SavedStudy, tmp_path: Path) -> None:
     grids = paper_tables.score_tables(full)[:1]
-    written = paper_render.write(grids, tmp_path, ["md", "parquet"])
+    written = write(grids, tmp_path, ["md", "parquet", "json"])
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written}
-    assert [path.name for path in written] == ["accuracy-prompt.md", "accuracy-prompt.parquet"]
+    assert [path.name for path in written] == [
+        "accuracy-prompt.md", "accuracy-prompt.parquet", "accuracy-prompt.json",
+    ]  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_parquet(written[1]), grids[0].frame, check_dtype=False)
+    told = json.loads(written[2].read_text())
+    assert [list(row.values()) for row in told["rows"]] == grids[0].rows
+    assert told["title"] == "Kernels and fine-tuning, prompt"
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(
-    full: Study, tmp_path: Path
+    full: SavedStudy, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="unknown table format 'docx': use md, latex, parquet"):
-        paper_render.write(paper_tables.score_tables(full), tmp_path, ["md", "docx"])
+    with pytest.raises(
+        UserError, match="unknown table format 'docx': use md, latex, parquet, json"
+    ):
+        write(paper_tables.score_tables(full), tmp_path, ["md", "docx"])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_grid_checks_its_shape() -> None:
-    row = Row("r", (Cell("1"),))
-    good = Grid("x", "", "", "", ("a",), (row,), (("", (0,)),), pd.DataFrame())
-    with pytest.raises(ValueError, match="1 cells under 2 names"):
-        replace(good, header=("a", "b"))
+def test_a_table_checks_its_shape() -> None:
+    good = Table("", "", ["a", "b"], [["r", "1"]], groups=[("", [1])])
+    with pytest.raises(ValueError, match="2 cells under 3 headings"):
+        replace(good, header=["a", "b", "c"])
     with pytest.raises(ValueError, match="once each"):
-        replace(good, groups=(("", (0, 0)),))
+        replace(good, groups=[("", [1, 1])])
