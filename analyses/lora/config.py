@@ -1,14 +1,17 @@
-"""The settings of ``analyze lora``."""
+"""The settings of ``analyze lora``: what LoRA may adapt, at which ranks, and what is as good."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import field_validator, model_validator
 
 from subkern.errors import UserError
-from subkern.subspaces.lora_targets import Targets
+from subkern.subspaces.lora_targets import NAMED, Targets
+from subkern.subspaces.text import parse_targets
 
 from ..engine.settings import (
     Counts,
@@ -20,17 +23,52 @@ from ..engine.settings import (
     setting,
     unless_none,
 )
-from .budget import parse_budget
-from .targets import from_texts, named_sets
+
+GRID = "grid"  # stands for all named sets
+MOST = 6  # lines that one panel can hold
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most so many trained parameters.
+
+    Attributes:
+        count: parameters, or None where a share is given.
+        percents: of what full fine-tuning trains, or None where a count is given.
+    """
+
+    count: float | None = None
+    percents: float | None = None
+
+    def of(self, whole: float) -> float:
+        """Return the most parameters that may be trained where full fine-tuning trains `whole`."""
+        return self.count if self.count is not None else (self.percents or 0.0) / 100 * whole
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Return the budget that is written ``1%``, ``250000``, ``250k`` or ``1.5M``.
+
+        Raises:
+            UserError: it is written otherwise, or not above 0, or a share above 100 %.
+        """
+        found = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e[0-9]+)?) ?([kMG%]?)", text.strip())
+        value = float(found[1]) if found else 0.0
+        if found is None or value <= 0 or (found[2] == "%" and value > 100):
+            raise UserError(
+                f"budget '{text}' is no number of parameters: write a share like 1% or a count"
+                " like 250000, 250k or 1.5M"
+            )
+        return cls(percents=value) if found[2] == "%" else cls(value * _UNITS[found[2]])
 
 
 def _budget(name: str, value: Any) -> str:
-    parse_budget(str(value))
+    Budget.parse(str(value))
     return str(value)
 
 
 class Config(Settings):
-    """What to analyse; the settings that all studies share are those of `Settings`.
+    """What to analyze; the settings that all studies share are those of `Settings`.
 
     Attributes:
         targets: what LoRA adapts: a named set (``"qv"``, ``"attention"``, ``"mlp"``,
@@ -40,7 +78,7 @@ class Config(Settings):
         ranks: LoRA ranks.
         adapter_seeds: seeds of LoRA's A.
         alpha: LoRA's α, which scales its kernels and nothing else.
-        rslora: rank-stabilised scaling, α/√r for α/r: again scale only.
+        rslora: rank-stabilized scaling, α/√r for α/r: again scale only.
         max_drop: a rank may score so much less than the full kernel (share, 0.02 = 2 points).
         min_agreement: share of test examples that must get the full kernel's prediction.
         budget: the most parameters to train: a share of the model like ``"1%"`` or a count like
@@ -84,7 +122,8 @@ class Config(Settings):
     @field_validator("target_sets")
     @classmethod
     def _few(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        named_sets("all-linear", value)  # refuses too many
+        if len(value) > MOST:
+            raise UserError(f"{len(value)} target sets are too many: compare at most {MOST}")
         return value
 
     @model_validator(mode="after")
@@ -97,5 +136,35 @@ class Config(Settings):
 
     @property
     def sets(self) -> dict[str, Targets]:
-        """The targets to study, by name."""
-        return named_sets(self.targets, self.target_sets)
+        """The targets to study, by name: one line of text each, as `--targets` takes it."""
+        if self.target_sets:
+            return {text: parse_targets(text) for text in self.target_sets}
+        one = self.targets
+        return {one if isinstance(one, str) else ",".join(one): one}
+
+    def configuration(self, targets: str, rank: int) -> str:
+        """Return what LoRA of a rank on a target set is called: ``rank 4``, ``mlp, rank 4``."""
+        return f"{targets}, rank {rank}" if self.target_sets else f"rank {rank}"
+
+    def kernel(self, targets: str, what: str) -> str:
+        """Return the name under which a kernel of a data seed is kept: ``mlp-lora-r4-s0``.
+
+        A study of one target set does not name it; sets that are written as names or expressions go
+        by their number, as they are no file names.
+        """
+        if not self.target_sets:
+            return what
+        number = self.target_sets.index(targets) + 1
+        return f"{targets if targets in NAMED else f'set{number}'}-{what}"
+
+
+def from_texts(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the settings ``targets`` and ``target_sets`` for what `--targets` was given.
+
+    Each text is one target set; ``grid`` stands for the named ones, qv to all.
+    """
+    given = [texts] if isinstance(texts, str) else texts
+    wanted = list(dict.fromkeys(t for text in given for t in (NAMED if text == GRID else [text])))
+    if len(wanted) == 1:
+        return {"targets": parse_targets(wanted[0]), "target_sets": ()}
+    return {"target_sets": tuple(wanted)}

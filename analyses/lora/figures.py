@@ -1,134 +1,157 @@
-"""The four figures of ``analyze lora``, each drawn from saved results alone."""
+"""The figures of one target set of ``analyze lora``, each drawn from the findings alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from subkern.kernels.kernel import Kernel
-
-from ..engine.run_folder import Results
+from ..engine.pooling import Pooled
+from ..show import axes as ax
 from ..show import style
-from ..show.panels import DASHES, DOTS, Level, Panel, over_ranks
-from .numbers import (
-    full_score,
-    kernel_agreement,
-    limit,
-    same_predictions,
-    score_name,
-    scores,
-    zero_shot,
-)
+from .findings import OVERLAP, Findings
+from .train_kernels import heatmap
 
-__all__ = [
-    "FIGURES",
-    "OVERLAP",
-    "heatmap",
-    "shown_kernels",
-    "spectral",
-    "spectrum",
-    "spectrum_kernels",
-]
-
-Floats = npt.NDArray[np.float64]
-
-OVERLAP = "eigenspace_overlap_centred"
+_LEAST = 1e-3  # what a vertical axis spans at least
 
 
-def agreement(results: Results) -> Figure:
+@dataclass(frozen=True)
+class _Panel:
+    """What one set of axes shows over the ranks.
+
+    Attributes:
+        title: what the vertical axis means, with its unit.
+        lines: label -> rank -> value with interval.
+        levels: label -> height and dash of what the lines are compared with.
+        percent: write the vertical axis in per cent.
+    """
+
+    title: str
+    lines: Mapping[str, Mapping[int, Pooled]]
+    levels: Mapping[str, tuple[float, object]]
+    percent: bool = False
+
+    def draw(self, axes: Axes, ends: tuple[float, float]) -> list[ax.Label]:
+        """Draw it without its labels; return those, to be written where the lines end."""
+        labels = []
+        for label, (height, dash) in self.levels.items():
+            ax.level(axes, height, dash, ends=ends)
+            labels.append(ax.Label(ends[1], height, label, style.MUTED))
+        strokes = style.strokes(len(self.lines))
+        for (label, line), stroke in zip(self.lines.items(), strokes, strict=True):
+            labels.append(ax.curve(axes, line, stroke, label=label))
+        low, high = axes.get_ylim()
+        if high - low < _LEAST:  # rounding noise around one value is no axis
+            axes.set_ylim(high - _LEAST, high + _LEAST)
+        axes.set_title(self.title)
+        if self.percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        return labels
+
+
+def agreement(found: Findings) -> Figure:
     """Agreement with full fine-tuning over the rank: CKA, leading directions, predictions."""
-    config = results.config
-    predictions = {solver: same_predictions(results, solver) for solver in config["solvers"]}
-    asked = Level(config["min_agreement"], f"{config['min_agreement']:.0%} asked for", DASHES)
-    panels = [
-        _against_both(results, "cka", "CKA of the train kernels (1 = same up to scale)"),
-        _against_both(results, OVERLAP, "Overlap of the leading directions (1 = same)"),
-        Panel("Test predictions equal to the full kernel's", predictions, [asked], percent=True),
-    ]
-    return over_ranks(panels, config["ranks"], "LoRA rank")
+    own, least = found.own, found.config.min_agreement
+    same = {solver.name: solver.same for solver in own.solvers}
+    asked = {f"{least:.0%} asked for": (least, ax.DASHES)}
+    return _over_ranks(
+        own.ranks,
+        [
+            _against_both(found, "cka", "CKA of the train kernels (1 = same up to scale)"),
+            _against_both(found, OVERLAP, "Overlap of the leading directions (1 = same)"),
+            _Panel("Test predictions equal to the full kernel's", same, asked, percent=True),
+        ],
+    )
 
 
-def accuracy(results: Results) -> Figure:
+def accuracy(found: Findings) -> Figure:
     """Test score over the rank, a panel a solver; the full kernel and zero-shot as lines."""
-    without = Level(zero_shot(results).mean, "zero-shot", DASHES)
     panels = [
-        Panel(
-            f"Test {score_name(results)}, {solver} classifier",
-            {"LoRA": scores(results, solver)},
-            [Level(full_score(results, solver).mean, "full kernel", "-"), without],
+        _Panel(
+            f"Test {found.score}, {solver.name} classifier",
+            {"LoRA": solver.scores},
+            {
+                "full kernel": (solver.full.mean, "-"),
+                "zero-shot": (found.zero_shot.mean, ax.DASHES),
+            },
             percent=True,
         )
-        for solver in results.config["solvers"]
+        for solver in found.own.solvers
     ]
-    return over_ranks(panels, results.config["ranks"], "LoRA rank", share_y=True, room=0.24)
+    return _over_ranks(found.own.ranks, panels, share_y=True, room=0.24)
 
 
-def kernels(results: Results) -> Figure:
-    """Train kernels side by side: rows and columns sorted by label, same centring, same colours."""
-    shown = shown_kernels(results)
-    labels = shown[0][1].left_labels
+def kernels(found: Findings) -> Figure:
+    """Train kernels side by side: rows and columns sorted by label, same centering, same colors."""
+    shown = found.shapes.sorted
+    labels = shown[0].kernel.left_labels
     if labels is None:
         raise ValueError("the kernels carry no labels to sort by")
     order = np.argsort(labels, kind="stable")
-    maps = [(title, heatmap(kernel)[np.ix_(order, order)]) for title, kernel in shown]
+    maps = [heatmap(each.kernel)[np.ix_(order, order)] for each in shown]
     off_diagonal = ~np.eye(len(order), dtype=bool)
-    bound = float(np.quantile(np.abs(maps[0][1][off_diagonal]), 0.995))  # full's: the yardstick
+    bound = float(np.quantile(np.abs(maps[0][off_diagonal]), 0.995))  # full's: the yardstick
     rows = -(-len(maps) // 2)
     with style.figure_style():
         size = (style.WIDTH, 2.35 * rows + 0.75)
         figure, grid = style.subplots(rows, 2, figsize=size, squeeze=False)
         used = list(grid.flat)[: len(maps)]
-        for i, (axes, (title, values)) in enumerate(zip(used, maps, strict=True)):
-            image = axes.imshow(values, cmap=style.KERNEL_CMAP, vmin=-bound, vmax=bound)
-            axes.set_title(title)
-            names = results.inputs["task"]["label_words"] if i % 2 == 0 else None
-            _mark_labels(axes, labels[order], names)
+        for i, (axes, shape, values) in enumerate(zip(used, shown, maps, strict=True)):
+            sns.heatmap(
+                values, ax=axes, cmap=style.KERNEL_CMAP, vmin=-bound, vmax=bound, square=True,
+                cbar=False, xticklabels=False, yticklabels=False, rasterized=True,
+            )  # fmt: skip
+            axes.set_title(shape.title)
+            _mark_labels(axes, labels[order], found.label_words if i % 2 == 0 else ())
         for axes in list(grid.flat)[len(maps) :]:
             axes.remove()
         bar = figure.colorbar(
-            image, ax=used, location="bottom", shrink=0.85, aspect=35, extend="both"
-        )
-        bar.set_label("Centred kernel ÷ its mean diagonal", size=9)
+            used[0].collections[0], ax=used, location="bottom", shrink=0.85, aspect=35,
+            extend="both",
+        )  # fmt: skip
+        bar.set_label("Centered kernel ÷ its mean diagonal", size=9)
         style.settle(figure)
     return figure
 
 
-def spectra(results: Results) -> Figure:
-    """Eigenvalues of the centred train kernels as shares of their sum, on a log axis."""
-    shown = spectrum_kernels(results)
-    shares = [spectrum(kernel) for _, kernel in shown]
-    longest, room = max(len(each) for each in shares), 0.3
+def spectra(found: Findings) -> Figure:
+    """Eigenvalues of the centered train kernels as shares of their sum, on a log axis."""
+    shown, room = found.shapes.spectra, 0.3
+    longest = max(len(each.spectrum) for each in shown)
+    what = "singular value" if found.caveats.unusual_judge else "eigenvalue"
     with style.figure_style():
         figure, axes = style.subplots(figsize=(style.WIDTH, 4.2))
         colors = [style.INK, *style.rank_colors(len(shown) - 1)]
-        for i, (each, color) in enumerate(zip(shares, colors, strict=True)):
+        ends = []
+        for i, (shape, color) in enumerate(zip(shown, colors, strict=True)):
+            line = dict(enumerate(map(float, shape.spectrum), start=1))
             width, above = (2.8, 3) if i == 0 else (1.5, 2)
-            axes.plot(range(1, len(each) + 1), each, color=color, lw=width, zorder=above)
+            end = ax.curve(
+                axes, line, style.Stroke(color, "", "-"), band=False, lw=width, zorder=above,
+                label=shape.title.removeprefix("LoRA "),
+            )  # fmt: skip
+            ends.append(end)
         axes.set_yscale("log")
         _percent_ticks(axes)
         axes.set_xlim(1 - longest / 40, longest * (1 + room / (1 - room)))
         axes.set_xticks([1, *(t for t in axes.get_xticks() if 1 < t <= longest)])
         axes.spines.bottom.set_bounds(1 - longest / 40, longest)
-        axes.set_xlabel(f"{spectral(results).capitalize()}, largest first")
-        axes.set_title(f"Share of the sum of the {spectral(results)}s")
+        axes.set_xlabel(f"{what.capitalize()}, largest first")
+        axes.set_title(f"Share of the sum of the {what}s")
         axes.grid(visible=False, axis="x")
-        titles = [title.removeprefix("LoRA ") for title, _ in shown]
-        ends = [
-            (len(each), float(each[-1]), title, color)
-            for each, title, color in zip(shares, titles, colors, strict=True)
-        ]
         style.settle(figure)
-        for part in (True, False):  # lines that end early are labelled where they end
-            style.direct_labels(axes, [end for end in ends if (end[0] == longest) is part])
+        for part in (True, False):  # lines that end early are labeled where they end
+            ax.label_ends(axes, [end for end in ends if (end.x == longest) is part])
     return figure
 
 
-FIGURES: Mapping[str, Callable[[Results], Figure]] = {
+FIGURES: Mapping[str, Callable[[Findings], Figure]] = {
     "agreement": agreement,
     "accuracy": accuracy,
     "kernels": kernels,
@@ -136,71 +159,36 @@ FIGURES: Mapping[str, Callable[[Results], Figure]] = {
 }
 
 
-def heatmap(kernel: Kernel) -> Floats:
-    """Return ``[n, n]``: the kernel's trace over logits, doubly centred, over its mean diagonal.
-
-    With H = 1 − 11ᵀ/n: H (Σ_a K[:, a, :, a]) H, divided by the mean of its diagonal. Centring takes
-    out the constant that prompted kernels mostly are, the division LoRA's arbitrary scale.
-    """
-    values = np.einsum("iaja->ij", kernel.values)
-    values = values - values.mean(0, keepdims=True)
-    values = values - values.mean(1, keepdims=True)
-    mean = float(np.trace(values)) / len(values)
-    return values / mean if mean > 0 else values
-
-
-def spectrum(kernel: Kernel) -> Floats:
-    """Return the eigenvalues of the centred kernel ``[n·c, n·c]``, descending, over their sum.
-
-    Centred over the examples, logit by logit. That makes c eigenvalues 0; they are left out, as are
-    those within rounding of 0. Of a kernel that is not symmetric, the singular values.
-    """
-    n, c, _, _ = kernel.shape
-    values = kernel.values - kernel.values.mean(0, keepdims=True)
-    values = values - values.mean(2, keepdims=True)
-    matrix = values.reshape(n * c, n * c)
-    if kernel.is_symmetric:
-        found = np.linalg.eigvalsh(matrix)[::-1]
-    else:
-        found = np.linalg.svd(matrix, compute_uv=False)
-    shares = found[: (n - 1) * c] / found[: (n - 1) * c].sum()
-    return np.asarray(shares[shares > 1e-9])  # captured in float32: below that is rounding
+def _over_ranks(
+    ranks: Sequence[int], panels: Sequence[_Panel], *, share_y: bool = False, room: float = 0.34
+) -> Figure:
+    """Draw panels below each other; ``room`` is the share of the width that labels take."""
+    first, last = min(ranks), max(ranks)
+    ends = (first, last) if len(ranks) > 1 else (last / 2, last)
+    with style.figure_style():
+        size = (style.WIDTH, 2.3 * len(panels) + 0.5)
+        figure, grid = style.subplots(
+            len(panels), 1, figsize=size, sharex=True, sharey=share_y, squeeze=False
+        )
+        column = list(grid[:, 0])
+        labels = [panel.draw(axes, ends) for axes, panel in zip(column, panels, strict=True)]
+        for axes in column:
+            style.rank_axis(axes, ranks, room=room)
+        column[-1].set_xlabel("LoRA rank")
+        style.settle(figure)
+        for axes, each in zip(column, labels, strict=True):
+            ax.label_ends(axes, each)
+    return figure
 
 
-def spectral(results: Results) -> str:
-    """Return what the `spectrum` of the study's kernels is made of."""
-    return "singular value" if results.config["rule"].startswith("asymmetric") else "eigenvalue"
-
-
-def shown_kernels(results: Results) -> list[tuple[str, Kernel]]:
-    """Return title and train kernel of full fine-tuning and the least, middle and greatest rank."""
-    ranks = sorted(results.config["ranks"])
-    return _titled(results, sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]}))
-
-
-def spectrum_kernels(results: Results) -> list[tuple[str, Kernel]]:
-    """Return title and train kernel of full fine-tuning and of at most 8 ranks."""
-    ranks = sorted(results.config["ranks"])
-    picked = np.linspace(0, len(ranks) - 1, min(len(ranks), 8)).round().astype(int)
-    return _titled(results, [ranks[i] for i in picked])
-
-
-def _titled(results: Results, ranks: list[int]) -> list[tuple[str, Kernel]]:
-    """Return title and train kernel of full fine-tuning and of these ranks, of the first seeds."""
-    data_seed, adapter_seed = results.config["data_seeds"][0], results.config["adapter_seeds"][0]
-    names = {"full fine-tuning": f"{data_seed}/full"}
-    names |= {f"LoRA rank {r}": f"{data_seed}/lora-r{r}-s{adapter_seed}" for r in ranks}
-    loaded = {title: results.kernels[name] for title, name in names.items()}
-    return [(title, k.select(right=list(k.left_ids))) for title, k in loaded.items()]
-
-
-def _against_both(results: Results, metric: str, title: str) -> Panel:
+def _against_both(found: Findings, metric: str, title: str) -> _Panel:
     """Return the panel of a metric against both full kernels, and how these two agree."""
+    own = found.own
     lines = {
-        "to full": kernel_agreement(results, metric),
-        "to full of the\n    adapted weights": kernel_agreement(results, metric, "targets"),
+        "to full": own.with_full[metric].by_rank,
+        "to full of the\n    adapted weights": own.with_adapted[metric].by_rank,
     }
-    return Panel(title, lines, [Level(limit(results, metric), "limit of “to full”", DOTS)])
+    return _Panel(title, lines, {"limit of “to full”": (own.limit[metric], ax.DOTS)})
 
 
 def _percent_ticks(axes: Axes) -> None:
@@ -212,15 +200,12 @@ def _percent_ticks(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _mark_labels(axes: Axes, labels: npt.NDArray[np.int64], names: list[str] | None) -> None:
+def _mark_labels(axes: Axes, labels: npt.NDArray[np.int64], names: Sequence[str]) -> None:
     """Part the blocks of equal labels by thin lines, and write their names on the left if given."""
     present, starts, counts = np.unique(labels, return_index=True, return_counts=True)
     for start in starts[1:]:
-        axes.axhline(start - 0.5, color="white", lw=1)
-        axes.axvline(start - 0.5, color="white", lw=1)
-    axes.set_xticks([])
-    middles = starts + (counts - 1) / 2
-    axes.set_yticks(middles if names else [], [names[i] for i in present] if names else [])
+        axes.axhline(start, color="white", lw=1)
+        axes.axvline(start, color="white", lw=1)
+    if names:
+        axes.set_yticks(starts + counts / 2, [names[i] for i in present], rotation=0)
     axes.tick_params(length=0)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)

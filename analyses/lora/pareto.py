@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,24 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from ..engine.run_folder import Results
-from ..show import numbers as fmt
+from ..engine.pooling import Pooled
+from ..show import axes as ax
 from ..show import style
-from ..show.page import Caption
-from ..show.panels import DASHES, DOTS, Level
-from .captions import intervals
-from .grid import (
-    MEASURES,
-    Configuration,
-    Found,
-    by_targets,
-    front,
-    recommend_configuration,
-)
-from .numbers import full_score, score_name, trained, zero_shot
+from .findings import Configuration, Findings
 
-__all__ = ["caption", "pareto"]
-
+_MEASURES = ("score", "agreement", "cka")
 _ROOM = 0.2  # of the width, for the labels of the horizontal lines
 _LEGEND: dict[str, Any] = {
     "ncols": 3, "frameon": False, "fontsize": 9, "handlelength": 2.6, "columnspacing": 1.2,
@@ -38,139 +26,71 @@ _RING: dict[str, Any] = {**_OPEN, "marker": "o", "ms": 11}
 _SQUARE: dict[str, Any] = {**_OPEN, "marker": "s", "ms": 16}
 
 
-def pareto(results: Results) -> Figure:
+def pareto(found: Findings) -> Figure:
     """Draw score, equal predictions and CKA over the number of trained parameters.
 
     A line a target set, a marker a rank; a ring marks the front: what nothing as cheap equals.
     """
-    found = recommend_configuration(results)
-    lines = by_targets(found.every)
+    lines = found.answer.by_targets
     strokes = dict(zip(lines, style.strokes(len(lines)), strict=True))
+    titles = {
+        "score": f"Test {found.score}, {found.answer.solver} classifier",
+        "agreement": "Test predictions equal to the full kernel's",
+        "cka": "CKA of the train kernels with the full one",
+    }
+    levels: dict[str, dict[str, tuple[float, Any]]] = {
+        "score": {
+            "full kernel": (found.full.mean, "-"),
+            "zero-shot": (found.zero_shot.mean, ax.DASHES),
+        },
+        "agreement": {"asked for": (found.config.min_agreement, ax.DASHES)},
+        "cka": {"full kernel": (1.0, "-")},
+    }
     with style.figure_style():
         figure, grid = style.subplots(3, 1, figsize=(style.WIDTH, 8.1), sharex=True)
-        for axes, measure in zip(grid, MEASURES, strict=True):
+        for axes, measure in zip(grid, _MEASURES, strict=True):
             for name, line in lines.items():
-                _draw_line(axes, line, measure, strokes[name])
+                means = {each.trained: _value(each, measure).mean for each in line}
+                ax.curve(axes, means, strokes[name], band=False, lw=1.5)
             _draw_front(axes, found, measure, strokes)
-            axes.set_title(_titles(results, found)[measure])
+            axes.set_title(titles[measure])
             axes.margins(y=0.09)  # room for the square around an outermost marker
-            if measure != "CKA":
+            if measure != "cka":
                 axes.yaxis.set_major_formatter(PercentFormatter(1))
-        ends = _size_axis(grid[0], [each.trained for each in found.every], trained(results))
-        labels = [
-            _draw_levels(axes, results, found, measure, ends)
-            for axes, measure in zip(grid, MEASURES, strict=True)
-        ]
-        if found.limit is not None:
-            _draw_limit(grid, found.limit, ends)
+        ends = _size_axis(grid[0], [each.trained for each in found.answer.every], found.trained)
+        labels: list[list[ax.Label]] = []
+        for axes, measure in zip(grid, _MEASURES, strict=True):
+            labels.append([])
+            for name, (height, dash) in levels[measure].items():
+                ax.level(axes, height, dash, ends=ends)
+                labels[-1].append(ax.Label(ends[1], height, name, style.MUTED))
+            if found.limit is not None and ends[0] < found.limit < ends[1]:
+                axes.axvline(found.limit, color=style.MUTED, ls=ax.DOTS, lw=1.3, zorder=1)
         grid[-1].set_xlabel("Trained parameters, and their share of full fine-tuning's")
         figure.legend(handles=_keys(strokes, found), loc="outside upper left", **_LEGEND)
         style.settle(figure)
-        for axes, ends_here in zip(grid, labels, strict=True):
-            style.direct_labels(axes, ends_here)
+        for axes, each in zip(grid, labels, strict=True):
+            ax.label_ends(axes, each)
     return figure
 
 
-def caption(results: Results) -> Caption:
-    """Return title, caption and text alternative of the figure."""
-    found, score = recommend_configuration(results), score_name(results)
-    fronts = {measure: front(found.every, measure) for measure in MEASURES}
-    shown = {"score": f"test {score}", "equal predictions": "equal predictions", "CKA": "CKA"}
-    said = [f"by {shown[m]}: {_listed(fronts[m], m)}" for m in MEASURES]
-    budget = "" if found.limit is None else " The vertical line is the budget."
-    text = (
-        f"Every target set (line) at {_ranks(results)} by how many parameters it trains. Ringed is"
-        f" the Pareto front, what nothing as cheap or cheaper equals — {'; '.join(said)}. The"
-        f" square is {found.best.targets} at rank {found.best.rank}, the {_answer(found)}. Lines"
-        f" across: the full kernel, zero-shot, and what is asked for.{budget} The classifier is"
-        f" {found.solver}. Bars, on the front only, are {intervals(results)}."
-    )
-    alt = f"Three charts over the number of trained parameters, log scale. Front {'; '.join(said)}."
-    return Caption("What a budget of trained parameters buys", text, alt)
-
-
-def _ranks(results: Results) -> str:
-    """Return what the markers of a line are."""
-    ranks = [str(rank) for rank in sorted(results.config["ranks"])]
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {fmt.joined(ranks)}, left to right,"
-
-
-def _answer(found: Found) -> str:
-    """Return what the square is."""
-    return (
-        "recommended configuration"
-        if found.qualifies
-        else "closest"
-        + (" that the budget allows" if found.limit is not None and found.best.affordable else "")
-    )
-
-
-def _listed(line: Sequence[Configuration], measure: str) -> str:
-    """Return the front's configurations and values; the middle of a long one is left out."""
-    parts = [f"{each.targets} rank {each.rank} ({_number(each, measure)})" for each in line]
-    return fmt.joined(parts) if len(parts) <= 4 else ", ".join([*parts[:2], "…", *parts[-2:]])
-
-
-def _number(each: Configuration, measure: str) -> str:
-    mean = each.value(measure).mean
-    return fmt.decimal(mean, 2) if measure == "CKA" else fmt.percent(mean)
-
-
-def _titles(results: Results, found: Found) -> dict[str, str]:
-    """Return what the vertical axis of each panel is."""
-    return {
-        "score": f"Test {score_name(results)}, {found.solver} classifier",
-        "equal predictions": "Test predictions equal to the full kernel's",
-        "CKA": "CKA of the train kernels with the full one",
-    }
-
-
-def _draw_line(
-    axes: Axes, line: Sequence[Configuration], measure: str, stroke: style.Stroke
-) -> None:
-    """Draw one target set over its ranks."""
-    means = [each.value(measure).mean for each in line]
-    x, (color, marker, dash) = [each.trained for each in line], stroke
-    axes.plot(x, means, color=color, marker=marker, ls=dash, lw=1.5, zorder=3)
+def _value(each: Configuration, measure: str) -> Pooled:
+    value: Pooled = getattr(each, measure)
+    return value
 
 
 def _draw_front(
-    axes: Axes, found: Found, measure: str, strokes: Mapping[str, style.Stroke]
+    axes: Axes, found: Findings, measure: str, strokes: dict[str, style.Stroke]
 ) -> None:
     """Ring the front, join it by steps, draw its intervals; put the answer into a square."""
-    line = front(found.every, measure)
-    x, y = [e.trained for e in line], [e.value(measure).mean for e in line]
-    for each in line:
-        low, high = (min(max(getattr(each.value(measure), e), 0), 1) for e in ("low", "high"))
-        color = strokes[each.targets].color
-        axes.vlines(each.trained, low, high, color=color, alpha=0.45, lw=1.2, zorder=2)
+    line = found.fronts[measure].line
+    x, y = [e.trained for e in line], [_value(e, measure).mean for e in line]
+    _, low, high = ax.reach(_value(each, measure) for each in line)
+    colors = [strokes[each.targets].color for each in line]
+    axes.vlines(x, low, high, color=colors, alpha=0.45, lw=1.2, zorder=2)
     axes.plot(x, y, color=style.INK, drawstyle="steps-post", lw=0.8, alpha=0.55, zorder=2)
     axes.plot(x, y, zorder=4, **_RING)
-    axes.plot(found.best.trained, found.best.value(measure).mean, zorder=4, **_SQUARE)
-
-
-def _draw_levels(
-    axes: Axes, results: Results, found: Found, measure: str, ends: tuple[float, float]
-) -> list[tuple[float, float, str, str]]:
-    """Draw the horizontal lines that the others are compared with; return their labels."""
-    levels = {
-        "score": [
-            Level(full_score(results, found.solver).mean, "full kernel", "-"),
-            Level(zero_shot(results).mean, "zero-shot", DASHES),
-        ],
-        "equal predictions": [Level(found.min_agreement, "asked for", DASHES)],
-        "CKA": [Level(1.0, "full kernel", "-")],
-    }[measure]
-    for level in levels:
-        axes.plot(ends, [level.y] * 2, color=style.MUTED, ls=level.dash, lw=1.3, zorder=1)
-    return [(ends[1], level.y, level.label, style.MUTED) for level in levels]
-
-
-def _draw_limit(grid: Sequence[Axes], limit: float, ends: tuple[float, float]) -> None:
-    """Draw the budget as a vertical line where it lies within the axis."""
-    if ends[0] < limit < ends[1]:
-        for axes in grid:
-            axes.axvline(limit, color=style.MUTED, ls=DOTS, lw=1.3, zorder=1)
+    axes.plot(found.best.trained, _value(found.best, measure).mean, zorder=4, **_SQUARE)
 
 
 def _size_axis(axes: Axes, sizes: Sequence[float], whole: float) -> tuple[float, float]:
@@ -202,20 +122,19 @@ def _short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def _keys(strokes: Mapping[str, style.Stroke], found: Found) -> list[Line2D]:
+def _keys(strokes: dict[str, style.Stroke], found: Findings) -> list[Line2D]:
     """Return the legend's entries: a line a target set, and the other marks."""
-    lines = [
-        Line2D([], [], color=s.color, marker=s.marker, ls=s.dash, lw=1.5, label=_cut(name))
+    keys = [
+        ax.key(_cut(name), color=s.color, marker=s.marker, ls=s.dash, lw=1.5)
         for name, s in strokes.items()
     ]
     answer = "recommended" if found.qualifies else "closest"
-    square = Line2D([], [], label=answer, **{**_SQUARE, "ms": 11})
-    limit = Line2D([], [], color=style.MUTED, ls=DOTS, lw=1.3, label="budget")
-    marks = [Line2D([], [], label="front", **_RING), square]
-    return [*lines, *marks, *([limit] if found.limit is not None else [])]
+    keys += [ax.key("front", **_RING), ax.key(answer, **{**_SQUARE, "ms": 11})]
+    if found.limit is not None:
+        keys.append(ax.key("budget", color=style.MUTED, ls=ax.DOTS, lw=1.3))
+    return keys
 
 
 def _cut(name: str, most: int = 18) -> str:
-    """Return a name, or its beginning if it is too long for the legend; dollars are dollars."""
-    short = name if len(name) <= most else f"{name[: most - 1]}…"
-    return short.replace("$", r"\$")
+    """Return a name, or its beginning if it is too long for the legend."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,16 +14,20 @@ from ..engine.long_table import cells
 from ..engine.pooling import Pooled, pool
 from ..engine.run_folder import Results
 
-__all__ = [
-    "cost",
-    "model_name",
-    "pooled",
-    "score_error",
-    "score_metric",
-    "score_name",
-    "tested",
-    "zero_shot",
-]
+
+@dataclass(frozen=True)
+class Costs:
+    """What computing the kernels took.
+
+    Attributes:
+        by_seed: data seed -> what -> how much; the name of what ends with its unit.
+        zeroed: data seed -> how many gradient entries counted as zero, as noise, in the full
+            kernel; None where it was not recorded, as of a rule that takes no signs.
+    """
+
+    by_seed: Mapping[int, Mapping[str, float]]
+    zeroed: Mapping[int, int | None]
+
 
 _SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1"}
 
@@ -53,6 +59,21 @@ def cost(results: Results, data_seed: int) -> dict[str, float]:
     rows = rows[rows["metric"].str.startswith("cost.")]
     names = rows["metric"].str.removeprefix("cost.")
     return {str(name): float(value) for name, value in zip(names, rows["value"], strict=True)}
+
+
+def costs(results: Results) -> Costs:
+    """Return what computing the kernels of every data seed took."""
+    seeds = [int(seed) for seed in results.config["data_seeds"]]
+    return Costs(
+        {seed: cost(results, seed) for seed in seeds},
+        {seed: _zeroed_entries(results, seed) for seed in seeds},
+    )
+
+
+def _zeroed_entries(results: Results, seed: int) -> int | None:
+    kernel = results.kernels.get(f"{seed}/full")
+    recorded = {} if kernel is None else kernel.provenance.get("recorded", {})
+    return recorded.get("zeroed_entries")
 
 
 def tested(results: Results) -> int:

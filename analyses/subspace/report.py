@@ -12,7 +12,7 @@ from rich.text import Text
 from ..engine.run_folder import Results
 from ..show import numbers as fmt
 from ..show.page import Image, Page
-from ..show.study_numbers import model_name
+from ..show.study_numbers import costs, model_name
 from ..show.study_page import TUNING, cost_table, flat, settings
 from . import tables
 from .captions import captions
@@ -98,7 +98,7 @@ def page(results: Results, pictures: Mapping[str, bytes]) -> Page:
         reading=_reading(results),
         images=[Image(name, words[name], picture) for name, picture in pictures.items()],
         tables=found,
-        cost=[cost_table(results)],
+        cost=[cost_table(costs(results))],
         settings=settings(results),
         command=results.command,
         environment=flat(results.environment),

@@ -1,20 +1,31 @@
-"""A made-up LoRA study on random features: analyses are tested in milliseconds."""
+"""A made-up LoRA study: on random features, or with numbers as wanted; milliseconds either way."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from analyses import study
+from analyses.engine import inputs
+from analyses.engine.run_folder import Results
+from analyses.lora import compute as lora_compute
+from analyses.lora import study as lora_study
+from analyses.lora.compute import TABLE, row
+from analyses.lora.config import Config
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.lora_targets import Resolved, Targets
+from subkern.tasks.catalogue import Task
+from subkern.tasks.examples import Example
 
 FEATURES, ADAPTED = 600, 480  # parameters of the made-up model, and how many of them LoRA adapts
 SETS = {"qv": (0, 60), "attention": (0, 160), "mlp": (160, 480)}  # of targets not listed: all
@@ -142,3 +153,97 @@ def _sweep(
             "peak_bytes": 3e8,
         },
     )
+
+
+def load_examples(
+    task: Task, source: str, *, split: str, shots: int, seed: int, limit: int | None
+) -> list[Example]:
+    """Stand in for `subkern.tasks.examples.load_examples`."""
+    count = {"train": shots * len(task.labels), "dev": 20, "test": 60}[split]
+    return [
+        Example(f"{split}-{i}", (f"text {i} of {seed}",), i % len(task.labels))
+        for i in range(limit or count)
+    ]
+
+
+@contextmanager
+def made_up() -> Iterator[None]:
+    """Put made-up examples, model and sweep in place of the real ones, for commands too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "load_model", load_model)
+        patch.setattr(lora_compute, "sweep_targets", sweep_targets)
+        patch.setattr(lora_study, "resolve_sets", lambda *_: None)
+        patch.setattr(lora_study, "resolve", resolve)
+        patch.setattr(inputs, "load_examples", load_examples)
+        yield
+
+
+def config(**changes: Any) -> Config:
+    """Return settings of a quick study on a made-up model."""
+    return Config(
+        **{
+            **{"model": "made-up", "task": "mr", "data": "x", "ranks": (1, 4), "shots": 8},
+            **{"resamples": 20, "kernel_resamples": 3},
+            **changes,
+        }
+    )
+
+
+Outcomes = Mapping[tuple[str, int], tuple[float, float, float]]
+"""(targets, rank) -> parameters trained, of 1000; drop in score; share of equal predictions."""
+
+
+def judged(
+    outcomes: Outcomes,
+    full: float = 0.8,
+    zero: float = 0.6,
+    adapted: tuple[float, float] = (0.0, 1.0),
+    **changes: Any,
+) -> Results:
+    """Return results in which configurations come out as told, by one classifier on 1,000 tests."""
+    sets, ranks = (tuple(dict.fromkeys(each)) for each in zip(*outcomes, strict=True))
+    chosen = {"target_sets": sets} if len(sets) > 1 else {"targets": sets[0]}
+    given = {"solvers": ("ridge",), "adapter_seeds": (0,), "ranks": ranks, **chosen, **changes}
+    settings = config(**given)
+    metrics = ("cka", "eigenspace_overlap_centred")
+    test: dict[str, Any] = {"data_seed": 13, "split": "test"}
+    train: dict[str, Any] = {"data_seed": 13, "split": "train"}
+    rows = [
+        row(zero, kernel="zero-shot", metric="accuracy", **test),
+        row(1000, data_seed=13, kernel="full", metric="trainable_parameters"),
+        *(row(1, kernel="full", reference="full", metric=m, **train) for m in metrics),
+    ]
+    for solver in settings.classifiers:
+        rows.append(row(full, kernel="full", solver=solver, metric="accuracy", **test))
+    for name in sets:
+        about: dict[str, Any] = {"kernel": "targets", "targets": name}
+        for metric in metrics:
+            rows.append(row(0.97, reference="full", metric=metric, **about, **train))
+            rows.append(row(1.0, reference="targets", metric=metric, **about, **train))
+        for solver in settings.classifiers:
+            rows += _against(adapted, full, {**about, **test, "solver": solver})
+    for (name, rank), (size, drop, share) in outcomes.items():
+        cell: dict[str, Any] = {"kernel": "lora", "targets": name, "rank": rank}
+        run: dict[str, Any] = {**cell, "adapter_seed": 0}
+        rows.append(row(size, data_seed=13, metric="trainable_parameters", **cell))
+        for metric in metrics:
+            for reference in ("full", "targets"):
+                rows.append(row(share, reference=reference, metric=metric, **run, **train))
+        for solver in settings.classifiers:
+            rows += _against((drop, share), full, {**run, **test, "solver": solver})
+    found = {
+        "task": {"name": "mr", "metric": "accuracy", "label_words": ["terrible", "great"]},
+        "examples": {"13": {"train": 32, "dev": 32, "test": 1000}},
+        "target_sets": {"qv": {"note": "all three of them"}} if "qv" in sets else {},
+    }
+    return Results("lora", settings.as_dict(), found, TABLE.tidy(rows))
+
+
+def _against(outcome: tuple[float, float], full: float, cell: dict[str, Any]) -> list[Any]:
+    """Return the rows of a kernel's score, of its drop and of the predictions it shares."""
+    drop, share = outcome
+    return [
+        row(full - drop, metric="accuracy", **cell),
+        row(drop, (drop, drop), metric="drop", reference="full", **cell),
+        row(share, (share, share), metric="prediction_agreement", reference="full", **cell),
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,30 @@ from analyses.engine import inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
 from analyses.engine.settings import solvers_for
-from analyses.lora import pareto as lora_pareto
+from analyses.lora import compute as lora_compute
 from analyses.lora import study as lora_study
-from analyses.lora.budget import parse_budget
-from analyses.lora.config import Config
-from analyses.lora.figures import FIGURES, spectrum
-from analyses.lora.grid import MEASURES, configurations, front, recommend_configuration
-from analyses.lora.json_answer import as_json
-from analyses.lora.numbers import kernel_agreement, trained, zero_shot
+from analyses.lora.config import Budget, Config, from_texts
+from analyses.lora.figures import FIGURES
+from analyses.lora.findings import find
+from analyses.lora.pareto import pareto
 from analyses.lora.study import LoraStudy
-from analyses.lora.table import row, tidy
-from analyses.lora.targets import from_texts, is_grid, names, only
-from analyses.lora.verdict import recommend
+from analyses.lora.train_kernels import spectrum
+from analyses.study import Outcome
 from subkern import load_examples, load_model, solvers, sweep_targets
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.sweeps.lora import resolve_sets
 from subkern.subspaces.lora_targets import NAMED, resolve
-from tests.analyses.lora.test_lora import _made_up, config, undrawn  # noqa: F401  (fixtures)
+from tests.analyses.lora.test_lora import _made_up, undrawn  # noqa: F401  (fixtures)
 from tests.support.browser import Browser
+from tests.support.fake_lora import Outcomes, config, judged
 from tests.support.study_checks import check_in_browser, check_summary
 
 lora = LoraStudy()
 
 REAL = [
     (study, "load_model", load_model),
-    (lora_study, "sweep_targets", sweep_targets),
+    (lora_compute, "sweep_targets", sweep_targets),
     (lora_study, "resolve_sets", resolve_sets),
     (lora_study, "resolve", resolve),
     (inputs, "load_examples", load_examples),
@@ -56,7 +54,7 @@ def results() -> Results:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> lora.Outcome:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Return a study in its run directory; tests leave it as it is."""
     asked = config(target_sets=SETS, solvers=("ridge",), budget="5%")
     return lora.analyze(asked, tmp_path_factory.mktemp("run"), command="subkern x")
@@ -113,7 +111,7 @@ def test_wrong_settings_get_one_line(changes: dict[str, Any], message: str) -> N
     ("text", "most"), [("1%", 60), ("0.5 %", 30), ("250", 250), ("2.5k", 2500), ("1e6", 1e6)]
 )
 def test_budgets(text: str, most: float) -> None:
-    assert parse_budget(text).of(6000) == pytest.approx(most)
+    assert Budget.parse(text).of(6000) == pytest.approx(most)
 
 
 def test_the_judge_of_an_asymmetric_rule_learns_from_its_kernels() -> None:
@@ -125,7 +123,8 @@ def test_the_judge_of_an_asymmetric_rule_learns_from_its_kernels() -> None:
     assert config(rule="asymmetric_signgd").solvers == able
     with pytest.raises(UserError, match="solver ridge needs a symmetric kernel"):
         config(rule="asymmetric_signgd", solvers=("ridge",))
-    found = outcome({("qv", 1): (10, *GOOD)}, rule="asymmetric_signgd", solvers=able[:1])
+    found = find(judged({("qv", 1): (10, *GOOD)}, rule="asymmetric_signgd", solvers=able[:1]))
+    assert found.caveats.unusual_judge
     assert any("are not symmetric" in text for text in lora.caveats(found))
 
 
@@ -142,22 +141,29 @@ def test_the_spectrum_of_an_asymmetric_kernel_is_of_singular_values() -> None:
 
 
 def test_a_set_of_a_grid_is_the_study_of_it_alone(results: Results) -> None:
+    """Its numbers, its kernels and all that is found of it; one set is a grid with one row."""
     alone = lora.run(config(targets="mlp", solvers=("ridge", "logistic")))
-    view = only(results, "mlp")
-    rows = alone.table[~alone.table["metric"].str.startswith("cost.")]
-    here = view.table[~view.table["metric"].str.startswith("cost.")]
-    key = [name for name in rows if name not in ("value", "low", "high")]
-    mine, theirs = (t.set_index(key).sort_index() for t in (here, rows))
+    of_it = (results.table["targets"] == "mlp").fillna(value=False) | results.table[
+        "targets"
+    ].isna()
+    here, there = (
+        t[~t["metric"].str.startswith("cost.")] for t in (results.table[of_it], alone.table)
+    )
+    key = [name for name in there if name not in ("value", "low", "high")]
+    mine, theirs = (t.set_index(key).sort_index() for t in (here, there))
     assert mine.index.equals(theirs.index)
     np.testing.assert_array_equal(mine["value"], theirs["value"])
-    assert not is_grid(view)
-    assert recommend(view) == recommend(alone)
-    assert set(view.kernels) == set(alone.kernels)
-    assert all(view.kernels[name] == alone.kernels[name] for name in alone.kernels)
+    for name in alone.kernels:
+        seed, _, what = name.partition("/")
+        kept = name if what == "full" else f"{seed}/mlp-{what}"
+        assert results.kernels[kept] == alone.kernels[name]
+    found = [each for each in find(results).answer.every if each.targets == "mlp"]
+    for one, other in zip(found, find(alone).answer.every, strict=True):
+        assert replace(one, name=other.name) == other
 
 
 def test_kernels_are_kept_under_names_that_are_file_names(results: Results) -> None:
-    assert names(results) == list(SETS)
+    assert list(find(results).answer.by_targets) == list(SETS)
     assert {name.partition("-")[0] for name in results.kernels} == {
         "13/full", "13/qv", "13/mlp", "13/set3",
     }  # fmt: skip
@@ -168,58 +174,16 @@ def test_the_table_has_every_set(results: Results) -> None:
     assert set(results.table["targets"].dropna()) == set(SETS)
     whole = cells(results.table, kernel="full", metric="trainable_parameters")
     assert whole["targets"].isna().all()
-    sizes = [each.trained for each in configurations(results)]
-    assert sizes == [trained(only(results, each), r) for each in SETS for r in (1, 4)]
+    sizes = cells(results.table, kernel="lora", metric="trainable_parameters")
+    for each in find(results).answer.every:
+        [size] = cells(sizes, targets=each.targets, rank=each.rank)["value"]
+        assert each.trained == size
+        assert each.share == size / whole["value"].item()
 
 
 # --- the answer --------------------------------------------------------------------------------
 
 BAD, NEAR, GOOD = (0.1, 0.8), (0.03, 0.97), (0.01, 0.97)
-Outcomes = Mapping[tuple[str, int], tuple[float, float, float]]
-
-
-def outcome(outcomes: Outcomes, **changes: Any) -> Results:
-    """Return results: (targets, rank) -> (trained of 1000, drop, share of equal predictions)."""
-    sets, ranks = (tuple(dict.fromkeys(each)) for each in zip(*outcomes, strict=True))
-    given = {"solvers": ("ridge",), "adapter_seeds": (0,), **changes}
-    rule = given.pop("rule", "sgd")
-    settings = config(target_sets=sets, ranks=ranks, **{**given, "solvers": ("ridge",)}).as_dict()
-    if len(sets) == 1:
-        settings["target_sets"] = list(sets)
-    settings |= {"rule": rule, "solvers": list(given["solvers"])}
-    solver = settings["solvers"][0]
-    test: dict[str, Any] = {"data_seed": 13, "split": "test"}
-    scored: dict[str, Any] = {**test, "solver": solver}
-    rows = [
-        row(0.6, kernel="zero-shot", metric="accuracy", **test),
-        row(0.8, kernel="full", metric="accuracy", **scored),
-        row(1000, data_seed=13, kernel="full", metric="trainable_parameters"),
-    ]
-    for name in sets:
-        about: dict[str, Any] = {"kernel": "targets", "targets": name, "reference": "full"}
-        rows += [
-            row(0.97, data_seed=13, split="train", metric="cka", **about),
-            row(0.0, metric="drop", **about, **scored),
-            row(1.0, metric="prediction_agreement", **about, **scored),
-        ]
-    for (name, rank), (size, drop, share) in outcomes.items():
-        cell: dict[str, Any] = {"kernel": "lora", "targets": name, "rank": rank}
-        run: dict[str, Any] = {**cell, "adapter_seed": 0}
-        compared: dict[str, Any] = {**run, **scored, "reference": "full"}
-        rows += [
-            row(size, data_seed=13, metric="trainable_parameters", **cell),
-            row(0.8 - drop, metric="accuracy", **run, **scored),
-            row(drop, (drop, drop), metric="drop", **compared),
-            row(share, (share, share), metric="prediction_agreement", **compared),
-            row(share, data_seed=13, split="train", metric="cka", reference="full", **run),
-        ]
-    inputs = {
-        "task": {"name": "mr", "metric": "accuracy"},
-        "examples": {"13": {"train": 32, "dev": 32, "test": 1000}},
-        "target_sets": {"qv": {"note": "all three of them"}} if "qv" in sets else {},
-    }
-    return Results("lora", settings, inputs, tidy(rows))
-
 
 EIGHT: Outcomes = {
     ("qv", 1): (10, *BAD), ("qv", 2): (20, *NEAR), ("qv", 4): (40, *GOOD),
@@ -241,60 +205,76 @@ EIGHT: Outcomes = {
 def test_the_cheapest_within_tolerance_and_budget(
     budget: str | None, best: tuple[str, int], qualifies: bool, beyond: tuple[str, int] | None
 ) -> None:
-    found = recommend_configuration(outcome(EIGHT, budget=budget))
+    found = find(judged(EIGHT, budget=budget))
     assert (found.best.targets, found.best.rank) == best
     assert found.qualifies is qualifies
-    assert (found.beyond and (found.beyond.targets, found.beyond.rank)) == beyond
-    view = found.view(outcome(EIGHT, budget=budget))
-    assert recommend(view).chosen.rank == found.best.rank
+    past = found.answer.beyond
+    assert (past and (past.targets, past.rank)) == beyond
+    assert found.own.targets == best[0]
+    assert best[1] in found.own.ranks
+    assert all(each.affordable for each in found.own.line) or len(found.own.line) == 1
 
 
 def said(results: Results) -> str:
-    return lora.sentence(results).replace("\N{NO-BREAK SPACE}", " ")
+    return lora.sentence(find(results)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_sentence_says_what_and_why() -> None:
-    free = said(outcome(EIGHT))
+    free = said(judged(EIGHT))
     assert free.startswith("Take rank 1 on mlp, the cheapest within tolerance of full fine-tuning:")
     assert "it trains 30 parameters (3.00 %), test accuracy 79.0 % against 80.0 %" in free
-    tight = said(outcome(EIGHT, budget="25"))
+    tight = said(judged(EIGHT, budget="25"))
     assert tight.startswith(
-        "No rank of qv and mlp that fits into 25 parameters is within tolerance"
+        "No rank (1, 2, 4) on qv and mlp that fits into 25 parameters is within tolerance"
     )
-    assert "Rank 2 on qv is closest" in tight
+    assert "Closest is rank 2 on qv" in tight
     assert "It fails on the score. The cheapest within tolerance, rank 1 on mlp, trains 30" in tight
-    assert said(outcome(EIGHT, budget="0.1%")).startswith(
-        "Nothing fits into 0.1 % of the parameters"
+    assert said(judged(EIGHT, budget="0.1%")).startswith(
+        "Nothing fits into 0.1 % of the parameters. The cheapest is rank 1 on qv:"
     )
-    within = said(outcome(EIGHT, budget="5%"))
+    within = said(judged(EIGHT, budget="5%"))
     assert "within tolerance of full fine-tuning and 5 % of the parameters:" in within
 
 
 def test_caveats_name_rivals_notes_and_relapses() -> None:
-    found = " ".join(lora.caveats(outcome({**EIGHT, ("qv", 2): (35, *GOOD)})))
-    assert "Rank 2 on qv (35 parameters) is within tolerance too, at nearly the same cost" in found
-    assert "Targets qv: all three of them." in found
-    assert "Rank 2, though higher, is not within tolerance" in found
-    assert "within tolerance too" not in " ".join(lora.caveats(outcome(EIGHT)))
+    found = find(judged({**EIGHT, ("qv", 2): (35, *GOOD)}))
+    assert [(each.targets, each.rank) for each in found.caveats.rivals] == [("qv", 2)]
+    assert found.caveats.notes == {"qv": "all three of them"}
+    assert found.caveats.relapses == (2,)
+    text = " ".join(lora.caveats(found))
+    assert "Within tolerance too, at nearly the same cost: rank 2 on qv (35 parameters)." in text
+    assert "Targets qv: all three of them." in text
+    assert find(judged(EIGHT)).caveats.rivals == ()
+
+
+def test_another_classifier_s_answer_is_told_where_it_differs() -> None:
+    two = judged(EIGHT, solvers=("ridge", "svc"))
+    assert find(two).caveats.others == ()
+    table = two.table.copy()
+    of_svc = (table["solver"] == "svc") & (table["metric"] == "prediction_agreement")
+    table.loc[of_svc.fillna(value=False), "value"] = 0.5
+    found = find(replace(two, table=table))
+    assert [each.qualifies for each in found.caveats.others] == [False]
+    assert any("nothing within tolerance (svc)" in text for text in lora.caveats(found))
 
 
 def test_the_front_holds_what_nothing_as_cheap_equals() -> None:
-    every = configurations(
-        outcome({("a", 1): (10, 0.2, 0.9), ("b", 1): (10, 0.1, 0.9), ("a", 2): (20, 0.1, 0.95),
-               ("b", 2): (30, 0.3, 0.99), ("a", 4): (40, 0.0, 0.99), ("b", 4): (60, 0.3, 0.5)})
+    found = find(
+        judged({("a", 1): (10, 0.2, 0.9), ("b", 1): (10, 0.1, 0.9), ("a", 2): (20, 0.1, 0.95),
+                ("b", 2): (30, 0.3, 0.99), ("a", 4): (40, 0.0, 0.99), ("b", 4): (60, 0.3, 0.5)})
     )  # fmt: skip
     by_score, by_same = (
-        [(e.targets, e.rank) for e in front(every, measure)] for measure in MEASURES[:2]
+        [(e.targets, e.rank) for e in found.fronts[measure].line]
+        for measure in ("score", "agreement")
     )
     assert by_score == [("b", 1), ("a", 4)]
     assert by_same == [("a", 1), ("a", 2), ("b", 2)]
-    for measure in MEASURES:
-        line = front(every, measure)
-        for each in every:
-            assert each in line or any(
+    for measure, front in found.fronts.items():
+        for each in found.answer.every:
+            assert each in front.line or any(
                 other.trained <= each.trained
-                and other.value(measure).mean >= each.value(measure).mean
-                for other in line
+                and getattr(other, measure).mean >= getattr(each, measure).mean
+                for other in front.line
             )
 
 
@@ -302,15 +282,15 @@ def test_the_front_holds_what_nothing_as_cheap_equals() -> None:
 
 
 def test_json_names_targets_and_rank(results: Results) -> None:
-    found = json.loads(json.dumps(as_json(results), allow_nan=False))
-    best = recommend_configuration(results)
-    assert found["closest"] == {"targets": best.best.targets, "rank": best.best.rank}
-    assert found["recommended"] == (found["closest"] if best.qualifies else None)
+    found = json.loads(json.dumps(lora.answer(results), allow_nan=False))
+    told = find(results)
+    assert found["closest"] == {"targets": told.best.targets, "rank": told.best.rank}
+    assert found["recommended"] == (found["closest"] if told.qualifies else None)
     named = {(each["targets"], each["rank"]) for each in found["configurations"]}
-    assert named == {(each.targets, each.rank) for each in best.every}
+    assert named == {(each.targets, each.rank) for each in told.answer.every}
 
 
-def test_a_grid_run_directory(finished: lora.Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_run_directory(finished: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     out = finished.report.parent
     drawn = {path.name for path in (out / "figures").iterdir()}
     assert drawn == {f"{n}.{kind}" for n in ("pareto", *FIGURES) for kind in ("png", "pdf")}
@@ -334,13 +314,13 @@ def test_a_real_run_of_the_grid(minilm_mlm: Path, shared_data: Path, tmp_path: P
         for place, name, real in REAL:
             patch.setattr(place, name, real)
         found = lora.analyze(asked, tmp_path / "run").results
-    size = {(e.targets, e.rank): e.trained for e in configurations(found)}
+    every = find(found).answer.every
+    size = {(e.targets, e.rank): e.trained for e in every}
     assert len(size) == 10
     assert size["all-linear", 2] == 2 * size["all-linear", 1]
     assert size["attention", 1] + size["mlp", 1] < size["all-linear", 1] < size["all", 1]
     assert size["qv", 1] * 2 == size["attention", 1]  # of query, key, value and output: all square
-    by_set = {name: kernel_agreement(only(found, name), "cka")[2].mean for name in NAMED}
-    assert all(0 < value < 1 for value in by_set.values())
+    assert all(0 < each.cka.mean < 1 for each in every if each.rank == 2)
     assert set(found.table["targets"].dropna()) == set(NAMED)
 
 
@@ -352,63 +332,67 @@ def test_another_budget_redraws_without_computing(
     lora.analyze(config(**asked), tmp_path)
     monkeypatch.setattr(study, "load_model", None)
     found = lora.analyze(config(**asked, budget="2"), tmp_path, overwrite=True)
-    assert recommend_configuration(found.results).limit == 2
+    assert find(found.results).limit == 2
     assert "within 2 parameters" in found.report.read_text()
 
 
 def test_the_report_leads_with_rank_and_targets(results: Results) -> None:
-    found = lora.page(results, {})
-    assert found.answer == lora.sentence(results)
-    assert "rank and targets" in found.title
-    best = recommend_configuration(results).best
-    assert f"rank {best.rank} on {best.targets}" in found.facts.values()
-    first = found.tables[0]
+    found = find(results)
+    page = lora.page(results, {"pareto": b"", **dict.fromkeys(FIGURES, b"")})
+    assert "<title>LoRA rank and targets for made-up on mr</title>" in page
+    assert page.index(found.best.called) < page.index("How to read this page")
+    assert page.index('id="pareto"') < page.index('id="agreement"')
+    assert f"by rank: targets {found.best.targets}</h3>" in page
+    cheapest = found.fronts["score"].line[0]
+    share = f"{100 * cheapest.score.mean:.1f}"
+    assert f"{cheapest.targets} rank {cheapest.rank} ({share}" in page
+    tables, cost = lora.tables(found)
+    first = tables[0]
     assert len(first.rows) == 3 * 2 + 2
     (marked,) = first.marked
-    assert first.rows[marked][0] == f"{best.targets}, rank {best.rank}"
-    assert [list(t.header) for t in found.tables[1:3]] == [["targets", "rank 1", "rank 4"]] * 2
-    assert found.settings["target_sets"] == ", ".join(SETS)
+    assert first.rows[marked][0] == f"{found.best.targets}, rank {found.best.rank}"
+    assert [list(t.header) for t in tables[1:3]] == [["targets", "rank 1", "rank 4"]] * 2
+    assert len(tables) == 8
+    assert len(cost[0].rows) == 3 * 2 + 1
+    assert ", ".join(SETS) in page
 
 
 def test_the_summary_fits_80_columns(results: Results) -> None:
-    check_summary(lora.summary(results), lora.sentence(results))
-
-
-def test_the_caption_holds_the_numbers_it_shows(results: Results) -> None:
-    found = lora_pareto.caption(results)
-    first = front(configurations(results), "score")[0]
-    assert f"{first.targets} rank {first.rank} ({100 * first.verdict.score.mean:.1f}" in found.text
-    assert found.alt
+    shown = check_summary(lora.summary(results), lora.sentence(find(results)))
+    assert all(name in shown for name in SETS)
 
 
 def test_the_figure_shows_every_configuration_and_its_reference(results: Results) -> None:
-    figure = lora_pareto.pareto(results)
-    every = configurations(results)
-    for axes, measure in zip(figure.axes, MEASURES, strict=True):
+    found = find(results)
+    figure = pareto(found)
+    for axes, measure in zip(figure.axes, ("score", "agreement", "cka"), strict=True):
         shown = {
             (float(x), round(float(y), 9))
             for line in axes.lines
             if line.get_marker() not in ("None", None)
             for x, y in line.get_xydata()  # type: ignore[union-attr]
         }
-        assert {(e.trained, round(e.value(measure).mean, 9)) for e in every} == shown
+        every = found.answer.every
+        assert {(e.trained, round(getattr(e, measure).mean, 9)) for e in every} == shown
         assert axes.get_xscale() == "log"
     levels = [line.get_ydata()[0] for line in figure.axes[0].lines]  # type: ignore[index]
-    assert zero_shot(results).mean in levels
+    assert found.zero_shot.mean in levels
     used = [(s.get_color(), s.get_marker(), s.get_linestyle()) for s in figure.axes[0].lines[:3]]
     assert len({marker for _, marker, _ in used}) == len({color for color, _, _ in used}) == 3
 
 
 def test_a_budget_of_one_target_set() -> None:
     one = lora.run(config(ranks=(1, 4), solvers=("ridge",), budget="4%"))
-    assert is_grid(one)
-    assert recommend_configuration(one).best.rank == 1
-    assert kernel_agreement(only(one, "all-linear"), "cka").keys() == {1, 4}
+    found = find(one)
+    assert found.compares
+    assert found.best.rank == 1
+    assert found.own.ranks == (1,)
+    assert [each.rank for each in found.answer.every] == [1, 4]
     assert "pareto" in lora.plot(one)
 
 
-def test_the_grid_report_in_a_browser(finished: lora.Outcome, tmp_path: Path) -> None:
-    best = recommend_configuration(finished.results).best
+def test_the_grid_report_in_a_browser(finished: Outcome, tmp_path: Path) -> None:
+    best = find(finished.results).best
 
     def leads_with_the_front(browser: Browser) -> None:
         assert browser.evaluate("document.querySelector('figure').id") == "pareto"

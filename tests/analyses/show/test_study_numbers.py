@@ -10,9 +10,11 @@ from scipy import stats
 
 from analyses.engine.run_folder import Results
 from analyses.engine.scores import SCORES
-from analyses.lora.table import row, tidy
+from analyses.lora.compute import TABLE
 from analyses.show.study_numbers import score_error
 from subkern.agreement import prediction_interval
+
+row, tidy = TABLE.row, TABLE.tidy
 
 
 def of_task(metric: str, tests: int) -> Results:

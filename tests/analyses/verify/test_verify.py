@@ -23,7 +23,7 @@ from analyses import study
 from analyses.engine.long_table import cells
 from analyses.engine.predictions import Key, Prediction, lookup, to_table
 from analyses.engine.run_folder import PREDICTIONS, VERIFICATION, Results
-from analyses.lora import study as lora_study
+from analyses.lora import compute as lora_compute
 from analyses.lora.study import LoraStudy
 from analyses.show.page import Page
 from analyses.subspace.study import SubspaceStudy
@@ -265,17 +265,16 @@ def verified(
     table = tidy(rows)
     trial = Trial(optimizer=optimizer)
     table.attrs[ASKED] = {"trial": trial.as_dict()}
-    from analyses.lora.table import row as long_row
-    from analyses.lora.table import tidy as long_tidy
+    from analyses.lora.compute import TABLE as LONG
 
-    spent = [long_row(cost, data_seed=seed, metric="cost.seconds") for seed in seeds]
+    spent = [LONG.row(cost, data_seed=seed, metric="cost.seconds") for seed in seeds]
     settings = config(data_seeds=tuple(seeds), solvers=("ridge",))
     inputs = {
         "task": {"name": "mr", "metric": "accuracy"},
         "examples": {str(seed): {"train": 32, "dev": 32, "test": 1000} for seed in seeds},
     }
     return Results(
-        "lora", settings.as_dict(), inputs, long_tidy(spent), beside={VERIFICATION: table}
+        "lora", settings.as_dict(), inputs, LONG.tidy(spent), beside={VERIFICATION: table}
     )
 
 
@@ -436,7 +435,7 @@ def test_the_time_of_what_diverged_is_said_not_to_count(out: Path, search: FakeS
     spent = costs(found)
     assert (spent.trying, spent.runs, spent.lost) == (12.0, 5, 4 + 3)
     note = "not counting 7 fine-tunings that diverged: it took longer"
-    assert note in sentence(found, lora.advice(found))
+    assert note in sentence(found, lora.advice(lora.findings(found)))
     assert note in lora_page(found)
     assert "not counting" not in sentence(verified(FIVE), Advice("rank 4", drop=0.02))
 
@@ -628,7 +627,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the finished study; no kernel can be computed any more."""
     monkeypatch.setattr(lora, "figures", lambda _: {})
-    monkeypatch.setattr(lora_study, "sweep_targets", None)
+    monkeypatch.setattr(lora_compute, "sweep_targets", None)
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -685,7 +684,7 @@ def test_another_tolerance_judges_the_same_training(out: Path, search: FakeSearc
     lora.verify(asked(), out, QUICK)
     lax = config(solvers=("ridge",), ranks=(1, 2, 4, 8), max_drop=1.0, min_agreement=0.0)
     found = lora.analyze(lax, out, overwrite=True)
-    assert lora.advice(found.results).name == "rank 1"
+    assert lora.advice(lora.findings(found.results)).name == "rank 1"
     assert "Which configuration to take did not matter" in found.report.read_text()
     assert len(search.asked) == 5
 
@@ -696,7 +695,7 @@ def test_other_training_is_done_beside(out: Path, search: FakeSearch) -> None:
     assert not other.up_to_date
     assert len(search.asked) == 5 + 9
     assert not {*search.asked[:5]} & {*search.asked[5:]}
-    assert proof(other.results, lora.advice(other.results)).runs == 2  # type: ignore[union-attr]
+    assert proof(other.results, lora.advice(lora.findings(other.results))).runs == 2  # type: ignore[union-attr]
 
 
 def test_an_interrupted_verification_keeps_the_study(out: Path, search: FakeSearch) -> None:
@@ -727,8 +726,10 @@ def test_where_all_diverge_nothing_is_compared_until_lower_rates_train(
     assert names(found.results) == []
     assert "nothing could be compared" in found.report.read_text()
     assert not list((out / "figures").glob("verification.*"))  # that of the first verification
-    answer = sentence(found.results, lora.advice(found.results))
-    printed = verify_report.summary(found.results, lora.advice(found.results)).renderables
+    answer = sentence(found.results, lora.advice(lora.findings(found.results)))
+    printed = verify_report.summary(
+        found.results, lora.advice(lora.findings(found.results))
+    ).renderables
     assert [str(text).split(":")[0] for text in printed[:2]] == [answer.split(":")[0], "Note"]
     assert lora.verify(asked(), out, high).up_to_date
     found.report.unlink()
@@ -807,7 +808,7 @@ def test_several_target_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     lora.analyze(grid, tmp_path)
     found = lora.verify(grid, tmp_path, QUICK).results
     assert names(found) == [FULL, "qv, rank 1", "qv, rank 4", "mlp, rank 1", "mlp, rank 4"]
-    advice = lora.advice(found)
+    advice = lora.advice(lora.findings(found))
     assert advice.name in names(found)
     assert advice.rivals is not None
     assert advice.name in advice.rivals

@@ -1,23 +1,42 @@
-"""The rows of the long table: what one data seed's kernels agree on and what they can learn."""
+"""The numbers of ``analyze lora``: kernels of every rank, how they agree and what they can learn.
+
+The long table holds one number a row, with what it is about in the other columns.
+
+========================= ==========================================================================
+column                    meaning
+========================= ==========================================================================
+``data_seed``             seed of the k-shot split
+``targets``               what LoRA adapts; missing where the row is about full fine-tuning of the
+                          whole model, or about no kernel
+``adapter_seed``, ``rank`` of the LoRA; missing where the row is about no LoRA
+``kernel``                ``full`` fine-tuning, ``targets`` (full fine-tuning of the adapted weights
+                          only), ``lora``, or ``zero-shot`` (no kernel: the initial logits)
+``reference``             the kernel it is compared with (``full``, ``targets``), if any
+``solver``                the classifier solved on the kernel, if any
+``split``                 the examples the number is about
+``metric``                name of a metric of :mod:`subkern.agreement`, the task's metric, ``drop``
+                          (the reference's minus this kernel's), ``trainable_parameters``,
+                          or ``cost.<what>``
+``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
+========================= ==========================================================================
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from subkern.agreement import (
-    agreement_table,
-    prediction_agreement,
-    prediction_interval,
-)
+from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.sweeps.lora import LoraSweep
+from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep, sweep_targets
 from subkern.solvers import labels_from_scores
+from subkern.storage.progress import Progress
 
 from ..engine.classifiers import (
     Predicted,
@@ -29,21 +48,75 @@ from ..engine.classifiers import (
     predicted_logits,
     tune,
 )
-from ..engine.predictions import Key, Measured, Prediction
+from ..engine.inputs import Inputs
+from ..engine.long_table import LongTable
+from ..engine.parts import Workplace, metric_of, parts
+from ..engine.predictions import Key, Measured, Prediction, to_table
+from ..engine.run_folder import PREDICTIONS
 from ..engine.scores import SCORES
+from ..study import Computed, Prepared
 from .config import Config
-from .table import row
-from .targets import configuration_name
 
-__all__ = ["measure"]
+TABLE = LongTable(
+    {
+        "data_seed": "Int64",
+        "targets": "string",
+        "adapter_seed": "Int64",
+        "rank": "Int64",
+        "kernel": "string",
+        "reference": "string",
+        "solver": "string",
+        "split": "string",
+        "metric": "string",
+    }
+)
+row = TABLE.row
 
 Row = dict[str, Any]
 Cell = Mapping[str, Any]
 Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 # Larger kernels [n·c, n·c] get intervals over seeds only: a bootstrap of their spectra takes hours.
 _MOST_RESAMPLED = 192
+
+
+def compute(
+    config: Config,
+    inputs: Inputs,
+    prepared: Prepared,
+    place: Workplace,
+    progress: Progress | None,
+) -> Computed:
+    """Sweep and measure every data seed; keep its kernels."""
+    found = Measured()
+    grid = LoraGrid(config.ranks, config.adapter_seeds, alpha=config.alpha, rslora=config.rslora)
+    for part in parts(config, inputs, prepared.model, place, progress):
+        sweeps = sweep_targets(
+            part.model,
+            part.train,
+            part.every,
+            sets=config.sets,
+            grid=grid,
+            rule=config.rule,
+            options=part.options,
+        )
+        for name, kernel in _named(sweeps, config).items():
+            place.kernels[f"{part.seed}/{name}"] = kernel
+        began = perf_counter()
+        found.extend(measure(sweeps, part.split, metric_of(inputs), config, part.seed))
+        judging = row(perf_counter() - began, data_seed=part.seed, metric="cost.judging_seconds")
+        found.rows.append(judging)
+    return Computed(TABLE.tidy(found.rows), {PREDICTIONS: to_table(found.predictions)})
+
+
+def _named(sweeps: Mapping[str, LoraSweep], config: Config) -> dict[str, Kernel]:
+    """Return the kernels of one data seed by the names they are kept under."""
+    found = {"full": next(iter(sweeps.values())).full}
+    for targets, sweep in sweeps.items():
+        found[config.kernel(targets, "targets")] = sweep.targets_full
+        for (adapter_seed, rank), kernel in sweep.kernels.items():
+            found[config.kernel(targets, f"lora-r{rank}-s{adapter_seed}")] = kernel
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,7 +132,7 @@ class _Member:
             return Key(data_seed, "full")
         if self.cell["kernel"] != "lora":
             return None
-        name = configuration_name(config.as_dict(), self.cell["targets"], self.cell["rank"])
+        name = config.configuration(self.cell["targets"], self.cell["rank"])
         return Key(data_seed, name, self.cell["adapter_seed"])
 
 

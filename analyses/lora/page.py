@@ -1,0 +1,230 @@
+"""The tables of ``analyze lora``: of the report, of what it cost, and for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from ..engine.pooling import Pooled
+from ..show import numbers as fmt
+from ..show.page import Table
+from ..show.study_page import cost_table
+from .findings import Configuration, Findings, Measured
+
+_NONE = "–"
+_WIDE = 16  # characters of a target set's name in a terminal's line
+_FRONTS = {"score": "score", "agreement": "predictions", "cka": "CKA"}
+
+
+def table(found: Findings) -> Table:
+    """Return the few numbers that a terminal shows: each rank, or the best one of each set."""
+    title = f"LoRA of {found.model} on {found.task}, {found.answer.solver} classifier"
+    several = len(found.answer.by_targets) > 1
+    rows = [
+        [
+            textwrap.fill(each.targets, _WIDE),
+            str(each.rank),
+            fmt.percent(each.share, 2),
+            fmt.decimal(each.cka.mean),
+            fmt.percent(each.agreement.mean),
+            fmt.percent(each.score.mean),
+            _within(each),
+        ]
+        for each in found.briefly
+    ]
+    full = fmt.percent(found.full.mean)
+    one = fmt.percent(1.0)
+    return Table(
+        f"{title}: best rank of each target set" if several else title,
+        "",
+        ["targets", "rank", "trained", "CKA", "equal", f"test {found.score}", "within"],
+        [
+            *rows,
+            ["full", "", fmt.percent(1.0, 0), fmt.decimal(1.0), one, full, ""],
+            ["zero-shot", *[""] * 4, fmt.percent(found.zero_shot.mean), ""],
+        ],
+        marked=[i for i, each in enumerate(found.briefly) if each is found.best],
+        sections=[len(rows)],
+    )
+
+
+def tables(found: Findings) -> list[Table]:
+    """Return the report's tables: the comparison of all target sets, then the best one's own."""
+    own = [
+        _verdict_table(found),
+        _solver_table(found),
+        _agreement_table(found, found.own.with_full, "full fine-tuning"),
+        _agreement_table(found, found.own.with_adapted, "full fine-tuning of the adapted weights"),
+    ]
+    if not found.compares:
+        return own
+    return [
+        _configuration_table(found),
+        _by_rank(found, f"Test {found.score}", lambda each: each.score),
+        _by_rank(found, "Equal predictions", lambda each: each.agreement),
+        _adapted_table(found),
+        *(replace(each, title=f"{each.title}: targets {found.own.targets}") for each in own),
+    ]
+
+
+def cost(found: Findings) -> list[Table]:
+    """Return how many parameters are trained, and what computing the kernels took."""
+    note = "The kernels of all ranks and adapter seeds of a data seed come from one pass."
+    return [_trained_table(found), cost_table(found.costs, note)]
+
+
+def _within(each: Configuration) -> str:
+    """Return whether tolerance and budget are kept."""
+    if not each.affordable:
+        return "over budget"
+    return "yes" if each.ok else "no"
+
+
+def _compared(score: Pooled, drop: Pooled, agreement: Pooled) -> list[str]:
+    return [fmt.share_between(score), fmt.points_between(drop), fmt.share_between(agreement)]
+
+
+def _configuration_table(found: Findings) -> Table:
+    """Return every rank of every target set, cheapest first: what the answer is read from."""
+    every = sorted(found.answer.every, key=lambda each: (each.trained, each.targets))
+    rows = [
+        [
+            f"{each.targets}, rank {each.rank}",
+            f"{fmt.count(each.trained)} ({fmt.percent(each.share, 2)})",
+            *_compared(each.score, each.drop, each.agreement),
+            fmt.decimal(each.cka.mean),
+            "yes" if each.ok else "no",
+            ", ".join(name for m, name in _FRONTS.items() if each in found.fronts[m].line) or _NONE,
+        ]
+        for each in every
+    ]
+    rows += [
+        ["full kernel", fmt.count(found.trained), fmt.share_between(found.full), *[_NONE] * 5],
+        ["zero-shot", "0", fmt.share_between(found.zero_shot), *[_NONE] * 5],
+    ]
+    budget = "" if found.limit is None else f" The budget is {fmt.count(found.limit)}."
+    return Table(
+        f"Rank and targets, by the {found.answer.solver} classifier, cheapest first",
+        f"Trained parameters, and their share of full fine-tuning's; test {found.score}; how many"
+        " points below the full kernel's it is (negative: above); share of test predictions equal"
+        " to the full kernel's; CKA of the train kernels. Front: in which of score, predictions and"
+        f" CKA nothing as cheap is as good. Intervals in brackets.{budget}",
+        ["", "trained", f"test {found.score}", "points below full", "equal predictions", "CKA",
+         "within tolerance", "front"],
+        rows,
+        marked=[i for i, each in enumerate(every) if each is found.best],
+    )  # fmt: skip
+
+
+def _by_rank(found: Findings, what: str, measure: Callable[[Configuration], Pooled]) -> Table:
+    """Return one measure, targets by rank."""
+    lines = found.answer.by_targets
+    return Table(
+        f"{what}, targets by rank",
+        "",
+        ["targets", *(f"rank {rank}" for rank in found.config.ranks)],
+        [
+            [name, *(fmt.percent(measure(each).mean) for each in line)]
+            for name, line in lines.items()
+        ],
+        marked=[i for i, name in enumerate(lines) if name == found.own.targets],
+    )
+
+
+def _adapted_table(found: Findings) -> Table:
+    """Return what no rank can make up for: full fine-tuning of each target set's weights alone."""
+    return Table(
+        "Full fine-tuning of the adapted weights alone",
+        "What LoRA on these targets tends to as the rank grows, against full fine-tuning of the"
+        " whole model.",
+        ["targets", f"test {found.score}", "points below full", "equal predictions", "CKA"],
+        [
+            [each.targets, *_compared(each.score, each.drop, each.agreement), fmt.decimal(each.cka)]
+            for each in found.adapted
+        ],
+        marked=[i for i, e in enumerate(found.adapted) if e.targets == found.own.targets],
+    )
+
+
+def _verdict_table(found: Findings) -> Table:
+    """Return the table that the recommended rank is read from."""
+    line, adapted = found.own.line, found.own.adapted
+    rows = [
+        [
+            f"rank {each.rank}",
+            *_compared(each.score, each.drop, each.agreement),
+            "yes" if each.ok else "no",
+        ]
+        for each in line
+    ]
+    whole = _compared(adapted.score, adapted.drop, adapted.agreement)
+    rows += [
+        ["full kernel", fmt.share_between(found.full), *[_NONE] * 3],
+        ["full, adapted weights", *whole, _NONE],
+        ["zero-shot", fmt.share_between(found.zero_shot), *[_NONE] * 3],
+    ]
+    return Table(
+        f"The verdict, by the {found.answer.solver} classifier",
+        f"Test {found.score}; how many points below the full kernel's it is (negative: above);"
+        " share of test predictions equal to the full kernel's. Intervals in brackets; with one"
+        " data seed, those of the full kernels and zero-shot are over test examples.",
+        ["", f"test {found.score}", "points below full", "equal predictions", "within tolerance"],
+        rows,
+        marked=[i for i, each in enumerate(line) if each is found.best and each.ok],
+    )
+
+
+def _solver_table(found: Findings) -> Table:
+    """Return every classifier's score on every kernel, and how equal its predictions are."""
+    solvers = found.own.solvers
+    rows = [
+        [
+            f"rank {rank}",
+            *(fmt.share_between(solver.scores[rank]) for solver in solvers),
+            *(fmt.percent(solver.same[rank].mean) for solver in solvers),
+        ]
+        for rank in found.own.ranks
+    ]
+    ends = {"full kernel": [s.full for s in solvers],
+            "full, adapted weights": [s.adapted for s in solvers]}  # fmt: skip
+    rows += [
+        [name, *map(fmt.share_between, scores), *[_NONE] * len(solvers)]
+        for name, scores in ends.items()
+    ]
+    header = [f"{solver.name}, {found.score}" for solver in solvers]
+    header += [f"{solver.name}, equal predictions" for solver in solvers]
+    return Table("All classifiers", "As above, for every classifier.", ["", *header], rows)
+
+
+def _agreement_table(found: Findings, measured: Mapping[str, Measured], whole: str) -> Table:
+    """Return every agreement metric over the ranks, against one of the two full kernels."""
+    rows: Sequence[Sequence[str]] = [
+        [
+            each.metric.title,
+            fmt.decimal(each.own),
+            *(
+                fmt.number_between(value, (each.metric.low, each.metric.high))
+                for value in each.by_rank.values()
+            ),
+        ]
+        for each in measured.values()
+    ]
+    return Table(
+        f"Agreement of the train kernels with {whole}",
+        "“Same” is the value of full agreement. Differences not at the best scale depend on LoRA's"
+        " α, and what is not centered is mostly the constant part of the kernels: read the first"
+        " rows first.",
+        ["metric", "same", *(f"rank {rank}" for rank in found.own.ranks)],
+        rows,
+    )
+
+
+def _trained_table(found: Findings) -> Table:
+    """Return how many parameters each rank of each target set trains."""
+    rows = [
+        [each.name, fmt.count(each.trained), fmt.percent(each.share, 2)]
+        for each in found.answer.every
+    ]
+    rows.append(["full", fmt.count(found.trained), fmt.percent(1.0, 0)])
+    return Table("Trained parameters", "", ["", "parameters", "of full"], rows)
