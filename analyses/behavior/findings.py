@@ -233,7 +233,7 @@ def findings(results: Results) -> Findings:
         )
         for row in cells(results.table, metric="chosen").itertuples()
     ]
-    runs = _runs(results, config, looked)
+    runs = runs_of(results, config, looked)
     critical = cells(results.table, metric="critical_rate").dropna(subset=["value"])
     seconds = cells(results.table, metric="cost.training_seconds")
     names = dict.fromkeys(run.subspace for run in runs)
@@ -264,7 +264,7 @@ def _approximated(config: Config, one_logit: bool) -> list[str]:
     return said
 
 
-def _runs(results: Results, config: Config, looked: Sequence[Looked]) -> list[Trained]:
+def runs_of(results: Results, config: Config, looked: Sequence[Looked]) -> list[Trained]:
     """Return every run: data seed by data seed, subspace by subspace, rates ascending."""
     table = results.table.dropna(subset=["subspace"])
     sizes = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,7 +18,7 @@ from rich.console import Console
 from analyses import study
 from analyses.engine.run_folder import Results
 from analyses.engine.settings import Settings
-from analyses.study import Outcome
+from analyses.study import Outcome, Study
 from subkern.errors import UserError
 from tests.support.browser import Browser, chromium
 
@@ -152,3 +154,27 @@ def check_in_browser(
         assert min(widths) >= 780
         assert "subkern x" in browser.evaluate("document.body.innerText")
         more(browser)
+
+
+def page_of(study: Study[Any, Any], results: Results) -> str:
+    """Return a report as HTML, with its captions, without drawing a figure."""
+    names = study.figures(study.findings(results))
+    return study.page(results, dict.fromkeys(names, b""))
+
+
+def captions(study: Study[Any, Any], results: Results) -> dict[str, str]:
+    """Return what a report says under each figure, as plain text, by the figure's name."""
+    found = re.findall(
+        r'<figure id="([^"]*)">.*?alt="([^"]*)".*?<figcaption>(.*?)</figcaption>',
+        page_of(study, results),
+        re.DOTALL,
+    )
+    assert all(alt for _, alt, _ in found)
+    return {name: html.unescape(" ".join(text.split())) for name, _, text in found}
+
+
+def facts(study: Study[Any, Any], results: Results) -> dict[str, str]:
+    """Return the few numbers that a report shows large."""
+    (block,) = re.findall(r'<dl class="facts">(.*?)</dl>', page_of(study, results), re.DOTALL)
+    pairs = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", block)
+    return {html.unescape(name): html.unescape(value) for name, value in pairs}

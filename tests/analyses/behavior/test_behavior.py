@@ -18,27 +18,15 @@ from click.testing import CliRunner
 import cli
 from analyses import study
 from analyses.behavior import runs as behavior_runs
+from analyses.behavior.compute import TABLE
 from analyses.behavior.config import Config
-from analyses.behavior.numbers import (
-    at_edge,
-    curve,
-    diverged,
-    end_errors,
-    evidence,
-    feature,
-    looked,
-    margins,
-    rates,
-    subspaces,
-    verdict,
-)
-from analyses.behavior.report import page, summary
+from analyses.behavior.figures import FIGURES
+from analyses.behavior.findings import Findings, Inside, Looked, Trained, findings, runs_of
 from analyses.behavior.study import BehaviorStudy
-from analyses.behavior.table import row, tidy
-from analyses.behavior.text import as_json, caveats, rate, sentence
 from analyses.engine import inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
+from analyses.show.numbers import rate
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.models.logit_model import LogitModel
@@ -46,9 +34,38 @@ from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.examples import Example
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
-from tests.support.study_checks import check_summary, with_f1
+from tests.support.study_checks import check_summary, page_of, with_f1
 
 behavior = BehaviorStudy()
+
+
+def caveats(results: Results) -> list[str]:
+    return behavior.caveats(findings(results))
+
+
+def inside(results: Results) -> Inside:
+    found = findings(results).inside
+    assert found is not None
+    return found
+
+
+def looked(results: Results) -> list[Looked]:
+    found = findings(results).inside
+    return [] if found is None else list(found.runs)
+
+
+def chosen(found: Findings) -> Trained:
+    """Return the one run that was looked into."""
+    (run,) = (run for run in found.runs if run.chosen)
+    return run
+
+
+def cell(run: Looked) -> dict[str, Any]:
+    """Return the columns that name a run."""
+    return {
+        "data_seed": run.data_seed, "subspace": run.subspace, "learning_rate": run.learning_rate,
+    }  # fmt: skip
+
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 COUNTS = {"train": 6, "dev": 6, "test": 9}
@@ -107,13 +124,10 @@ def test_every_part_is_there(results: Results) -> None:
     (run,) = looked(results)
     assert run.subspace == "full"
     assert run.parameters == sum(p.numel() for p in load_model("x").parameters())
-    seen = evidence(results)
-    assert seen is not None
+    seen = inside(results).evidence
     assert all(math.isfinite(value) for value in vars(seen).values())
     assert seen.cka < 1
-    found = verdict(results)
-    assert found is not None
-    assert found.reasons
+    assert behavior.words("reasons", findings(results))
     assert set(behavior.plot(results)) == {"linearization", "features", "trajectories", "errors"}
 
 
@@ -124,9 +138,8 @@ def xy(line: Any) -> tuple[list[float], list[float]]:
 
 def test_trajectories_are_drawn_from_the_logits_of_the_table(results: Results) -> None:
     """Real, dotted from the kernel, dashed where f_lin was trained; then all at the last step."""
-    (run,) = looked(results)
-    steps, ends = margins(results, run), margins(results, run, ends=True)
-    figure = behavior.FIGURES["trajectories"](results)
+    steps, ends = inside(results).few, inside(results).ends
+    figure = FIGURES["trajectories"](findings(results))
     top, bottom = figure.axes
     drawn = [xy(line) for line in top.lines]
     followed = [name for name, real in steps.real.items() if (steps.steps, real.tolist()) in drawn]
@@ -137,7 +150,10 @@ def test_trajectories_are_drawn_from_the_logits_of_the_table(results: Results) -
         for name in followed:
             assert (steps.steps, kind[name].tolist()) in drawn
     assert len(drawn) == (1 + len(kinds)) * len(followed) + 1  # and the line at 0
-    clouds = [xy(line) for line in bottom.lines if line.get_linestyle() == "None"]
+    clouds = [
+        tuple(side.tolist() for side in np.asarray(each.get_offsets()).T)
+        for each in bottom.collections
+    ]
     kinds = [kind for kind in (ends.predicted, ends.linearized) if kind]
     for kind, (x, y) in zip(kinds, clouds, strict=True):
         assert x == [ends.real[name][-1] - ends.real[name][0] for name in kind]
@@ -146,7 +162,7 @@ def test_trajectories_are_drawn_from_the_logits_of_the_table(results: Results) -
 
 
 def test_labels_differ_by_marker_not_by_colour_alone(results: Results) -> None:
-    top = behavior.FIGURES["trajectories"](results).axes[0]
+    top = FIGURES["trajectories"](findings(results)).axes[0]
     looks: dict[Any, set[str]] = {}
     for line in top.lines:
         if line.get_marker() not in ("None", ""):
@@ -156,36 +172,36 @@ def test_labels_differ_by_marker_not_by_colour_alone(results: Results) -> None:
 
 
 def test_errors_are_drawn_over_steps_rates_and_widths(results: Results) -> None:
-    sizes = subspaces(results)
-    by_step, by_rate, by_width = behavior.FIGURES["errors"](results).axes
+    found = findings(results)
+    by_step, by_rate, by_width = FIGURES["errors"](found).axes
     over_steps, over_rates, over_widths = (
         [xy(line) for line in axes.lines] for axes in (by_step, by_rate, by_width)
     )
-    shared = set.intersection(*(set(end_errors(results, 13, name)) for name in sizes))
+    ends = {
+        name: {r.learning_rate: r.end_error for r in found.of(13, name) if r.diverged is None}
+        for name in found.sizes
+    }
+    shared = set.intersection(*(set(each) for each in ends.values()))
     assert shared
-    for each in rates(results, 13, "full"):
-        cell: dict[str, Any] = {"subspace": "full", "learning_rate": each, "split": "test"}
-        found = curve(results, "error.kernel", data_seed=13, **cell)
-        assert (list(found), list(found.values())) in over_steps
-    for name in sizes:
-        ends = end_errors(results, 13, name)
-        assert (list(ends), list(ends.values())) in over_rates
-    widths = sorted(sizes, key=sizes.__getitem__)
-    for each in shared:
-        points = [end_errors(results, 13, name)[each] for name in widths]
-        assert ([sizes[name] for name in widths], points) in over_widths
+    for run in found.of(13, "full"):
+        if run.error:
+            assert (list(run.error), list(run.error.values())) in over_steps
+    for each in ends.values():
+        assert (list(each), list(each.values())) in over_rates
+    widths = sorted(found.sizes, key=found.sizes.__getitem__)
+    for rate_ in shared:
+        points = [ends[name][rate_] for name in widths]
+        assert ([found.sizes[name] for name in widths], points) in over_widths
 
 
 def test_there_is_no_panel_of_widths_where_one_was_trained(results: Results) -> None:
     alone = replace(results, table=results.table[results.table["subspace"] == "full"])
-    assert len(behavior.FIGURES["errors"](alone).axes) == 2
+    assert len(FIGURES["errors"](findings(alone)).axes) == 2
 
 
 def test_features_are_unchanged_at_step_0_and_change_later(results: Results) -> None:
-    found = {
-        name: feature(results, name, 13)
-        for name in ("cka", "relative_frobenius", "relative_frobenius_centred_scaled")
-    }
+    found = inside(results).features[13]
+    assert "relative_frobenius_centred_scaled" in found
     assert next(iter(found["cka"])) == 0
     assert found["relative_frobenius"][0].mean == 0
     assert found["cka"][0].mean == pytest.approx(1, abs=1e-12)
@@ -204,22 +220,21 @@ def test_the_prediction_is_better_at_smaller_learning_rates(results: Results) ->
 
 def test_numbers_are_those_of_the_logits_in_the_table(results: Results) -> None:
     (run,) = looked(results)
-    rows = cells(results.table, split="test", step=6, **run.cell)
+    rows = cells(results.table, split="test", step=6, **cell(run))
     real, predicted = (
         cells(rows, metric=f"logit.{kind}").sort_values(["example", "logit"])["value"].to_numpy()
         for kind in ("real", "kernel")
     )
-    start = cells(results.table, split="test", step=0, metric="logit.real", **run.cell)
+    start = cells(results.table, split="test", step=0, metric="logit.real", **cell(run))
     f0 = start.sort_values(["example", "logit"])["value"].to_numpy()
     assert len(real) == 3 * COUNTS["test"]
     wanted = np.linalg.norm(predicted - real) / np.linalg.norm(real - f0)
-    found = curve(results, "error.kernel", split="test", **run.cell)[6]
+    found = chosen(findings(results)).error[6]
     assert found == pytest.approx(wanted)
 
 
 def test_margins_are_of_the_true_label(results: Results) -> None:
-    (run,) = looked(results)
-    found = margins(results, run, ends=True)
+    found = inside(results).ends
     kernel: Kernel = results.kernels["13/start"]
     labels = dict(zip(kernel.right_ids, kernel.right_labels.tolist(), strict=True))  # type: ignore[union-attr]
     assert found.labels == {name: labels[name] for name in found.labels}
@@ -238,12 +253,11 @@ def test_training_the_linearized_model_is_beside_the_sign_kernel(optimizer: str)
     (run,) = looked(found)
     kernel = found.kernels["13/start"]
     assert kernel.is_asymmetric
-    exact = cells(found.table, metric="error.linearized", split="test", **run.cell)
+    exact = cells(found.table, metric="error.linearized", split="test", **cell(run))
     assert len(exact) == 3
     low = run.learning_rate == 1e-4
     assert exact["value"].max() < (0.05 if low else 0.5)
-    rough = curve(found, "error.kernel", split="test", **run.cell)
-    assert max(rough.values()) > exact["value"].max()
+    assert max(chosen(findings(found)).error.values()) > exact["value"].max()
     assert any("mean of the examples' signs" in text for text in caveats(found))
 
 
@@ -255,41 +269,45 @@ def test_other_subspaces_run_through(subspace: str) -> None:
     assert np.isfinite(cells(found.table, metric="error.kernel")["value"]).all()
     values = cells(found.table, metric="logit.real")["logit"]
     assert set(values) == {0}
-    assert isinstance(sentence(found), str)
+    assert behavior.sentence(findings(found))
 
 
 def test_seeds_are_pooled() -> None:
     found = behavior.run(config(data_seeds=(13, 21), learning_rates=(1e-3, 1e-2)))
     assert [run.data_seed for run in looked(found)] == [13, 21]
-    seen = evidence(found)
-    assert seen is not None
     assert not any("One data seed" in text for text in caveats(found))
-    assert len(as_json(found)["linearization"]) == 2
-    behavior.page(found, {})
+    assert len(behavior.answer(found)["linearization"]) == 2
+    assert page_of(behavior, found)
 
 
 def test_runs_that_diverge_are_noted_and_do_not_stop_others() -> None:
     found = behavior.run(config(learning_rates=(1e-3, 1e300)))
     assert [run.learning_rate for run in looked(found)] == [1e-3]
-    ((_, name, at, step),) = diverged(found)
-    assert (name, at) == ("full", 1e300)
-    assert step <= 6
+    (run,) = findings(found).diverged
+    assert (run.subspace, run.learning_rate) == ("full", 1e300)
+    assert run.diverged is not None
+    assert run.diverged <= 6
     assert any("Training diverged: full at 1e300" in text for text in caveats(found))
     gone = behavior.run(config(learning_rates=(1e300,)))
     assert looked(gone) == []
-    assert sentence(gone).startswith("Undecided: every run")
-    assert as_json(gone)["behaviour"] == "undecided"
+    assert behavior.sentence(findings(gone)).startswith("Undecided: every run")
+    assert behavior.answer(gone)["behavior"] == behavior.answer(gone)["behaviour"] == "undecided"
     behavior.plot(gone)
-    behavior.page(gone, {})
+    assert page_of(behavior, gone)
+
+
+def chosen_edge(results: Results, run: Looked) -> str | None:
+    (found,) = (each for each in runs_of(results, config(), [run]) if each.chosen)
+    return found.edge
 
 
 def tried(best: float, *others: float, diverged: tuple[float, ...] = ()) -> Results:
     """Return results of which these learning rates are known, the best one looked into."""
     cell: dict[str, Any] = {"data_seed": 13, "subspace": "full", "parameters": 10}
-    rows = [row(1.0, metric="chosen", step=3, learning_rate=best, **cell)]
-    rows += [row(0.5, metric="score", learning_rate=each, **cell) for each in (best, *others)]
-    rows += [row(3.0, metric="diverged", learning_rate=each, **cell) for each in diverged]
-    return Results("behavior", config().as_dict(), {}, tidy(rows))
+    rows = [TABLE.row(1.0, metric="chosen", step=3, learning_rate=best, **cell)]
+    rows += [TABLE.row(0.5, metric="score", learning_rate=each, **cell) for each in (best, *others)]
+    rows += [TABLE.row(3.0, metric="diverged", learning_rate=each, **cell) for each in diverged]
+    return Results("behavior", config().as_dict(), {}, TABLE.tidy(rows))
 
 
 @pytest.mark.parametrize(
@@ -304,8 +322,8 @@ def tried(best: float, *others: float, diverged: tuple[float, ...] = ()) -> Resu
     ],
 )
 def test_the_edge_is_that_of_all_that_were_tried(found: Results, edge: str | None) -> None:
-    (run,) = looked(found)
-    assert at_edge(found, run) == edge
+    run = Looked(13, "full", 10, found.table["learning_rate"].iloc[0], 3)
+    assert chosen_edge(found, run) == edge
 
 
 @pytest.mark.parametrize("edge", [True, False])
@@ -314,12 +332,13 @@ def test_a_best_rate_at_the_edge_is_marked_in_the_tables(results: Results, edge:
     table = results.table
     far = run.learning_rate / 2, run.learning_rate * 2
     cell: dict[str, Any] = {"data_seed": 13, "subspace": "full", "parameters": run.parameters}
-    more = [row(0.0, metric="score", split="dev", learning_rate=each, **cell) for each in far]
+    more = [TABLE.row(0.0, metric="score", split="dev", learning_rate=each, **cell) for each in far]
     kept = table[(table["subspace"] != "full") | (table["learning_rate"] == run.learning_rate)]
-    kept = pd.concat([kept.dropna(subset=["subspace"]), tidy(more[:1] if edge else more)])
+    kept = pd.concat([kept.dropna(subset=["subspace"]), TABLE.tidy(more[:1] if edge else more)])
     found = replace(results, table=kept)
-    text = check_summary(summary(found), sentence(found))
-    runs = next(each for each in page(found, {}).tables if each.title == "Runs")
+    told = findings(found)
+    text = check_summary(behavior.summary(found), behavior.sentence(told))
+    runs = next(each for each in behavior.tables(told)[0] if each.title == "Runs")
     marked = {line[2] for line in runs.rows if line[2].endswith("†")}
     assert marked == ({f"{rate(run.learning_rate)}†"} if edge else set())
     fine_tuned = next(line for line in text.splitlines() if "Fine-tuned" in line)
@@ -340,7 +359,7 @@ def asked(results: Results, logits: str = "all", **changes: Any) -> Results:
 
 def test_the_page_says_what_the_kernel_s_prediction_leaves_out(results: Results) -> None:
     def said(**changes: Any) -> str:
-        return " ".join(page(asked(results, **changes), {}).reading)
+        return " ".join(page_of(behavior, asked(results, **changes)).split())
 
     assert "For SGD this is exactly what" in said()
     single = {"optimizer": "signgd", "train_batch_size": 1}
@@ -352,7 +371,7 @@ def test_the_page_says_what_the_kernel_s_prediction_leaves_out(results: Results)
         assert "also trained itself" not in without
         assert "--linear-training also trains the linearized model itself" in without
     memory = said(logits="binary", optimizer="adam", train_batch_size=1)
-    assert "not exact: it takes every step for Adam's first" in memory
+    assert "not exact: it takes every step for Adam&#39;s first" in memory
 
 
 def test_a_start_at_the_probe_is_told(results: Results) -> None:
@@ -446,7 +465,7 @@ def test_the_command_prints_answers(tmp_path: Path) -> None:
         catch_exceptions=False,
     )  # fmt: skip
     assert "up to date" in again.output
-    assert "Kernel behaviour of tiny on MNLI" in again.output
+    assert "Kernel behavior of tiny on MNLI" in again.output
 
 
 def test_a_mistake_in_the_last_task_is_said_before_the_first_is_computed(tmp_path: Path) -> None:
@@ -502,5 +521,5 @@ def test_float32_models_predict_as_well() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "load_model", lambda *a, **k: load_model(*a, **k).to(torch.float32))
         found = behavior.run(config(learning_rates=(1e-4,)))
-    errors = curve(found, "error.kernel", split="test", **looked(found)[0].cell)
+    errors = chosen(findings(found)).error
     assert max(errors.values()) < 0.04

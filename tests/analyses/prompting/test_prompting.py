@@ -21,28 +21,13 @@ from analyses import study
 from analyses.engine import parts
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
+from analyses.prompting import compute as prompting_compute
 from analyses.prompting import measure as prompting_measure
 from analyses.prompting import training as prompting_training
-from analyses.prompting import trials as prompting_trials
-from analyses.prompting.captions import captions
 from analyses.prompting.config import Config
-from analyses.prompting.figures import figures, ranked
-from analyses.prompting.json_answer import as_json
-from analyses.prompting.numbers import (
-    chance,
-    constant,
-    lost,
-    predictions,
-    prompts,
-    seconds,
-    trials,
-    value,
-)
-from analyses.prompting.numbers import start as begun
-from analyses.prompting.report import page, summary
+from analyses.prompting.findings import Prediction, Trial
 from analyses.prompting.study import PromptingStudy
-from analyses.prompting.table import COLUMNS, row, tidy
-from analyses.prompting.text import caveats, sentence
+from analyses.prompting.table import TABLE
 from subkern.agreement import kernel_target_alignment
 from subkern.errors import UserError
 from subkern.kernels import compute
@@ -55,15 +40,39 @@ from subkern.training.grid_search import AllDiverged
 from tests.support import fake_finetune, tiny_folder
 from tests.support.browser import Browser
 from tests.support.study_checks import (
+    captions,
     check_in_browser,
     check_leaves_nothing,
     check_redrawn,
     check_summary,
     check_up_to_date,
     check_written,
+    facts,
 )
 
 prompting = PromptingStudy()
+
+
+def sentence(results: Results) -> str:
+    return prompting.sentence(prompting.findings(results))
+
+
+def caveats(results: Results) -> list[str]:
+    return prompting.caveats(prompting.findings(results))
+
+
+def trials(results: Results) -> list[Trial]:
+    return list(prompting.findings(results).trials)
+
+
+def prompts(results: Results) -> list[Trial]:
+    return [trial for trial in trials(results) if trial.number is not None]
+
+
+def predictions(results: Results) -> list[Prediction]:
+    checked = prompting.findings(results).checked
+    return [] if checked is None else list(checked.predictions)
+
 
 NAMES = ("lm-bff", "minimal", "cat/dog", "swapped")
 MR = get_task("mr")
@@ -123,8 +132,8 @@ def results(finished: prompting.Outcome) -> Results:
 
 def test_the_table_is_tidy_and_complete(results: Results) -> None:
     table = results.table
-    assert {name: str(kind) for name, kind in table.dtypes.items()} == COLUMNS
-    key = [name for name in COLUMNS if name not in ("value", "low", "high", "note")]
+    assert {name: str(kind) for name, kind in table.dtypes.items()} == TABLE.columns
+    key = [name for name in TABLE.columns if name not in ("value", "low", "high", "note")]
     assert not table.duplicated(key).any()
     assert [trial.label for trial in trials(results)] == [
         *NAMES, "linear head", "lm-bff, random weights", "linear head, random weights",
@@ -133,11 +142,11 @@ def test_the_table_is_tidy_and_complete(results: Results) -> None:
         start = "probe" if trial.head == "linear" else "zero-shot"
         for method in (start, "kernel", "finetune"):
             for split in ("dev", "test"):
-                found = value(results, trial, method, split)
+                found = trial.score(method, split)
                 assert found is not None
                 assert 0 <= found.low <= found.mean <= found.high <= 1
-        assert begun(results, trial) == value(results, trial, start)
-    assert constant(results).mean == 0.5
+        assert trial.start() == trial.score(start)
+    assert prompting.findings(results).constant.mean == 0.5
     assert len(results.kernels) == 7
 
 
@@ -155,7 +164,7 @@ def test_the_numbers_are_those_of_the_library(tiny: Path, results: Results) -> N
     assert np.array_equal(results.kernels["13/prompt-swapped"].values, kernel.values)
     train = kernel.select(right=[e.id for e in splits["train"]])
     swapped = next(trial for trial in trials(results) if trial.prompt == "swapped")
-    aligned = value(results, swapped, "alignment", "train")
+    aligned = swapped.score("alignment", "train")
     assert aligned is not None
     assert aligned.mean == kernel_target_alignment(train)
     # Swapped words are the same kernel of the opposite logit: what it learns is the same.
@@ -201,11 +210,11 @@ def test_a_linear_head_starts_at_each_seeds_probe_unless_told_otherwise(
         assert starts["13/linear"]["examples"] != starts["21/linear"]["examples"]
     head = next(trial for trial in trials(found) if trial.label == "linear head")
     method, other = ("probe", "zero-shot") if start == "probe" else ("zero-shot", "probe")
-    assert value(found, head, method) is not None
-    assert value(found, head, other) is None
+    assert head.score(method) is not None
+    assert head.score(other) is None
     said = "at the linear probe of the training examples" if start == "probe" else "at random"
-    assert f"The linear head starts {said}" in captions(found)["heads"].text
-    labels = [each.get_text() for each in figures(found.config)["heads"](found).legends[0].texts]
+    assert f"The linear head starts {said}" in captions(prompting, found)["heads"]
+    labels = [each.get_text() for each in prompting.plot(found)["heads"].legends[0].texts]
     assert ("linear probe" in labels) == (start == "probe")
 
 
@@ -242,10 +251,9 @@ def test_without_fine_tuning(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(prompting_training, "search", None)
     found = prompting.run(small(tiny, finetune=False, random=True))
     assert "nothing was fine-tuned" in sentence(found)
-    assert set(figures(found.config)) == {"prompts", "heads"} == set(captions(found))
+    assert set(prompting.plot(found)) == {"prompts", "heads"} == set(captions(prompting, found))
     assert predictions(found) == []
-    assert page(found, {}).answer
-    assert as_json(found)["best_finetuned"] is None
+    assert prompting.answer(found)["best_finetuned"] is None
 
 
 def test_diverged_training_is_left_out_and_told(
@@ -258,12 +266,12 @@ def test_diverged_training_is_left_out_and_told(
 
     monkeypatch.setattr(prompting_training, "search", search)
     found = prompting.run(small(tiny, prompts=NAMES[:3]))
-    assert [trial.prompt for trial in lost(found)] == ["cat/dog"]
+    assert [trial.prompt for trial in prompting.findings(found).lost] == ["cat/dog"]
     assert {each.correlation.count for each in predictions(found)} == {2}
     text = " ".join(caveats(found))
     assert "Prompt cat/dog is not compared, its training failed" in text
     assert "With 2 prompts a rank correlation says little" in text
-    assert set(prompting.plot(found)) == set(captions(found))
+    assert set(prompting.plot(found)) == set(captions(prompting, found))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -302,7 +310,7 @@ def test_training_has_the_epsilon_of_the_rule(
 def test_two_data_seeds(tiny: Path) -> None:
     found = prompting.run(small(tiny, data_seeds=(13, 21)))
     assert set(found.table["data_seed"].dropna()) == {13, 21}
-    first = value(found, trials(found)[0], "kernel")
+    first = trials(found)[0].score("kernel")
     assert first is not None
     assert first.over == "data seeds"
     assert not any("One data split" in text for text in caveats(found))
@@ -311,7 +319,7 @@ def test_two_data_seeds(tiny: Path) -> None:
 def test_asymmetric_rules_bring_their_own_classifier(tiny: Path) -> None:
     found = prompting.run(small(tiny, rule="asymmetric_signgd", finetune=False))
     assert found.config["solvers"] == ["asym"]
-    assert value(found, trials(found)[0], "kernel") is not None
+    assert trials(found)[0].score("kernel") is not None
 
 
 # --- prompts that do not fit -------------------------------------------------------------------
@@ -324,7 +332,7 @@ def test_a_prompt_that_does_not_fit_is_skipped(tiny: Path) -> None:
     assert "label word 'opinion' of task subj" in note
     assert [trial.prompt for trial in trials(found)] == ["cat/dog"]
     assert any(text.startswith("Prompt lm-bff was left out: label word") for text in caveats(found))
-    tables = {table.title: table for table in page(found, {}).tables}
+    tables = {table.title: table for table in prompting.tables(prompting.findings(found))[0]}
     notes = {cells[0]: cells[-1] for cells in tables["Prompts"].rows}
     assert notes["opinion/fact"].startswith("left out: label word 'opinion'")
     assert notes["cat/dog"] == ""
@@ -386,7 +394,7 @@ def test_users_prompts(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_analyze_writes_everything(finished: prompting.Outcome) -> None:
-    check_written(finished, captions(finished.results), kernels=7)
+    check_written(finished, captions(prompting, finished.results), kernels=7)
 
 
 def test_the_same_command_finds_it_done(
@@ -501,8 +509,10 @@ def test_a_resumed_run_tells_what_all_sessions_took(
         prompting.analyze(settings, tmp_path)
     monkeypatch.setattr(prompting_training, "search", searched)
     found = prompting.analyze(settings, tmp_path).results
-    assert 1000 < seconds(found, "kernel") < 1100
-    assert seconds(found, "finetune") == 5.0  # of two points, as the search has them
+    assert 1000 < prompting.findings(found).seconds["kernel"] < 1100
+    assert (
+        prompting.findings(found).seconds["finetune"] == 5.0
+    )  # of two points, as the search has them
 
 
 def test_a_kernel_of_another_model_is_not_taken(tiny: Path, tmp_path: Path) -> None:
@@ -548,7 +558,7 @@ def scored(kernel: Any, tuned: Any, *, align: Any = None, **changes: Any) -> Res
     seeds = SEEDS[: kernel.shape[1]]
     settings = Config(model="m", task="mr", data_seeds=seeds, **asked | changes)
     rows = [
-        row(0.5, (0.5, 0.5), data_seed=s, method="constant", split="test", metric="accuracy")
+        TABLE.row(0.5, (0.5, 0.5), data_seed=s, method="constant", split="test", metric="accuracy")
         for s in seeds
     ]
     for (i, name), (j, seed) in product(enumerate(names), enumerate(seeds)):
@@ -558,12 +568,12 @@ def scored(kernel: Any, tuned: Any, *, align: Any = None, **changes: Any) -> Res
         score = {**cell, "metric": "accuracy"}
         for split in ("dev", "test"):
             known = (kernel[i, j], (kernel[i, j], kernel[i, j]))
-            rows.append(row(*known, **score, method="kernel", solver="logistic", split=split))
-            rows.append(row(0.5, (0.5, 0.5), **score, method="zero-shot", split=split))
+            rows.append(TABLE.row(*known, **score, method="kernel", solver="logistic", split=split))
+            rows.append(TABLE.row(0.5, (0.5, 0.5), **score, method="zero-shot", split=split))
             known = (tuned[i, j], (tuned[i, j], tuned[i, j]))
-            rows.append(row(*known, **score, method="finetune", split=split))
+            rows.append(TABLE.row(*known, **score, method="finetune", split=split))
         cell |= {"method": "kernel", "split": "train", "metric": "kernel_target_alignment"}
-        rows.append(row(align[i, j], **cell))
+        rows.append(TABLE.row(align[i, j], **cell))
     inputs = {
         "task": {"name": "mr", "metric": "accuracy"},
         "examples": {"13": {"train": 32, "dev": 32, "test": 400}},
@@ -571,20 +581,22 @@ def scored(kernel: Any, tuned: Any, *, align: Any = None, **changes: Any) -> Res
         "prompts": {n: {"template": "t", "label_words": ["x", "y"]} for n in names},
         "skipped": {},
     }
-    return Results("prompting", settings.as_dict(), inputs, tidy(rows))
+    return Results("prompting", settings.as_dict(), inputs, TABLE.tidy(rows))
 
 
 def test_a_kernel_that_is_right() -> None:
     found = scored([0.5, 0.6, 0.7, 0.8], [0.6, 0.7, 0.8, 0.9])
     kernel = predictions(found)[0]
     assert (kernel.correlation.value, kernel.choice, kernel.regret) == (1, {"d": (13,)}, 0)
-    assert chance(found) == pytest.approx({"a prompt at random": 0.15, "always a": 0.3})
+    assert prompting.findings(found).checked.chance == pytest.approx(
+        {"a prompt at random": 0.15, "always a": 0.3}
+    )
     text = sentence(found)
     assert "Fine-tuned, d is best (90.0\N{NO-BREAK SPACE}% test accuracy)" in text
     assert "the kernel puts d first, which costs 0.0 points" in text
     assert "rank correlation of 1.00 (1.00 to 1.00)" in text
     assert "the zero-shot score ties on all" in text
-    assert [trial.prompt for trial in ranked(found)] == ["d", "c", "b", "a"]
+    assert [trial.prompt for trial in prompting.findings(found).ranked] == ["d", "c", "b", "a"]
     assert not any("holds 0" in note for note in caveats(found))
 
 
@@ -613,10 +625,10 @@ def test_the_regret_told_is_that_of_the_choice_told() -> None:
         "the kernel puts a (2 of 3 data seeds) and b (1 of 3 data seeds) first, which costs 20.0"
         " points on average against each seed's best prompt"
     ) in text
-    facts = page(found, {}).facts
-    assert facts["The kernel's choice"] == "a (2 of 3 data seeds) and b (1 of 3 data seeds)"
-    assert facts["Points lost by the kernel's choice, mean of data seeds"] == "20.0"
-    answer = as_json(found)
+    shown = facts(prompting, found)
+    assert shown["The kernel's choice"] == "a (2 of 3 data seeds) and b (1 of 3 data seeds)"
+    assert shown["Points lost by the kernel's choice, mean of data seeds"] == "20.0"
+    answer = prompting.answer(found)
     assert answer["kernel_choice"] == ["a", "b"]
     assert answer["kernel_choice_seeds"] == {"a": [13, 42], "b": [21]}
     assert answer["kernel_choice_regret"] == pytest.approx(0.2)
@@ -630,13 +642,13 @@ def test_one_choice_on_all_data_seeds_needs_no_counts() -> None:
 def test_a_prompt_that_diverged_on_a_data_seed_is_neither_best_nor_chosen() -> None:
     # a is first on dev, and best over the one seed on which it trained
     found = scored([[0.9, 0.9], [0.8, 0.8], [0.6, 0.6]], [[0.95, nan], [0.7, 0.7], [0.8, 0.8]])
-    assert [trial.prompt for trial in lost(found)] == ["a"]
+    assert [trial.prompt for trial in prompting.findings(found).lost] == ["a"]
     text = sentence(found)
     assert "Fine-tuned, c is best of the 2 prompts that trained on average" in text
     assert "the kernel puts b first, which costs 10.0 points" in text
-    assert page(found, {}).facts["Best fine-tuned"] == "c"
-    assert as_json(found)["best_finetuned"] == ["c"]
-    assert [trial.prompt for trial in ranked(found)] == ["c", "b", "a"]
+    assert facts(prompting, found)["Best fine-tuned"] == "c"
+    assert prompting.answer(found)["best_finetuned"] == ["c"]
+    assert [trial.prompt for trial in prompting.findings(found).ranked] == ["c", "b", "a"]
 
 
 def test_without_fine_tuning_the_score_told_is_that_of_the_choice_told() -> None:
@@ -674,20 +686,23 @@ def test_f1_is_called_so() -> None:
 
 
 def test_summary_fits_a_terminal(results: Results) -> None:
-    text = check_summary(summary(results), sentence(results))
+    text = check_summary(prompting.summary(results), sentence(results))
     assert all(name in text for name in NAMES)
 
 
 def test_captions_name_every_figure(results: Results) -> None:
     drawn = prompting.plot(results)
-    assert set(drawn) == set(captions(results)) == {"prompts", "trained", "ranking", "heads"}
-    for caption in captions(results).values():
-        assert "nan" not in caption.text
-        assert caption.alt
+    assert (
+        set(drawn)
+        == set(captions(prompting, results))
+        == {"prompts", "trained", "ranking", "heads"}
+    )
+    for caption in captions(prompting, results).values():
+        assert "nan" not in caption
 
 
 def test_the_answer_as_json(results: Results) -> None:
-    found = as_json(results)
+    found = prompting.answer(results)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {each["predictor"] for each in found["predictors"]} == {
         "kernel, dev", "kernel alignment, train", "zero-shot, dev", "kernel, test",
@@ -745,12 +760,12 @@ def test_progress_counts_trials(tiny: Path) -> None:
 
 def test_unknown_columns_are_refused() -> None:
     with pytest.raises(TypeError, match="rank"):
-        row(1.0, rank=3)
-    assert isnan(tidy([row(nan)])["value"].item())
+        TABLE.row(1.0, rank=3)
+    assert isnan(TABLE.tidy([TABLE.row(nan)])["value"].item())
 
 
 def test_trials_without_a_place_keep_nothing(tiny: Path, tmp_path: Path) -> None:
     found = prompting.run(small(tiny), checkpoint=tmp_path)
     assert not list(tmp_path.glob("training/*/*/weights"))
     assert len(list(tmp_path.glob("trials/13/*.json"))) == len(prompts(found)) == 2
-    assert prompting_trials.trials.__doc__
+    assert prompting_compute.trials.__doc__

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from analyses.engine.ranking import FEWEST, rank_correlation
-from analyses.prompting.ranking import regret
+from analyses.prompting.findings import regret
 
 SCORES = st.integers(0, 6).map(lambda n: n / 6)  # ties are common, as on small dev sets
 
