@@ -352,7 +352,7 @@ def asked(results: Results, logits: str = "all", **changes: Any) -> Results:
     """Return results as if they had been asked for otherwise."""
     return replace(
         results,
-        config={**results.config, **changes},
+        config={**results.config, "rule": "sgd", "solvers": None, **changes},
         inputs={**results.inputs, "logits": logits},
     )
 
@@ -375,7 +375,9 @@ def test_the_page_says_what_the_kernel_s_prediction_leaves_out(results: Results)
 
 
 def test_a_start_at_the_probe_is_told(results: Results) -> None:
-    assert any("that probe" in text for text in caveats(asked(results, head_init="probe")))
+    assert any(
+        "that probe" in text for text in caveats(asked(results, head="linear", head_init="probe"))
+    )
     assert not any("probe" in text for text in caveats(results))
 
 
@@ -410,12 +412,12 @@ def test_the_directory_holds_everything_and_is_found_done(tmp_path: Path) -> Non
     again = behavior.analyze(settings, tmp_path / "run")
     assert again.up_to_date
     pd.testing.assert_frame_equal(again.results.table, first.results.table)
-    stricter = behavior.analyze(replace(settings, cka=0.99999), tmp_path / "run", overwrite=True)
+    stricter = behavior.analyze(settings.changed(cka=0.99999), tmp_path / "run", overwrite=True)
     pd.testing.assert_frame_equal(stricter.results.table, first.results.table)
     page = stricter.report.read_text(encoding="utf-8")
     assert "Features change" in page
     with pytest.raises(UserError, match="steps"):
-        behavior.analyze(replace(settings, steps=7), tmp_path / "run")
+        behavior.analyze(settings.changed(steps=7), tmp_path / "run")
 
 
 def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ from analyses import study
 from analyses.engine import parts
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
-from analyses.prompting import compute as prompting_compute
 from analyses.prompting import measure as prompting_measure
 from analyses.prompting import training as prompting_training
 from analyses.prompting.config import Config
@@ -164,7 +163,7 @@ def test_the_numbers_are_those_of_the_library(tiny: Path, results: Results) -> N
     assert np.array_equal(results.kernels["13/prompt-swapped"].values, kernel.values)
     train = kernel.select(right=[e.id for e in splits["train"]])
     swapped = next(trial for trial in trials(results) if trial.prompt == "swapped")
-    aligned = swapped.score("alignment", "train")
+    aligned = swapped.alignment
     assert aligned is not None
     assert aligned.mean == kernel_target_alignment(train)
     # Swapped words are the same kernel of the opposite logit: what it learns is the same.
@@ -768,4 +767,3 @@ def test_trials_without_a_place_keep_nothing(tiny: Path, tmp_path: Path) -> None
     found = prompting.run(small(tiny), checkpoint=tmp_path)
     assert not list(tmp_path.glob("training/*/*/weights"))
     assert len(list(tmp_path.glob("trials/13/*.json"))) == len(prompts(found)) == 2
-    assert prompting_compute.trials.__doc__
