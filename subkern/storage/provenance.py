@@ -47,7 +47,8 @@ RECORDED_ONLY = (
 
 NUMERICS = 1
 """Version of the numbers that the library computes: raised by hand when, and only when, a kernel,
-feature or sweep of the same model and examples comes out otherwise than before beyond rounding.
+feature, sweep or fine-tuning of the same model and examples comes out otherwise than before beyond
+rounding. Version 0.1.0 computed those of 1.
 
 Files may move and comments change without touching what users have stored. A test recomputes
 stored reference kernels (``tests/subkern/kernels/reference_kernels.json``) and fails if numbers
