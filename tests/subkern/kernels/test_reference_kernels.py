@@ -21,21 +21,23 @@ import numpy as np
 import pytest
 import torch
 
-from subkern.features.features import compute_features
-from subkern.kernels.compute import compute_kernel
-from subkern.kernels.kernel import Kernel
+from subkern import (
+    EncodedExample,
+    Kernel,
+    LogitModel,
+    LoraGrid,
+    RandomSubspace,
+    Training,
+    compute_features,
+    compute_kernel,
+    finetune,
+    sweep_dimensions,
+    sweep_rules,
+    sweep_targets,
+)
 from subkern.kernels.rules import NAMES
-from subkern.kernels.sweeps.dimensions import sweep_dimensions
-from subkern.kernels.sweeps.lora import sweep_targets
-from subkern.kernels.sweeps.lora_grid import LoraGrid
-from subkern.kernels.sweeps.rules import sweep_rules
-from subkern.models.logit_model import LogitModel
 from subkern.projections.spec import KINDS
-from subkern.prompts.prompt import EncodedExample
 from subkern.storage.provenance import NUMERICS
-from subkern.subspaces.random import RandomSubspace
-from subkern.training.finetune import finetune
-from subkern.training.settings import Training
 from tests.support import oracles
 from tests.support.families import FAMILIES
 
