@@ -317,22 +317,36 @@ def _first_difference(
     dtype: torch.dtype,
 ) -> str | None:
     """A parameter whose gradient g_i in the batch is not the gradient h alone: |g − h|² > tol."""
-    tolerance = TOLERANCE.get(dtype, 1e-3)
-    gaps: dict[str, float] = {}
+    noise = NOISE.get(dtype, 1e-3) * max(squares.values(), default=0.0)
+    # The floor is for cancellation in gg + hh − 2gh.
+    tolerance = max(TOLERANCE.get(dtype, 1e-3) ** 2, {torch.float64: 1e-12}.get(dtype, 1e-5))
     for name, p in parameters.items():
+        allowed = tolerance * (squares[name] + noise)
         g = together.factors[name][i : i + 1] if name in together.factors else None
         h = alone.factors.get(name)
+        if g is not None and h is not None and _distance(g[0], h[0]) ** 2 <= allowed:
+            continue
         gg, gh = (
             _trace(a, b, p.shape) if a is not None and b is not None else 0.0
             for a, b in ((g, g), (g, h))
         )
-        gaps[name] = max(0.0, gg + squares[name] - 2 * gh)
-    total = max(squares.values(), default=0.0)
-    floor = {torch.float64: 1e-12}.get(dtype, 1e-5)  # cancellation in gg + hh − 2gh
-    for name, gap in gaps.items():
-        if gap > max(tolerance**2, floor) * (squares[name] + NOISE.get(dtype, 1e-3) * total):
+        if max(0.0, gg + squares[name] - 2 * gh) > allowed:
             return name
     return None
+
+
+def _distance(g: Factor, h: Factor) -> float:
+    """No less than |g − h|, without forming either; infinity where their factors do not match."""
+    if isinstance(g, OuterFactor) and isinstance(h, OuterFactor):
+        if g.inputs.shape != h.inputs.shape or g.cotangents.shape != h.cotangents.shape:
+            return math.inf
+        moved = _norm(g.cotangents - h.cotangents) * _norm(g.inputs)
+        return moved + _norm(h.cotangents) * _norm(g.inputs - h.inputs)
+    if isinstance(g, RowFactor) and isinstance(h, RowFactor) and torch.equal(g.ids, h.ids):
+        return _norm(g.rows - h.rows)
+    if isinstance(g, DenseFactor) and isinstance(h, DenseFactor):
+        return _norm(g.grad - h.grad)
+    return math.inf
 
 
 def _trace(left: Sequence[Factor], right: Sequence[Factor], shape: torch.Size) -> float:
