@@ -31,7 +31,7 @@ from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.base import Full
 from subkern.subspaces.movable import MovableModel
 from tests.support import tiny_study
-from tests.support.pages import PAGES, examples, in_checkout, name
+from tests.support.pages import PAGES, ROOT, examples, in_checkout, name
 from tests.support.tiny_folder import masked_model
 
 WITH_EXAMPLES = [page for page in PAGES if examples(page, "python")]
@@ -175,6 +175,13 @@ def test_examples_run(
         subspace = RandomSubspace(dim=1000, kind="srht", seed=0)
         compute_features(given["model"], given["test"], subspace=subspace, out="test.features")
     run(page, places, dict(given))
+
+
+def test_the_first_example(places: dict[str, Path]) -> None:
+    scope: dict[str, Any] = {}  # it takes nothing as given
+    run(ROOT / "README.md", places, scope)
+    assert scope["full"].shape == (32, 2, 32, 2)
+    assert 0 < scope["cka"](scope["full"], scope["lora"]) < 1
 
 
 def test_the_study_and_its_figures(
