@@ -222,7 +222,7 @@ def analyze(
         progress: told of every cell that ends.
         command: what the report says makes it again; the call of this function if None.
         report: draw figures and the report from the table
-            (`analyses.fourteen_tasks.results.drawing.draw`).
+            (`analyses.fourteen_tasks.results.page.draw`).
 
     Raises:
         UserError: anything the user can put right; cells that fail are no such thing.
