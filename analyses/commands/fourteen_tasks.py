@@ -63,11 +63,11 @@ def analyze_fourteen_tasks(
     computes what is new. A cell that fails does not stop the others.
     """
     from ..fourteen_tasks.progress import show_end, show_plan, show_status, watching
-    from ..fourteen_tasks.study import Study, analyze
+    from ..fourteen_tasks.study import StudyFolder, analyze
     from ..scheduler.cell import parse_only
     from ..scheduler.executors import check_executor, make_executor
 
-    study = Study(_settings(preset, config, learning_rates, asked), out)
+    study = StudyFolder(_settings(preset, config, learning_rates, asked), out)
     filters = parse_only(only)
     check_executor(executor, workers=workers, address=address)
     if status or dry_run:

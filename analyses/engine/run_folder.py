@@ -124,7 +124,7 @@ class Results:
             UserError: ``path`` is no run directory, or one whose computation has not finished.
         """
         root = Path(path)
-        record = _read_record(root)
+        record = read_record(root)
         if record is None:
             raise UserError(f"'{root}' holds no subkern run: give the --out folder of an analysis")
         if not (root / TABLE).exists():
@@ -174,7 +174,7 @@ class RunDirectory:
     @property
     def record(self) -> dict[str, Any] | None:
         """What `claim` wrote down, of whatever run lies there; None where there is none."""
-        return _read_record(self.path)
+        return read_record(self.path)
 
     @property
     def kernels(self) -> KernelFolder:
@@ -238,9 +238,7 @@ class RunDirectory:
             "fingerprint": fingerprint(self.asked),
             "asked": self.asked,
         }
-        text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
-        with replacing(self.path / CONFIG) as part:
-            part.write_text(text, encoding="utf-8")
+        write_record(self.path, record)
 
     def rewrite(self, config: Mapping[str, Any], command: str) -> None:
         """Record new settings of the same numbers: another answer, command, device."""
@@ -266,12 +264,9 @@ class RunDirectory:
         beside: Mapping[str, pd.DataFrame] | None = None,
     ) -> Results:
         """Write the numbers, drop the checkpoint, and return what `Results.load` then reads."""
-        with replacing(self.path / ENVIRONMENT) as part:
-            part.write_text(json.dumps(normalize(environment), indent=2) + "\n", encoding="utf-8")
         for name, each in (beside or {}).items():
             self.add(name, each)
-        with replacing(self.path / TABLE) as part:
-            table.to_parquet(part, index=False)
+        write_results(self.path, table, environment)
         if self.checkpoint.exists():
             shutil.rmtree(self.checkpoint)
         return Results.load(self.path)
@@ -282,7 +277,22 @@ class RunDirectory:
             table.to_parquet(part, index=False)
 
 
-def _read_record(root: Path) -> dict[str, Any] | None:
+def write_record(root: Path, record: Mapping[str, Any]) -> None:
+    """Write ``config.yaml``."""
+    text = yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True, width=100)
+    with replacing(root / CONFIG) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_results(root: Path, table: pd.DataFrame, environment: Mapping[str, Any]) -> None:
+    """Write ``environment.json`` and, last, ``results.parquet``."""
+    with replacing(root / ENVIRONMENT) as part:
+        part.write_text(json.dumps(normalize(environment), indent=2) + "\n", encoding="utf-8")
+    with replacing(root / TABLE) as part:
+        table.to_parquet(part, index=False)
+
+
+def read_record(root: Path) -> dict[str, Any] | None:
     """Return the record in ``config.yaml``, or None where there is none of ours.
 
     Raises:

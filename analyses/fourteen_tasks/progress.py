@@ -19,14 +19,14 @@ from ..scheduler.work import Ended
 from ..show.terminal import WIDTH, show
 from .estimate import costs, pass_seconds
 from .results.methods import head_name
-from .study import Done, Study
+from .study import Done, StudyFolder
 from .study import Progress as Seen
 
 _ENDED = ("done", "failed", "blocked")
 
 
 @contextmanager
-def watching(study: Study, workers: int) -> Iterator[Seen]:
+def watching(study: StudyFolder, workers: int) -> Iterator[Seen]:
     """Show cells as they end, with the time left, on stderr; only a terminal gets a bar."""
     console = Console(stderr=True, highlight=False)
     columns = (
@@ -73,7 +73,7 @@ def _left(plan: Plan, states: Mapping[str, State], timing: Timing, workers: int)
 
 
 def show_status(
-    study: Study, filters: Sequence[Mapping[str, str]], workers: int, as_json: bool
+    study: StudyFolder, filters: Sequence[Mapping[str, str]], workers: int, as_json: bool
 ) -> None:
     """Print counts of cells per task and method, failures and the time left."""
     plan, chosen = study.plan, study.plan.choose(filters)
@@ -108,7 +108,7 @@ def show_status(
 
 
 def show_plan(
-    study: Study, filters: Sequence[Mapping[str, str]], workers: int, as_json: bool
+    study: StudyFolder, filters: Sequence[Mapping[str, str]], workers: int, as_json: bool
 ) -> None:
     """Print the cells by method and step, and the time they may take."""
     plan, chosen = study.plan, study.plan.choose(filters)
@@ -191,7 +191,7 @@ def abreast(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [table[[first, *part]] for part in parts]
 
 
-def show_end(study: Study, done: Done, as_json: bool) -> None:
+def show_end(study: StudyFolder, done: Done, as_json: bool) -> None:
     """Print what came of a run: test scores, failures, where everything lies."""
     if as_json:
         answer = {

@@ -1,18 +1,17 @@
 """Does the kernel predict what fine-tuning does? Every method on every task, as cells.
 
-`analyze` computes what is missing in a folder and writes the long table of `fourteen_table`::
+`analyze` computes what is missing in a folder and writes the long table (see `.table`)::
 
     config = Config(model="roberta-base", data="data/k-shot", tasks=("SST-2", "trec"))
     done = analyze(config, "runs/study")
     done.table
 
-`Study` says what there is and how far it is, without computing anything.
+`StudyFolder` says what there is and how far it is, without computing anything.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from subkern.errors import UserError
 from subkern.storage import provenance
 from subkern.storage.claim import refuse_foreign
-from subkern.storage.files import replacing
 
-from ..engine import environment as versions
-from ..engine.run_folder import REPORT
+from ..engine.parts import environment_since
+from ..engine.run_folder import REPORT, TABLE, read_record, write_record, write_results
 from ..scheduler.cell import Cell, Plan, State
 from ..scheduler.executors import Executor, Here
 from ..scheduler.run import Ran, prepare, run_cells
@@ -43,7 +40,6 @@ from .steps import STEPS
 from .table import SCHEMA, SCORES, tidy
 
 NAME = "fourteen-tasks"
-CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
 
 Progress = Callable[[Plan, Mapping[str, State], Ended | None], None]
 """Called with the plan and the state of its cells, and with how one ended."""
@@ -90,7 +86,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyFolder:
     """A study and the folder it is kept in."""
 
     config: Config
@@ -108,15 +104,15 @@ class Study:
 
     def check(self) -> None:
         """Raise `UserError` if the folder holds something else, which is never written to."""
-        if not any((self.out / name).exists() for name in ("cells", "work", ".lock", CONFIG)):
-            refuse_foreign(self.out, "study", "give another --out")
-            return
-        record = _record(self.out / CONFIG)
-        if record.get("analysis", NAME) != NAME:
+        record = read_record(self.out)
+        if record is None:
+            if not any((self.out / name).exists() for name in ("cells", "work", ".lock")):
+                refuse_foreign(self.out, "study", "give another --out")
+        elif record["analysis"] != NAME:
             raise UserError(
                 f"'{self.out}' holds a run of analyze {record['analysis']}: give another"
             )
-        if "parts" in record.get("asked", {}):
+        elif "parts" in record["asked"]:
             raise UserError(
                 f"'{self.out}' holds several studies drawn as one by subkern figures: give another"
             )
@@ -137,27 +133,29 @@ class Study:
 
     def claim(self, command: str) -> None:
         """Write down what is asked for, on what, and by which commands so far."""
-        config = provenance.normalize(self.config.as_dict())
-        cell = next(iter(self.plan))
-        before = str(_record(self.out / CONFIG).get("command", "")).splitlines()
+        settings, before = self._settings, (read_record(self.out) or {}).get("command", "")
+        others = [line for line in before.splitlines() if line != command]
+        examples = {
+            f"{cell.task}/{cell.k}-{cell.data_seed}": cell.identity["examples"]["digest"]
+            for cell in self.plan
+        }
         record = {
             "analysis": NAME,
-            "command": "\n".join([*(line for line in before if line != command), command]),
-            "config": config,
+            "command": "\n".join([*others, command]),
+            "config": settings,
             "inputs": {
                 "schema": SCHEMA,
                 "cells": len(self.plan),
-                "model": dict(cell.identity["model"]),
-                "examples": {
-                    f"{each.task}/{each.k}-{each.data_seed}": each.identity["examples"]["digest"]
-                    for each in self.plan
-                },
+                "model": dict(next(iter(self.plan)).identity["model"]),
+                "examples": examples,
             },
-            "asked": {"analysis": NAME, "settings": config},
+            "asked": {"analysis": NAME, "settings": settings},
         }
-        text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
-        with replacing(self.out / CONFIG) as part:
-            part.write_text(text, encoding="utf-8")
+        write_record(self.out, record)
+
+    @property
+    def _settings(self) -> Any:
+        return provenance.normalize(self.config.as_dict())
 
     def written(self) -> pd.DataFrame | None:
         """Return the table as it was last written, or None."""
@@ -166,32 +164,21 @@ class Study:
 
     def withdraw(self) -> bool:
         """Remove a report, and a table, that are not of these settings; say if a table was."""
-        settings = provenance.normalize(self.config.as_dict())
-        written = self.written()
+        written, record = self.written(), read_record(self.out)
         other = written is not None and not self.table().equals(written)
-        if other or _record(self.out / CONFIG).get("config", settings) != settings:
+        if other or (record is not None and record["config"] != self._settings):
             (self.out / REPORT).unlink(missing_ok=True)
         if other:
             (self.out / TABLE).unlink()
         return other
 
-    def refresh(self, started: datetime | None = None) -> pd.DataFrame:
-        """Write the table of what is finished, and the environment; return the table.
+    def refresh(self, started: datetime) -> None:
+        """Write the table of what is finished, and the environment.
 
         The report, which is of the table before, goes first.
         """
-        table = self.table()
         (self.out / REPORT).unlink(missing_ok=True)
-        times = {"started": started, "finished": datetime.now(UTC)}
-        environment = {
-            **versions.environment(),
-            **{n: t.isoformat(timespec="seconds") for n, t in times.items() if t is not None},
-        }
-        with replacing(self.out / ENVIRONMENT) as part:
-            part.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
-        with replacing(self.out / TABLE) as part:
-            table.to_parquet(part, index=False)
-        return table
+        write_results(self.out, self.table(), environment_since(started))
 
 
 def analyze(
@@ -227,7 +214,7 @@ def analyze(
     Raises:
         UserError: anything the user can put right; cells that fail are no such thing.
     """
-    study, started = Study(config, Path(out)), datetime.now(UTC)
+    study, started = StudyFolder(config, Path(out)), datetime.now(UTC)
     study.check()
     chosen = study.plan.choose(only)
     if not overwrite:
@@ -276,14 +263,3 @@ def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:
     if not changed and report.is_file():
         return report
     return draw(out)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """Return what a study's ``config.yaml`` says; nothing if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read ({type(error).__name__}): remove it") from error
-    return found if isinstance(found, dict) else {}

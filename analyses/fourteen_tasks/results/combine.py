@@ -19,7 +19,7 @@ import pandas as pd
 from subkern.errors import UserError
 
 from ...engine.run_folder import RunDirectory
-from ..config import RATES
+from ..config import Config
 from ..table import FINETUNING, KERNELS, SCHEMA
 from .read import SavedStudy, load
 
@@ -51,7 +51,7 @@ def combine(
         across_versions: join parts that different code or libraries computed; the report says so.
 
     Raises:
-        UserError: as `results.study.load`, of each part; two parts differ in a setting,
+        UserError: as `.read.load`, of each part; two parts differ in a setting,
             in a cell or in a version, which is named with both values; ``out`` holds something
             else.
     """
@@ -149,14 +149,14 @@ def _check_settings(one: SavedStudy, other: SavedStudy) -> None:
 
 def _deciding(part: SavedStudy) -> Iterator[tuple[str, Any]]:
     """Yield the settings that decide a part's numbers."""
-    config, model = part.results.config, part.results.inputs.get("model", {})
-    yield "model", str(config.get("model")).rstrip("/").rpartition("/")[2]
+    settings, model = part.config.as_dict(), part.results.inputs.get("model", {})
+    yield "model", Path(part.config.model).name
     if model.get("files") is not None:  # earlier studies did not know those of the hub and demos
         yield "the model's files", model["files"]
     unused = _unused(part)
     for name in (*_NUMBERS, *_TRAINING, *_SOLVED, *_LINEAR):
         if name not in unused:
-            yield name, config.get(name)
+            yield name, settings[name]
     for method, rates in _rates(part).items():
         yield f"learning_rates of {method}", rates
     for name, digest in _examples(part).items():
@@ -165,8 +165,7 @@ def _deciding(part: SavedStudy) -> Iterator[tuple[str, Any]]:
 
 def _rates(part: SavedStudy) -> dict[str, list[float]]:
     """Return the learning rates of the methods that a part trained."""
-    given = part.results.config.get("learning_rates") or {}
-    return {method: list(given.get(method, RATES[method])) for method in _trained(part)}
+    return {method: list(part.config.rates(method)) for method in _trained(part)}
 
 
 def _examples(part: SavedStudy) -> dict[str, str]:
@@ -220,13 +219,11 @@ def _check_cell(cell: str, one: SavedStudy, other: SavedStudy) -> None:
 
 def _config(parts: Sequence[SavedStudy]) -> dict[str, Any]:
     """Return the settings of the whole: of the parts that use them, lists hold what any has."""
-    configs = [part.results.config for part in parts]
-    idle = [_unused(part) for part in parts]
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for config in configs for name in config):
-        having = [i for i, config in enumerate(configs) if name in config]
-        using = [i for i in having if name not in idle[i]] or having
-        found[name] = reduce(_union, [configs[i][name] for i in using])
+    settings = [(part.config.as_dict(), _unused(part)) for part in parts]
+    found = {}
+    for name in Config.model_fields:
+        using = [each[name] for each, unused in settings if name not in unused]
+        found[name] = reduce(_union, using or [each[name] for each, _ in settings])
     if any(map(_trained, parts)):
         found["learning_rates"] = reduce(_union, map(_rates, parts))
     return found

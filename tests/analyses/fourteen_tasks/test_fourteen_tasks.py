@@ -28,7 +28,7 @@ from analyses.fourteen_tasks.inputs import Context, settings_of
 from analyses.fourteen_tasks.plan import make_plan
 from analyses.fourteen_tasks.progress import abreast
 from analyses.fourteen_tasks.results.methods import HEADS
-from analyses.fourteen_tasks.study import Done, Study
+from analyses.fourteen_tasks.study import Done, StudyFolder
 from analyses.fourteen_tasks.table import COLUMNS, FINETUNING, KERNELS, METHODS, SIGNS, tidy
 from analyses.scheduler.cell import parse_only
 from analyses.scheduler.executors import make_executor
@@ -359,7 +359,7 @@ def test_another_version_or_other_settings_are_refused(
     monkeypatch.setattr(provenance, "environment", lambda: other)
     with pytest.raises(UserError, match=r"environment\.versions\.torch: .99. asked for"):
         analyze(asked, tmp_path)
-    assert Study(asked, tmp_path).store.others(make_plan(asked))
+    assert StudyFolder(asked, tmp_path).store.others(make_plan(asked))
     replaced = analyze(asked, tmp_path, overwrite=True)
     assert len(replaced.ran.computed) == 1
     pd.testing.assert_frame_equal(numbers(replaced.table), numbers(done.table))
@@ -404,7 +404,7 @@ def test_another_scikit_learn_is_another_version_of_classifiers_not_of_kernels(
     asked = config(place, methods=("linear-probe", "kernel-sgd"))
     analyze(asked, tmp_path)
     monkeypatch.setattr(versions, "libraries", lambda: {"scikit-learn": "99"})
-    found = Study(asked, tmp_path).store.others(make_plan(asked))
+    found = StudyFolder(asked, tmp_path).store.others(make_plan(asked))
     assert sorted(key.rpartition("/")[2] for key in found) == ["probe", "solve ridge"]
     with pytest.raises(UserError, match=r"libraries\.scikit-learn: .99. asked for"):
         analyze(asked, tmp_path)
@@ -566,7 +566,7 @@ def test_bad_options_are_said_where_nothing_is_computed(
 
 
 def test_every_command_that_computed_a_part_is_kept(place: Path, tmp_path: Path) -> None:
-    study = Study(config(place), tmp_path)
+    study = StudyFolder(config(place), tmp_path)
     for said in ("first", "second", "first"):
         study.claim(said)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["command"] == "second\nfirst"
@@ -629,8 +629,11 @@ def test_folders_of_others_are_left_alone(
         out.mkdir()
         name, text = {
             "foreign": ("notes.txt", "x"),
-            "other": ("config.yaml", "analysis: lora"),
-            "parts": ("config.yaml", "{analysis: fourteen-tasks, asked: {parts: [a, b]}}"),
+            "other": ("config.yaml", "{analysis: lora, config: {}, inputs: {}, asked: {}}"),
+            "parts": (
+                "config.yaml",
+                "{analysis: fourteen-tasks, config: {}, inputs: {}, asked: {parts: [a, b]}}",
+            ),
         }[made]
         (out / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
