@@ -110,6 +110,8 @@ class Config(Settings):
         """The kernel's rule is that of the optimizer's first steps."""
         optimizer, rule = values.get("optimizer", "sgd"), values.get("rule", "sgd")
         one_of("optimizer", optimizer, tuple(OPTIMIZERS))
+        if not isinstance(rule, str):
+            return values  # its type is refused as that of any setting
         if parse_rule(rule).name not in _RULES.values():  # another optimizer's: stored before
             raise UserError(f"rule {rule} is no optimizer's: leave it out, {optimizer} decides it")
         epsilon = number("epsilon", values.get("epsilon", 1e-8))

@@ -102,8 +102,9 @@ class Config(Settings):
         found = dict(values)
         if found.get("head_init") is None and found.get("linear", True):
             found["head_init"] = "probe"
-        if found.get("solvers") is None:
-            found["solvers"] = solvers_for(found.get("rule", "sgd"))[:1]
+        rule = found.get("rule", "sgd")
+        if found.get("solvers") is None and isinstance(rule, str):
+            found["solvers"] = solvers_for(rule)[:1]
         return found
 
     @model_validator(mode="after")
