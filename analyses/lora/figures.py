@@ -18,7 +18,7 @@ from ..show import style
 from .findings import OVERLAP, Findings
 from .train_kernels import heatmap
 
-_LEAST = 1e-3  # what a vertical axis spans at least
+_LEAST = 0.02  # what a vertical axis spans at least
 
 
 @dataclass(frozen=True)

@@ -35,33 +35,44 @@ _TOLD = 4  # of a front's configurations are put into words; of more, the first 
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """LoRA of one rank on one target set, as the classifier solved on its kernels judges it.
+class Judged:
+    """One way of training, as the classifier solved on its kernels judges it.
+
+    Full fine-tuning of a target set's weights alone, which LoRA tends to as the rank grows, or a
+    `Configuration` of LoRA.
 
     Attributes:
         targets: name of the target set.
-        rank: the rank.
-        name: what it is called where its predictions are kept and training is set beside them.
-        trained: how many parameters it trains.
-        share: of full fine-tuning's.
         score: the task's metric on the test split.
         drop: the full kernel's score minus this one's.
         agreement: share of the test examples that get the full kernel's prediction.
         cka: of its train kernel with full fine-tuning's.
+    """
+
+    targets: str
+    score: Pooled
+    drop: Pooled
+    agreement: Pooled
+    cka: Pooled
+
+
+@dataclass(frozen=True)
+class Configuration(Judged):
+    """LoRA of one rank on one target set.
+
+    Attributes:
+        rank: the rank.
+        name: what it is called where its predictions are kept and training is set beside them.
+        trained, share: how many parameters it trains, and their share of full fine-tuning's.
         drop_ok, agreement_ok: whether the means are within the tolerances.
         shortfall: how far the worse of the two is beyond its tolerance; 0 if none is.
         affordable: whether its parameters are within the budget.
     """
 
-    targets: str
     rank: int
     name: str
     trained: float
     share: float
-    score: Pooled
-    drop: Pooled
-    agreement: Pooled
-    cka: Pooled
     drop_ok: bool
     agreement_ok: bool
     shortfall: float
@@ -111,23 +122,6 @@ class Answer:
         for each in self.every:
             found.setdefault(each.targets, []).append(each)
         return found
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """Full fine-tuning of a target set's weights alone, which LoRA tends to as the rank grows.
-
-    Attributes:
-        targets: name of the target set.
-        score, drop, agreement: of its classifier, as a `Configuration`'s.
-        cka: of its train kernel with full fine-tuning's.
-    """
-
-    targets: str
-    score: Pooled
-    drop: Pooled
-    agreement: Pooled
-    cka: float
 
 
 @dataclass(frozen=True)
@@ -187,7 +181,7 @@ class OwnSet:
     with_full: Mapping[str, Measured]
     with_adapted: Mapping[str, Measured]
     limit: Mapping[str, float]
-    adapted: Adapted
+    adapted: Judged
     reached: int | None
 
     @property
@@ -242,7 +236,7 @@ class Caveats:
     others: tuple[Answer, ...]
     notes: Mapping[str, str]
     few_tests: float | None
-    adapted: Adapted | None
+    adapted: Judged | None
     unusual_judge: bool
     probe: bool
     one_seed: bool
@@ -295,7 +289,7 @@ class Findings:
     trained: float
     budget: Budget | None
     limit: float | None
-    adapted: tuple[Adapted, ...]
+    adapted: tuple[Judged, ...]
     fronts: Mapping[str, Front]
     own: OwnSet
     caveats: Caveats
@@ -451,30 +445,43 @@ class _Judge:
         """Return the test score of a classifier solved on a kernel."""
         return self.numbers(self.metric, kernel=kernel, solver=solver, split="test", **cell)
 
-    def against(self, solver: str, **cell: Any) -> tuple[Pooled, Pooled]:
-        """Return drop and share of equal predictions against the full kernel."""
+    def same(self, solver: str, **cell: Any) -> Pooled:
+        """Return the share of test examples that get the full kernel's prediction."""
         about = {"solver": solver, "split": "test", "reference": "full", **cell}
-        return self.numbers("drop", **about), self.numbers("prediction_agreement", **about)
+        return self.numbers("prediction_agreement", **about)
 
-    def judged(self, solver: str, targets: str, rank: int) -> Configuration:
+    def judged(self, solver: str, targets: str, **cell: Any) -> dict[str, Any]:
+        """Return what a classifier makes of one way of training: the fields of `Judged`."""
+        cell["targets"] = targets
+        about = {"solver": solver, "split": "test", "reference": "full", **cell}
+        return {
+            "targets": targets,
+            "score": self.score(solver, **cell),
+            "drop": self.numbers("drop", **about),
+            "agreement": self.same(solver, **cell),
+            "cka": self.numbers("cka", reference="full", split="train", **cell),
+        }
+
+    def adapted(self, solver: str, targets: str) -> Judged:
+        """Return what a classifier makes of full fine-tuning of a target set's weights."""
+        return Judged(**self.judged(solver, targets, kernel="targets"))
+
+    def configuration(self, solver: str, targets: str, rank: int) -> Configuration:
         """Return one configuration as a classifier judges it."""
-        cell: dict[str, Any] = {"kernel": "lora", "targets": targets, "rank": rank}
-        drop, agreement = self.against(solver, **cell)
-        trained = self.numbers("trainable_parameters", **cell).mean
+        about: dict[str, Any] = {"kernel": "lora", "rank": rank}
+        found = self.judged(solver, targets, **about)
+        trained = self.numbers("trainable_parameters", targets=targets, **about).mean
+        drop, agreement = found["drop"].mean, found["agreement"].mean
         most, least = self.config.max_drop, self.config.min_agreement
         return Configuration(
-            targets=targets,
+            **found,
             rank=rank,
             name=self.config.configuration(targets, rank),
             trained=trained,
             share=trained / self.whole,
-            score=self.score(solver, **cell),
-            drop=drop,
-            agreement=agreement,
-            cka=self.numbers("cka", reference="full", split="train", **cell),
-            drop_ok=drop.mean <= most + _SLACK,
-            agreement_ok=agreement.mean >= least - _SLACK,
-            shortfall=max(0.0, drop.mean - most, least - agreement.mean),
+            drop_ok=drop <= most + _SLACK,
+            agreement_ok=agreement >= least - _SLACK,
+            shortfall=max(0.0, drop - most, least - agreement),
             affordable=self.limit is None or trained <= self.limit,
         )
 
@@ -485,7 +492,7 @@ class _Judge:
         the cheapest. Where the budget allows nothing at all, it is the cheapest of all.
         """
         every = tuple(
-            self.judged(solver, targets, rank)
+            self.configuration(solver, targets, rank)
             for targets in self.config.sets
             for rank in self.config.ranks
         )
@@ -503,26 +510,11 @@ class _Judge:
         beyond = min((e for e in every if e.ok and not e.affordable), key=cost, default=None)
         return Answer(solver, every, best, beyond)
 
-    def adapted(self, solver: str, targets: str) -> Adapted:
-        """Return what a classifier makes of full fine-tuning of a target set's weights."""
-        cell: dict[str, Any] = {"kernel": "targets", "targets": targets}
-        drop, agreement = self.against(solver, **cell)
-        cka = self.numbers("cka", reference="full", split="train", **cell).mean
-        return Adapted(targets, self.score(solver, **cell), drop, agreement, cka)
-
     def own_set(self, answer: Answer) -> OwnSet:
         """Return the best target set by itself."""
         targets = answer.best.targets
         line = tuple(each for each in answer.candidates if each.targets == targets)
         ranks = tuple(each.rank for each in line)
-        with_full = {
-            metric.name: self._measured(metric, targets, ranks, "full", None)
-            for metric in self.numbers.metrics
-        }
-        with_adapted = {
-            metric.name: self._measured(metric, targets, ranks, "targets", targets)
-            for metric in self.numbers.metrics
-        }
         about: dict[str, Any] = {"kernel": "targets", "targets": targets, "split": "train"}
         return OwnSet(
             targets=targets,
@@ -530,9 +522,12 @@ class _Judge:
             several=len(ranks) > 1,
             line=line,
             solvers=tuple(self._solver(name, targets, ranks) for name in self.config.classifiers),
-            with_full=with_full,
-            with_adapted=with_adapted,
-            limit={name: self.numbers(name, reference="full", **about).mean for name in with_full},
+            with_full=self._measured(targets, ranks, "full", None),
+            with_adapted=self._measured(targets, ranks, "targets", targets),
+            limit={
+                metric.name: self.numbers(metric.name, reference="full", **about).mean
+                for metric in self.numbers.metrics
+            },
             adapted=self.adapted(answer.solver, targets),
             reached=next((each.rank for each in line if each.agreement_ok), None),
         )
@@ -542,22 +537,25 @@ class _Judge:
         return Solver(
             name,
             {rank: self.score(name, rank=rank, **about) for rank in ranks},
-            {rank: self.against(name, rank=rank, **about)[1] for rank in ranks},
+            {rank: self.same(name, rank=rank, **about) for rank in ranks},
             self.score(name),
             self.score(name, kernel="targets", targets=targets),
         )
 
     def _measured(
-        self, metric: Metric, targets: str, ranks: Sequence[int], kernel: str, of: str | None
-    ) -> Measured:
-        """Return a metric of LoRA's kernels with a full kernel, and of that with itself."""
+        self, targets: str, ranks: Sequence[int], kernel: str, of: str | None
+    ) -> dict[str, Measured]:
+        """Return how LoRA's kernels agree with a full kernel, and that with itself, by metric."""
         about: dict[str, Any] = {"reference": kernel, "split": "train"}
-        own = self.numbers(metric.name, kernel=kernel, targets=of, **about).mean
-        found = {
-            rank: self.numbers(metric.name, kernel="lora", targets=targets, rank=rank, **about)
-            for rank in ranks
+        lora: dict[str, Any] = {"kernel": "lora", "targets": targets, **about}
+        return {
+            metric.name: Measured(
+                metric,
+                self.numbers(metric.name, kernel=kernel, targets=of, **about).mean,
+                {rank: self.numbers(metric.name, rank=rank, **lora) for rank in ranks},
+            )
+            for metric in self.numbers.metrics
         }
-        return Measured(metric, own, found)
 
 
 def _caveats(

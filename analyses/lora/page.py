@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..engine.pooling import Pooled
 from ..show import numbers as fmt
 from ..show.page import Table
 from ..show.study_page import cost_table
-from .findings import Configuration, Findings, Measured
+from .findings import Configuration, Findings, Judged, Measured
 
 _NONE = "–"
 _WIDE = 16  # characters of a target set's name in a terminal's line
@@ -33,15 +33,14 @@ def table(found: Findings) -> Table:
         ]
         for each in found.briefly
     ]
-    full = fmt.percent(found.full.mean)
-    one = fmt.percent(1.0)
+    full = [fmt.decimal(1.0), fmt.percent(1.0), fmt.percent(found.full.mean)]
     return Table(
         f"{title}: best rank of each target set" if several else title,
         "",
         ["targets", "rank", "trained", "CKA", "equal", f"test {found.score}", "within"],
         [
             *rows,
-            ["full", "", fmt.percent(1.0, 0), fmt.decimal(1.0), one, full, ""],
+            ["full", "", fmt.percent(1.0, 0), *full, ""],
             ["zero-shot", *[""] * 4, fmt.percent(found.zero_shot.mean), ""],
         ],
         marked=[i for i, each in enumerate(found.briefly) if each is found.best],
@@ -81,8 +80,9 @@ def _within(each: Configuration) -> str:
     return "yes" if each.ok else "no"
 
 
-def _compared(score: Pooled, drop: Pooled, agreement: Pooled) -> list[str]:
-    return [fmt.share_between(score), fmt.points_between(drop), fmt.share_between(agreement)]
+def _compared(each: Judged) -> list[str]:
+    texts = (fmt.points_between(each.drop), fmt.share_between(each.agreement))
+    return [fmt.share_between(each.score), *texts]
 
 
 def _configuration_table(found: Findings) -> Table:
@@ -92,7 +92,7 @@ def _configuration_table(found: Findings) -> Table:
         [
             f"{each.targets}, rank {each.rank}",
             f"{fmt.count(each.trained)} ({fmt.percent(each.share, 2)})",
-            *_compared(each.score, each.drop, each.agreement),
+            *_compared(each),
             fmt.decimal(each.cka.mean),
             "yes" if each.ok else "no",
             ", ".join(name for m, name in _FRONTS.items() if each in found.fronts[m].line) or _NONE,
@@ -139,29 +139,18 @@ def _adapted_table(found: Findings) -> Table:
         "What LoRA on these targets tends to as the rank grows, against full fine-tuning of the"
         " whole model.",
         ["targets", f"test {found.score}", "points below full", "equal predictions", "CKA"],
-        [
-            [each.targets, *_compared(each.score, each.drop, each.agreement), fmt.decimal(each.cka)]
-            for each in found.adapted
-        ],
+        [[each.targets, *_compared(each), fmt.decimal(each.cka.mean)] for each in found.adapted],
         marked=[i for i, e in enumerate(found.adapted) if e.targets == found.own.targets],
     )
 
 
 def _verdict_table(found: Findings) -> Table:
     """Return the table that the recommended rank is read from."""
-    line, adapted = found.own.line, found.own.adapted
-    rows = [
-        [
-            f"rank {each.rank}",
-            *_compared(each.score, each.drop, each.agreement),
-            "yes" if each.ok else "no",
-        ]
-        for each in line
-    ]
-    whole = _compared(adapted.score, adapted.drop, adapted.agreement)
+    line = found.own.line
+    rows = [[f"rank {each.rank}", *_compared(each), "yes" if each.ok else "no"] for each in line]
     rows += [
         ["full kernel", fmt.share_between(found.full), *[_NONE] * 3],
-        ["full, adapted weights", *whole, _NONE],
+        ["full, adapted weights", *_compared(found.own.adapted), _NONE],
         ["zero-shot", fmt.share_between(found.zero_shot), *[_NONE] * 3],
     ]
     return Table(
@@ -186,12 +175,9 @@ def _solver_table(found: Findings) -> Table:
         ]
         for rank in found.own.ranks
     ]
-    ends = {"full kernel": [s.full for s in solvers],
-            "full, adapted weights": [s.adapted for s in solvers]}  # fmt: skip
-    rows += [
-        [name, *map(fmt.share_between, scores), *[_NONE] * len(solvers)]
-        for name, scores in ends.items()
-    ]
+    for name, full in (("full kernel", "full"), ("full, adapted weights", "adapted")):
+        scores = [fmt.share_between(getattr(solver, full)) for solver in solvers]
+        rows.append([name, *scores, *[_NONE] * len(solvers)])
     header = [f"{solver.name}, {found.score}" for solver in solvers]
     header += [f"{solver.name}, equal predictions" for solver in solvers]
     return Table("All classifiers", "As above, for every classifier.", ["", *header], rows)
@@ -199,17 +185,11 @@ def _solver_table(found: Findings) -> Table:
 
 def _agreement_table(found: Findings, measured: Mapping[str, Measured], whole: str) -> Table:
     """Return every agreement metric over the ranks, against one of the two full kernels."""
-    rows: Sequence[Sequence[str]] = [
-        [
-            each.metric.title,
-            fmt.decimal(each.own),
-            *(
-                fmt.number_between(value, (each.metric.low, each.metric.high))
-                for value in each.by_rank.values()
-            ),
-        ]
-        for each in measured.values()
-    ]
+    rows = []
+    for each in measured.values():
+        bounds = each.metric.low, each.metric.high
+        values = [fmt.number_between(value, bounds) for value in each.by_rank.values()]
+        rows.append([each.metric.title, fmt.decimal(each.own), *values])
     return Table(
         f"Agreement of the train kernels with {whole}",
         "“Same” is the value of full agreement. Differences not at the best scale depend on LoRA's"
