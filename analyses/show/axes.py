@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Label(NamedTuple):
-    """A text that belongs to a place in the axes, in the colour of what is drawn there."""
+    """A text that belongs to a place in the axes, in the color of what is drawn there."""
 
     x: float
     y: float
@@ -78,7 +78,7 @@ def curve(
     Args:
         axes: where.
         line: position -> value; the line joins them in this order.
-        stroke: colour, marker and dash.
+        stroke: color, marker and dash.
         band: whether intervals are shown.
         bounds: what a value can be; the band ends there.
         label: what the line is; written by `label_ends`.

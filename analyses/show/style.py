@@ -1,8 +1,8 @@
 """How every figure of the project looks: one theme, one palette, direct labels.
 
-Colours are close to Okabe and Ito's (2008, "Color universal design"), which people with any common
-colour vision can tell apart, and dark enough for text on white; markers and dashes differ too, so
-that a line is known in grey. Ordered things (ranks, kernel values) take colours of steadily growing
+Colors are close to Okabe and Ito's (2008, "Color universal design"), which people with any common
+color vision can tell apart, and dark enough for text on white; markers and dashes differ too, so
+that a line is known in gray. Ordered things (ranks, kernel values) take colors of steadily growing
 lightness. Figures are 4.8 inches wide: a phone shows their 9-10 point text at a readable size.
 """
 
@@ -20,27 +20,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-__all__ = [
-    "GLYPHS",
-    "INK",
-    "KERNEL_CMAP",
-    "MUTED",
-    "WIDTH",
-    "Stroke",
-    "direct_labels",
-    "figure_style",
-    "rank_axis",
-    "rank_colors",
-    "settle",
-    "strokes",
-    "subplots",
-]
-
 WIDTH = 4.8  # inches
 INK = "#1f2328"
 MUTED = "#5c636b"
 KERNEL_CMAP = (
-    "cividis"  # lightness grows steadily: the same picture in grey, and for the colour-blind
+    "cividis"  # lightness grows steadily: the same picture in gray, and for the color-blind
 )
 
 _COLORS = ("#0072B2", "#D55E00", "#00805C", "#A8457F", "#6B5B00", "#1f2328")
@@ -118,7 +102,7 @@ def strokes(count: int) -> list[Stroke]:
 
 
 def rank_colors(count: int) -> list[str]:
-    """Return ``count`` colours from dark to light, none of them too pale for text on white."""
+    """Return ``count`` colors from dark to light, none of them too pale for text on white."""
     cmap = mpl.colormaps["viridis"]
     return [to_hex(cmap(0.05 + 0.48 * i / max(count - 1, 1))) for i in range(count)]
 
@@ -180,7 +164,7 @@ def direct_labels(
 def _apart(
     wanted: Sequence[tuple[float, float]], room: tuple[float, float] = (-math.inf, math.inf)
 ) -> list[float]:
-    """Return centres for labels of (centre, height), ascending, moved apart so that none overlap.
+    """Return centers for labels of (centre, height), ascending, moved apart so that none overlap.
 
     Neighbours that would touch are stacked, and each stack stands where its members' wishes
     average, but within ``room`` (bottom, top).
@@ -198,10 +182,10 @@ def _apart(
         while len(stacks) > 1 and extent(stacks[-2])[1] > extent(stacks[-1])[0]:
             last = stacks.pop()
             stacks[-1] += last
-    centres = []
+    centers = []
     for stack in stacks:
         bottom, _ = extent(stack)
         for i in stack:
-            centres.append(bottom + wanted[i][1] / 2)
+            centers.append(bottom + wanted[i][1] / 2)
             bottom += wanted[i][1]
-    return centres
+    return centers
