@@ -10,7 +10,13 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from ..engine.pooling import Pooled
 from ..show import axes as ax
@@ -140,7 +146,8 @@ def spectra(found: Findings) -> Figure:
         axes.set_yscale("log")
         _percent_ticks(axes)
         axes.set_xlim(1 - longest / 40, longest * (1 + room / (1 - room)))
-        axes.set_xticks([1, *(t for t in axes.get_xticks() if 1 < t <= longest)])
+        ticks = MaxNLocator(6, integer=True).tick_values(1, longest)
+        axes.set_xticks([1, *(int(tick) for tick in ticks if 1 < tick <= longest)])
         axes.spines.bottom.set_bounds(1 - longest / 40, longest)
         axes.set_xlabel(f"{what.capitalize()}, largest first")
         axes.set_title(f"Share of the sum of the {what}s")
