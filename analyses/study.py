@@ -23,6 +23,7 @@ from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel
 from subkern.storage.files import only_run
 from subkern.storage.progress import Progress
+from subkern.training.grid_search import Search, search
 
 from .engine.inputs import Inputs, identity, load_inputs
 from .engine.parts import (
@@ -45,8 +46,7 @@ from .show.json_values import plain
 from .show.page import Frame, Table, draw_all, figure_path, flat, render_page, words
 from .show.terminal import notes, rich_table
 from .verify import proof
-from .verify.advice import Advice
-from .verify.trial import Candidate, Trial
+from .verify.trial import Advice, Candidate, Trial
 
 C = TypeVar("C", bound=Settings)
 F = TypeVar("F")
@@ -77,6 +77,7 @@ class Study(ABC, Generic[C, F]):
 
     Args:
         loader: loads models; tests give another.
+        trainer: fine-tunes what is to be proved; likewise.
 
     Attributes:
         name: as in ``subkern analyze NAME``.
@@ -96,7 +97,10 @@ class Study(ABC, Generic[C, F]):
     proves: ClassVar[bool] = False
     tabled: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, loader: LoadModel | None = None) -> None:
+    def __init__(
+        self, loader: LoadModel | None = None, trainer: Callable[..., Search] = search
+    ) -> None:
+        self.trainer = trainer
         self.loader: LoadModel = loader or (lambda *given, **how: load_model(*given, **how))
 
     # --- what a study says ---
@@ -253,6 +257,7 @@ class Study(ABC, Generic[C, F]):
                 trial,
                 candidates=lambda results: self.candidates(config, results, trial),
                 model=lambda: self.load(config, inputs),
+                search=self.trainer,
                 progress=progress,
                 command=command,
             )

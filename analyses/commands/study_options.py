@@ -83,19 +83,23 @@ def _option(kind: type[Options], name: str, prefix: str) -> Decorator | None:
     elif extra["repeated"]:
         how |= {"multiple": True, "callback": lambda _context, _option, given: given or None}
     else:
-        how["type"] = click.INT if extra["counted"] else _type(field.annotation, field.default)
+        how["type"] = (
+            click.INT
+            if extra["counted"]
+            else _type(field.annotation, empty=extra["empty"] or not field.default)
+        )
     return click.option(flag, dashed.replace("-", "_"), **how)
 
 
-def _type(annotation: Any, default: Any) -> Any:
-    """Return click's type of an option from the setting's."""
+def _type(annotation: Any, *, empty: bool) -> Any:
+    """Return click's type of an option from the setting's; a list of numbers may be ``empty``."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
     kind = next((each for each in kinds if each is not type(None)), annotation)
     if get_origin(kind) is tuple:
         (of, *_) = get_args(kind)
         if of is str:
             return Words()
-        return Numbers(of) if default else NumbersOrNone(of)
+        return NumbersOrNone(of) if empty else Numbers(of)
     return kind
 
 

@@ -11,7 +11,7 @@ from subkern.models.logit_model import LinearReadout, LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.catalogue import Task
 
-__all__ = ["at_start", "load_started", "start_note"]
+__all__ = ["at_start", "load_started"]
 
 _READING = ("head", "tie", "logits", "dtype", "device", "revision")
 
@@ -54,13 +54,3 @@ def at_start(
     from subkern.training.linear_probe import initialize_from_probe
 
     return initialize_from_probe(model, train)
-
-
-def start_note(config: Mapping[str, Any]) -> str:
-    """Return what a study with these settings has to say where training has begun already."""
-    if config.get("head_init") != "probe":
-        return ""
-    return (
-        "The linear head starts at the linear probe of the training examples: what is called"
-        " zero-shot, or no training, is that probe."
-    )

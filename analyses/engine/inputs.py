@@ -53,8 +53,8 @@ class Inputs:
         }
 
 
-def load_inputs(config: Settings) -> Inputs:
-    """Load the task and every split of every data seed.
+def load_inputs(config: Settings, load: Callable[..., list[Example]] | None = None) -> Inputs:
+    """Load the task and every split of every data seed; tests load examples of their own.
 
     Raises:
         UserError: as `get_task` and `load_examples` do, or label words that do not fit the task.
@@ -66,7 +66,7 @@ def load_inputs(config: Settings) -> Inputs:
     limits = {"train": config.train_limit, "dev": config.dev_limit, "test": config.test_limit}
     splits = {
         seed: {
-            split: load_examples(
+            split: (load or load_examples)(
                 task, config.data, split=split, shots=config.shots, seed=seed, limit=limits[split]
             )
             for split in SPLITS

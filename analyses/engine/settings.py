@@ -46,6 +46,7 @@ def setting(
     shown: str = "",
     repeated: bool = False,
     counted: bool = False,
+    empty: bool = False,
 ) -> Any:
     """Return a field of `Options`.
 
@@ -57,6 +58,7 @@ def setting(
         shown: the default as ``--help`` tells it, where the value itself would not say.
         repeated: the option may be given several times.
         counted: seeds; a number n stands for 0 .. n-1.
+        empty: the option takes ``none`` for no values.
     """
     extra: dict[str, Any] = {
         "decides": decides,
@@ -64,6 +66,7 @@ def setting(
         "shown": shown,
         "repeated": repeated,
         "counted": counted,
+        "empty": empty,
     }
     return Field(default=default, description=help, json_schema_extra=extra)
 

@@ -14,8 +14,7 @@ from ..engine.run_folder import Results
 from ..show.json_values import pooled
 from ..show.page import Table
 from ..study import Figures, Prepared, Study
-from ..verify.advice import Advice
-from ..verify.trial import Candidate, Trial
+from ..verify.trial import Advice, Candidate, Trial
 from .compute import compute
 from .config import Config
 from .figures import FIGURES

@@ -7,8 +7,7 @@ from subkern.subspaces.base import Full
 
 from ..engine.long_table import cells
 from ..engine.run_folder import Results
-from ..verify.advice import FULL, Advice
-from ..verify.trial import Candidate, Trial
+from ..verify.trial import FULL, Advice, Candidate, Trial
 from .config import Config
 from .findings import Findings
 

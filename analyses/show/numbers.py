@@ -51,6 +51,13 @@ def counted(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
+def reached(size: float, last: float) -> str:
+    """Return how large something has to be, or ``more than`` the last one tried."""
+    if math.isnan(size):
+        return "–"
+    return f"more than {count(last)}" if math.isinf(size) else count(size)
+
+
 def duration(seconds: float) -> str:
     """Return seconds as 0.42 s, 12.3 s or 3 min 5 s."""
     if seconds < 60:

@@ -67,7 +67,7 @@ def rich_table(table: page.Table) -> Table:
         title=table.title, title_justify="left", caption=table.note or None, caption_justify="left"
     )
     for name in table.header:
-        made.add_column(name, justify="right" if made.columns else "left")
+        made.add_column(name, justify="right" if made.columns else "left", overflow="fold")
     for at, cells in enumerate(table.rows):
         made.add_row(
             *cells,

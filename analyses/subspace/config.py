@@ -78,7 +78,7 @@ class Config(Settings):
     projection_seeds: Seeds = setting((0, 1, 2, 3, 4), "How many draws of each.", counted=True)
     allocation: str = setting("global", "global | per-parameter.")
     ranks: Annotated[tuple[int, ...], checked(distinct_or_none, each(whole), ascending)] = setting(
-        (1, 2, 4, 8, 16, 32), "LoRA ranks, or none."
+        (1, 2, 4, 8, 16, 32), "LoRA ranks, or none.", empty=True
     )
     adapter_seeds: Seeds = setting((0, 1, 2), "How many seeds of LoRA's A.", counted=True)
     targets: Annotated[str | tuple[str, ...], checked(_targets)] = setting(

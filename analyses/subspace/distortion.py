@@ -8,8 +8,8 @@ Theory, for d dimensions and E[PPᵀ] = I:
 * Johnson-Lindenstrauss: beyond ±ε with a probability of at most 4 exp(−(ε² − ε³) d / 4), for
   gaussian, rademacher and sparse P.
 
-Both hold for any vectors, so also for centred gradients, from which the classifiers learn: centring
-over examples is linear and commutes with the projection.
+Both hold for any vectors, so also for centered gradients, from which the classifiers learn:
+centering over examples is linear and commutes with the projection.
 """
 
 from __future__ import annotations
@@ -23,19 +23,6 @@ import numpy.typing as npt
 
 from subkern.kernels.kernel import Kernel
 from subkern.projections.theory import jl_epsilon
-
-__all__ = [
-    "NORMAL",
-    "QUANTILES",
-    "Distortions",
-    "Pairs",
-    "distortions",
-    "draw_statistics",
-    "expected_ratio",
-    "pairs",
-    "sigma",
-    "statistics",
-]
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +41,7 @@ class Pairs:
         products: inner products ``[p]``.
         norms: products of norms ``[p]``.
         factor: F ``[n·c, k]`` with F Fᵀ the kernel's matrix.
-        centred: whether the gradients are centred over the examples.
+        centered: whether the gradients are centered over the examples.
     """
 
     rows: npt.NDArray[np.intp]
@@ -62,7 +49,7 @@ class Pairs:
     products: Floats
     norms: Floats
     factor: Floats
-    centred: bool
+    centered: bool
 
     @property
     def cosines(self) -> Floats:
@@ -117,12 +104,12 @@ class Distortions:
         return float(np.mean(self.errors.mean(1) ** 2)) / total if total else 0.0
 
 
-def pairs(kernel: Kernel, *, centred: bool = False) -> Pairs:
+def pairs(kernel: Kernel, *, centered: bool = False) -> Pairs:
     """Return the pairs of the rows' gradients of a square kernel ``[n, c, n, c]``.
 
     Gradients of (next to) no length are left out: they have no direction.
     """
-    matrix = _matrix(kernel, centred=centred)
+    matrix = _matrix(kernel, centered=centered)
     squares = np.diag(matrix)
     kept = np.flatnonzero(squares > 1e-12 * max(float(squares.max(initial=0.0)), 0.0))
     upper = np.triu_indices(len(kept))
@@ -130,13 +117,13 @@ def pairs(kernel: Kernel, *, centred: bool = False) -> Pairs:
     norms = np.sqrt(squares[rows] * squares[columns])
     values, vectors = np.linalg.eigh(matrix)
     factor = vectors * np.sqrt(np.maximum(values, 0.0))
-    return Pairs(rows, columns, matrix[rows, columns], norms, factor, centred)
+    return Pairs(rows, columns, matrix[rows, columns], norms, factor, centered)
 
 
 def distortions(full: Pairs, projected: Sequence[Kernel], dim: int) -> Distortions:
     """Return the distortions of these pairs under several draws of one kind of projection."""
     errors = [
-        (_matrix(kernel, centred=full.centred)[full.rows, full.columns] - full.products)
+        (_matrix(kernel, centered=full.centered)[full.rows, full.columns] - full.products)
         / full.norms
         for kernel in projected
     ]
@@ -203,10 +190,10 @@ def draw_statistics(found: Distortions) -> Iterator[tuple[str, Floats]]:
     yield "inside_bound", found.inside_bound
 
 
-def _matrix(kernel: Kernel, *, centred: bool) -> Floats:
-    """Return the kernel as ``[n·c, n·c]``, doubly centred over examples, logit by logit, if so."""
+def _matrix(kernel: Kernel, *, centered: bool) -> Floats:
+    """Return the kernel as ``[n·c, n·c]``, doubly centered over examples, logit by logit, if so."""
     values = kernel.values
-    if centred:
+    if centered:
         values = values - values.mean(0, keepdims=True)
         values = values - values.mean(2, keepdims=True)
     n, c, _, _ = values.shape

@@ -5,7 +5,7 @@ A finished run directory gets::
     verification/            every fine-tuning, by how it was trained, data seed, configuration,
                              learning rate and batch size
     verification.parquet     predicted and trained numbers, and how they were trained (in its
-                             attributes); see :mod:`analyses.verify.table`
+                             attributes); see :mod:`analyses.verify.train`
 
 Fine-tunings are kept one by one, so that an interrupted verification goes on where it stopped, and
 more draws, learning rates or batch sizes train only what is new.
@@ -14,17 +14,21 @@ more draws, learning rates or batch sizes train only what is new.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
+from rich.console import Group
 
 from subkern.errors import UserError
 from subkern.models.logit_model import LogitModel
 from subkern.storage.progress import Progress
 from subkern.storage.provenance import fingerprint, normalize
+from subkern.training.grid_search import Search
 
 from ..engine.code_identity import code_identity
 from ..engine.inputs import Inputs
 from ..engine.parts import load
+from ..engine.predictions import lookup
 from ..engine.run_folder import (
     FIGURE_FOLDER,
     PREDICTIONS,
@@ -34,19 +38,34 @@ from ..engine.run_folder import (
     RunDirectory,
 )
 from ..engine.settings import Settings
-from .advice import Advice
+from ..show.page import Proof
+from . import page
 from .figure import predicted_against_trained
-from .numbers import ASKED, asked_of, is_compared, is_verified
-from .report import as_json, shown, summary
+from .findings import ASKED, asked_of, is_compared, is_verified, judge
 from .train import train_all
-from .trial import Candidate, Trial
+from .trial import Advice, Candidate, Trial
 
-__all__ = ["as_json", "figure", "is_compared", "is_verified", "prove", "shown", "summary"]
+__all__ = ["is_compared", "is_verified"]
 
 
 def figure(results: Results, advice: Advice) -> Figure:
     """Return predicted scores against trained ones."""
-    return predicted_against_trained(lambda _: advice, results)
+    return predicted_against_trained(judge(results, advice))
+
+
+def shown(results: Results, advice: Advice) -> Proof:
+    """Return what the study's report says of what training made of its advice."""
+    return page.shown(judge(results, advice))
+
+
+def summary(results: Results, advice: Advice) -> Group:
+    """Return table, verdict and limits for a terminal of 80 columns."""
+    return page.summary(judge(results, advice))
+
+
+def as_json(results: Results, advice: Advice) -> dict[str, Any]:
+    """Return the verification as plain values; what is no number may stand as NaN."""
+    return page.as_json(judge(results, advice))
 
 
 def prove(
@@ -57,6 +76,7 @@ def prove(
     *,
     candidates: Callable[[Results], Sequence[Candidate]],
     model: Callable[[], LogitModel],
+    search: Callable[..., Search],
     progress: Progress | None,
     command: str,
 ) -> tuple[Results, bool]:
@@ -69,6 +89,7 @@ def prove(
         trial: how to train.
         candidates: what to train.
         model: loads the model.
+        search: trains, as `subkern.training.grid_search.search`.
         progress: called with configurations done and in all.
         command: what the report says makes it again.
 
@@ -94,7 +115,10 @@ def prove(
     if is_verified(results) and asked_of(results) == asked:
         return results, True
     folder = directory.path / VERIFICATION / _folder_name(trial, config.rule)
-    found = train_all(results, model(), inputs, trial, chosen, folder, progress)
+    predictions = lookup(results.beside[PREDICTIONS])
+    found = train_all(
+        config, predictions, model(), inputs, trial, chosen, folder, progress, search=search
+    )
     found.attrs[ASKED] = asked
     _forget_drawing(directory)
     directory.add(VERIFICATION, found)

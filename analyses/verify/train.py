@@ -1,10 +1,35 @@
-"""Fine-tuning every configuration, and what it is beside what the kernels predicted."""
+"""Fine-tuning every configuration, and what it is beside what the kernels predicted.
+
+The table of a verification holds one number a row, what it is about in the other columns:
+
+================= ==================================================================================
+column            meaning
+================= ==================================================================================
+``data_seed``     seed of the k-shot split
+``configuration`` what is trained, as in :mod:`analyses.engine.predictions`
+``family``        configurations that differ in size only: a target set, a kind of subspace
+``label``         the configuration within its family: its rank, its dimension
+``draw``          seed of LoRA's A or of the random subspace; missing where nothing is drawn
+``parameters``    how many are trained
+``metric``        ``predicted``, ``trained``, ``start``: test score of the kernel's classifier, of
+                  the fine-tuned model, and before training; ``prediction_agreement``: share of
+                  test examples to which the first two give one label; ``logit_correlation``:
+                  Pearson's r of their logits, centred over the logits of an example;
+                  ``change_correlation``: the same of what each adds to the initial logits;
+                  ``full_agreement``: share of test examples to which the fine-tuned model and
+                  full fine-tuning of the same data seed give one label;
+                  ``learning_rate``, ``batch_size``, ``best_step``: chosen on dev; ``edge``: 1 if
+                  the learning rate is at an end of its grid; ``diverged``: 1 if no setting of the
+                  grid could be trained; ``seconds``: of all settings of the grid that did not
+                  diverge; ``diverged_points``: how many did, and kept no time
+``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
+================= ==================================================================================
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,60 +41,87 @@ import pandas as pd
 from subkern.agreement import prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
 from subkern.models.logit_model import LogitModel
-from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import labels_from_scores
 from subkern.storage.progress import Progress
 from subkern.training.grid_search import AllDiverged, GridEdgeWarning, Search, search
+from subkern.training.result import FineTuned
 
 from ..engine.heads import at_start
 from ..engine.inputs import Inputs
+from ..engine.long_table import LongTable
 from ..engine.parts import encode, metric_of
-from ..engine.predictions import Key, Prediction, lookup
-from ..engine.run_folder import PREDICTIONS, Results
+from ..engine.predictions import Key, Prediction
 from ..engine.scores import SCORES
-from .advice import FULL
-from .table import row, tidy
-from .trial import Candidate, Trial
-
-__all__ = ["compare", "logit_correlation", "train_all"]
+from ..engine.settings import Settings
+from .trial import FULL, Candidate, Trial
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
+_TABLE = LongTable(
+    {
+        "data_seed": "Int64",
+        "configuration": "string",
+        "family": "string",
+        "label": "string",
+        "draw": "Int64",
+        "parameters": "Int64",
+        "metric": "string",
+    }
+)
+COLUMNS = _TABLE.columns
+row, tidy = _TABLE.row, _TABLE.tidy
+
 
 def train_all(
-    results: Results,
+    config: Settings,
+    predictions: Mapping[Key, Prediction],
     model: LogitModel,
     inputs: Inputs,
     trial: Trial,
     candidates: Sequence[Candidate],
     folder: Path,
     progress: Progress | None = None,
+    *,
+    search: Callable[..., Search] = search,
 ) -> pd.DataFrame:
     """Fine-tune every candidate on every data seed; return the table of the verification.
 
-    Each fine-tuning is kept below ``folder`` and is read where it is finished.
+    Each fine-tuning is kept below ``folder`` and is read where it is finished. ``search`` trains,
+    as `subkern.training.grid_search.search`.
     """
-    predictions = lookup(results.beside[PREDICTIONS])
-    metric, rule = metric_of(inputs), str(results.config["rule"])
+    metric = metric_of(inputs)
     rows: list[Row] = []
     bar = _Bar(len(inputs.splits) * len(candidates), progress)
     for seed, splits in inputs.splits.items():
         encoded = encode(model, splits)
-        started = at_start(model, encoded["train"], results.config.get("head_init"))
+        started = at_start(model, encoded["train"], config.head_init)
         full: Floats | None = None  # logits of full fine-tuning, which comes first
         for candidate in candidates:
             predicted = predictions[Key(seed, candidate.name, candidate.draw)]
-            about = {**candidate.cell, "data_seed": seed}
             place = folder / f"seed-{seed}" / _folder_name(candidate)
-            judge = _Judge(results, metric, predicted)
-            found = _try(started, encoded, candidate, trial, rule, metric, place, bar.within)
-            new = _lost(trial) if found is None else judge.rows(found, trial)
-            if found is not None:
+            try:
+                with warnings.catch_warnings():
+                    # It is a row, and a note of the report.
+                    warnings.simplefilter("ignore", GridEdgeWarning)
+                    found = search(
+                        started,
+                        encoded,
+                        subspace=candidate.subspace,
+                        grid=trial.grid,
+                        training=trial.training(config.rule),
+                        out=place,
+                        metric=metric,
+                        progress=bar.within,
+                    )
+            except AllDiverged:
+                new = _lost(trial)
+            else:
                 logits = found.best.best_logits["test"]
                 full = logits if candidate.name == FULL else full
+                new = [*_scores(found.best, predicted, metric, config), *_outcome(found, trial)]
                 new += [] if full is None else [_like_full(logits, full)]
-            rows += [{**each, **about} for each in new]
+            rows += [{**each, **candidate.cell, "data_seed": seed} for each in new]
             bar.next()
     return tidy(rows)
 
@@ -98,36 +150,6 @@ def _folder_name(candidate: Candidate) -> str:
     return quote(candidate.name, safe=":=+") + draw
 
 
-def _try(
-    model: LogitModel,
-    encoded: dict[str, list[EncodedExample]],
-    candidate: Candidate,
-    trial: Trial,
-    rule: str,
-    metric: Score,
-    folder: Path,
-    progress: Progress,
-) -> Search | None:
-    """Fine-tune a candidate at every setting of the grid; None where all of them diverge."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", GridEdgeWarning
-            )  # it is a row, and a note of the report
-            return search(
-                model,
-                encoded,
-                subspace=candidate.subspace,
-                grid=trial.grid,
-                training=trial.training(rule),
-                out=folder,
-                metric=metric,
-                progress=progress,
-            )
-    except AllDiverged:
-        return None
-
-
 def _like_full(logits: Floats, full: Floats) -> Row:
     """Return the row that says how many test examples get the label of full fine-tuning."""
     share = prediction_agreement(labels_from_scores(full), labels_from_scores(logits))
@@ -140,47 +162,36 @@ def _lost(trial: Trial) -> list[Row]:
     return [row(1.0, metric="diverged"), row(float(points), metric="diverged_points")]
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """Sets a fine-tuned model beside the prediction of it, on the test split."""
+def _outcome(found: Search, trial: Trial) -> Iterator[Row]:
+    """Yield what dev chose in a search, and what that took."""
+    best, seconds = found.best, found.table["seconds"]
+    rate = float(best.training["learning_rate"])
+    for metric, number in (
+        ("learning_rate", rate),
+        ("batch_size", float(best.training["batch_size"])),
+        ("best_step", float(best.best_step)),
+        ("edge", float(trial.grid.edge(rate) is not None)),
+        ("seconds", float(seconds.sum())),
+        ("diverged_points", float(seconds.isna().sum())),
+    ):
+        yield row(number, metric=metric)
 
-    results: Results
-    metric: Score
-    predicted: Prediction
 
-    def rows(self, found: Search, trial: Trial) -> list[Row]:
-        """Return all rows of one fine-tuning."""
-        best = found.best
-        rate, seconds = float(best.training["learning_rate"]), found.table["seconds"]
-        return [
-            *self._scores(best.best_logits["test"], best.start_logits["test"], best.labels["test"]),
-            row(rate, metric="learning_rate"),
-            row(float(best.training["batch_size"]), metric="batch_size"),
-            row(float(best.best_step), metric="best_step"),
-            row(float(trial.grid.edge(rate) is not None), metric="edge"),
-            row(float(seconds.sum()), metric="seconds"),
-            row(float(seconds.isna().sum()), metric="diverged_points"),
-        ]
-
-    def _scores(
-        self, trained: Floats, start: Floats, labels: npt.NDArray[np.int64]
-    ) -> Iterator[Row]:
-        """Yield scores and agreement of logits ``[m, c]``."""
-        config, score = self.results.config, SCORES[self.metric]
-        for name, logits in (
-            ("predicted", self.predicted.logits),
-            ("trained", trained),
-            ("start", start),
-        ):
-            interval = prediction_interval(
-                score,
-                labels,
-                labels_from_scores(logits),
-                confidence=config["confidence"],
-                n_resamples=config["resamples"],
-            )
-            yield row(interval.value, (interval.low, interval.high), metric=name)
-        yield from compare(self.predicted, trained, start)
+def _scores(
+    best: FineTuned, predicted: Prediction, metric: Score, config: Settings
+) -> Iterator[Row]:
+    """Yield scores on the test split, and how alike predicted and trained logits are."""
+    trained, start = best.best_logits["test"], best.start_logits["test"]
+    for name, logits in (("predicted", predicted.logits), ("trained", trained), ("start", start)):
+        interval = prediction_interval(
+            SCORES[metric],
+            best.labels["test"],
+            labels_from_scores(logits),
+            confidence=config.confidence,
+            n_resamples=config.resamples,
+        )
+        yield row(interval.value, (interval.low, interval.high), metric=name)
+    yield from compare(predicted, trained, start)
 
 
 def compare(predicted: Prediction, trained: Floats, start: Floats) -> Iterator[Row]:

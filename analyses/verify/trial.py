@@ -1,8 +1,8 @@
-"""What a verification trains, and how: configurations and the grid of their settings."""
+"""What a verification trains, how, and what for: settings, configurations, and the advice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -30,6 +30,10 @@ RATES: Mapping[str, tuple[float, ...]] = {
 }
 """Learning rates tried unless told otherwise, by optimizer."""
 
+FULL = "full"
+"""The name of full fine-tuning among the configurations."""
+
+_SLACK = 1e-12  # 19 of 20 is 0.95, whatever binary fractions make of it
 _LOOKS = 5
 """At dev, over a training: each costs as much as several updates."""
 
@@ -134,3 +138,62 @@ class Candidate:
             "parameters": self.parameters,
             "draw": self.draw,
         }
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The configuration to take, and what it may lose.
+
+    Attributes:
+        name: the configuration.
+        qualifies: whether the kernels say that it is within tolerance, or only that it is closest.
+        drop: how much lower it may score, or None where a share is given.
+        share: of the other's score that it must reach, or None.
+        agreement: share of test examples that must get full fine-tuning's label, or None where the
+            kernels were not asked for that.
+        rivals: the configurations that could have been advised instead; None for all.
+    """
+
+    name: str
+    qualifies: bool = True
+    drop: float | None = None
+    share: float | None = None
+    agreement: float | None = None
+    rivals: Sequence[str] | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the tolerance is a share of the other's score, not a drop."""
+        return self.drop is None
+
+    @property
+    def least(self) -> float:
+        """That share; all of it where none was given."""
+        return self.share or 1.0
+
+    def within(self, score: float, other: float) -> bool:
+        """Say if a score is within tolerance of another one."""
+        floor = other - self.drop if self.drop is not None else self.least * other
+        return score >= floor - _SLACK
+
+    def like_full(self, score: float, full: float, same: float) -> bool:
+        """Say if a configuration is within tolerance of full fine-tuning in all that was asked.
+
+        Args:
+            score: its test score.
+            full: that of full fine-tuning.
+            same: share of test examples to which both give one label; NaN where it is not known.
+        """
+        return self.within(score, full) and (
+            self.agreement is None or not same < self.agreement - _SLACK
+        )
+
+    @property
+    def title(self) -> str:
+        """What readers call the configuration."""
+        return title(self.name)
+
+
+def title(name: str) -> str:
+    """Return what readers call a configuration."""
+    return "full fine-tuning" if name == FULL else name

@@ -1,4 +1,7 @@
-"""A made-up subspace study on the random features of `fake_lora`: tested in milliseconds."""
+"""A made-up subspace study on the random features of `fake_lora`: tested in milliseconds.
+
+`Undrawn` leaves out the figures, which take seconds, where a test is not about them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from analyses.engine.inputs import Inputs, load_inputs
+from analyses.subspace.compute import Engine
+from analyses.subspace.config import Config
+from analyses.subspace.findings import Findings
+from analyses.subspace.study import SubspaceStudy
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.lora import LoraGrid
+from subkern.tasks.catalogue import Task
+from subkern.tasks.examples import Example
 from tests.support import fake_lora
 from tests.support.fake_lora import ADAPTED, FEATURES, FakeModel
 
@@ -21,7 +31,7 @@ METHODS = {"full": FEATURES, "bias": 50, "norm": 20, "ia3": 30, "vera:r=4": 10}
 
 
 def count_parameters(model: FakeModel, method: str) -> int:
-    """Stand in for `subspace_kernels.count_parameters`: the made-up model has no norms."""
+    """Stand in for `Engine.count_parameters`: the made-up model has no norms."""
     if method == "norm" or method not in METHODS:
         raise UserError(f"no parameter matches '{method}'")
     return METHODS[method]
@@ -126,3 +136,56 @@ def compute_kernel(
         subspace=subspace,
         recorded={"seconds": 1000.0},
     )
+
+
+def load_examples(
+    task: Task, source: str, *, split: str, shots: int, seed: int, limit: int | None
+) -> list[Example]:
+    """Stand in for `subkern.tasks.examples.load_examples`."""
+    count = {"train": shots * len(task.labels), "dev": 12, "test": 40}[split]
+    return [
+        Example(f"{split}-{seed}-{i}", (f"text {i}",), i % len(task.labels))
+        for i in range(limit or count)
+    ]
+
+
+ENGINE = Engine(sweep_dimensions, sweep_lora, lambda *_: None, compute_kernel, count_parameters)
+
+
+class MadeUp(SubspaceStudy):
+    """The study with examples, model and kernels that are made up."""
+
+    def __init__(self, **asked: Any) -> None:
+        super().__init__(**{"engine": ENGINE, "loader": fake_lora.load_model} | asked)
+
+    def inputs(self, config: Config) -> Inputs:
+        return load_inputs(config, load_examples)
+
+
+class Undrawn(MadeUp):
+    """The same without figures."""
+
+    def figures(self, findings: Findings) -> Any:
+        return {}
+
+
+DIMS = (2, 16, 128)
+
+
+def config(**changes: Any) -> Config:
+    """Return settings of a quick study."""
+    settings: dict[str, Any] = {
+        "model": "made-up", "task": "mr", "data": "x", "shots": 8, "dims": DIMS,
+        "kinds": ("gaussian", "rademacher"), "ranks": (1, 4), "solvers": ("ridge", "svc"),
+        "resamples": 50, "max_dense": 1000,
+    }  # fmt: skip
+    return Config.from_dict(settings | changes)
+
+
+def small(**changes: Any) -> Config:
+    """Return settings of a study that takes a second."""
+    few: dict[str, Any] = {
+        "kinds": ("gaussian",), "projection_seeds": 2, "adapter_seeds": 1, "ranks": (1,),
+        "solvers": ("ridge",), "methods": ("bias",),
+    }  # fmt: skip
+    return config(**few | changes)

@@ -197,7 +197,7 @@ def reached(*functions: Callable[..., Any]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", CODE)
 def test_no_numbers_are_computed_with_what_shows(name: str) -> None:
-    shown = ("analyses.show", "analyses.commands", "analyses.verify.report", "analyses.verify.text")
+    shown = ("analyses.show", "analyses.commands", "analyses.verify.page", "analyses.verify.figure")
     assert not {place for place in reached(*CODE[name]) if place[0].startswith(shown)}
 
 
@@ -210,7 +210,7 @@ def test_no_numbers_are_computed_with_what_shows(name: str) -> None:
         ("lora", ("analyses.engine.heads", "at_start")),
         ("lora", ("analyses.engine.predictions", "to_table")),
         ("lora", ("analyses.engine.parts", "parts")),
-        ("subspace", ("analyses.subspace.kernels", "choose_methods")),
+        ("subspace", ("analyses.subspace.compute", "choose_methods")),
         ("subspace", ("analyses.subspace.distortion", "distortions")),
         ("subspace", ("subkern.solvers.ridge", "RidgeSolver")),
         ("behavior", ("subkern.dynamics.linearize", "linearized_logits")),

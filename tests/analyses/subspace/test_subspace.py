@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import shutil
 from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -16,103 +17,36 @@ from click.testing import CliRunner
 from matplotlib.figure import Figure
 
 import cli
-from analyses import study
-from analyses.engine import inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
 from analyses.engine.settings import ASYMMETRIC_CLASSIFIERS
-from analyses.subspace import distortion
-from analyses.subspace import kernels as subspace_kernels
-from analyses.subspace.captions import captions
-from analyses.subspace.cautions import caveats
+from analyses.show.page import words
+from analyses.study import Outcome
+from analyses.subspace import distortion, page
+from analyses.subspace import study as subspace_study
+from analyses.subspace.compute import AGREEMENT, COLUMNS, row, tidy
 from analyses.subspace.config import Config
-from analyses.subspace.dimension import crossing, needed
 from analyses.subspace.figures import short
-from analyses.subspace.json_answer import as_json
-from analyses.subspace.measure import AGREEMENT
-from analyses.subspace.numbers import (
-    agreement,
-    families,
-    full_score,
-    kinds,
-    lora,
-    same_predictions,
-    scores,
-)
-from analyses.subspace.report import page, summary
-from analyses.subspace.study import SubspaceStudy
-from analyses.subspace.table import COLUMNS, row, tidy
-from analyses.subspace.text import dimensions, preserved, sentence, theory
-from analyses.subspace.verdict import as_dimension, calibrate, fewest, front
+from analyses.subspace.findings import Findings, Needed, crossing, read
 from subkern.agreement import cka
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.projections.theory import jl_bound, variance
-from subkern.tasks.catalogue import Task
-from subkern.tasks.examples import Example
-from tests.support import fake_lora, fake_subspace
+from tests.support.fake_subspace import DIMS, ENGINE, MadeUp, Undrawn, config, small
 from tests.support.study_checks import (
-    check_goes_on,
     check_in_browser,
-    check_leaves_nothing,
-    check_redrawn,
     check_summary,
-    check_up_to_date,
     check_written,
     untimed,
     with_f1,
 )
 
-subspace = SubspaceStudy()
-
-DIMS = (2, 16, 128)
+subspace, undrawn = MadeUp(), Undrawn()
 
 
-def load_examples(
-    task: Task, source: str, *, split: str, shots: int, seed: int, limit: int | None
-) -> list[Example]:
-    """Stand in for `subkern.tasks.examples.load_examples`."""
-    count = {"train": shots * len(task.labels), "dev": 12, "test": 40}[split]
-    return [
-        Example(f"{split}-{seed}-{i}", (f"text {i}",), i % len(task.labels))
-        for i in range(limit or count)
-    ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _made_up() -> Iterator[None]:
-    """Put made-up examples, model and kernels in place of the real ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "load_model", fake_lora.load_model)
-        patch.setattr(inputs, "load_examples", load_examples)
-        patch.setattr(subspace_kernels, "sweep_layers", lambda *_: None)
-        for name in ("sweep_dimensions", "sweep_lora", "compute_kernel", "count_parameters"):
-            patch.setattr(subspace_kernels, name, getattr(fake_subspace, name))
-        yield
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures, which take seconds, where a test is not about them."""
-    monkeypatch.setattr(subspace, "figures", lambda _: {})
-
-
-def config(**changes: Any) -> Config:
-    settings: dict[str, Any] = {
-        "model": "made-up", "task": "mr", "data": "x", "shots": 8, "dims": DIMS,
-        "kinds": ("gaussian", "rademacher"), "ranks": (1, 4), "solvers": ("ridge", "svc"),
-        "resamples": 50, "max_dense": 1000,
-    }  # fmt: skip
-    return Config.from_dict(settings | changes)
-
-
-def small(**changes: Any) -> Config:
-    """Return settings of a study that takes a second."""
-    few: dict[str, Any] = {
-        "kinds": ("gaussian",), "projection_seeds": 2, "adapter_seeds": 1, "ranks": (1,),
-        "solvers": ("ridge",), "methods": ("bias",),
-    }  # fmt: skip
-    return config(**few | changes)
+def unloadable(*_: Any, **__: Any) -> NoReturn:
+    """Stand in for what must not be called."""
+    raise AssertionError("a model is loaded")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +55,12 @@ def results() -> Results:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> subspace.Outcome:
+def found(results: Results) -> Findings:
+    return read(results)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Return a study in its run directory; tests leave it as it is."""
     return subspace.analyze(config(), tmp_path_factory.mktemp("run"), command="subkern x")
 
@@ -163,9 +102,9 @@ def test_the_numbers_are_those_of_the_library(results: Results) -> None:
     }  # fmt: skip
 
 
-def test_agreement_grows_with_the_dimension(results: Results) -> None:
-    for family in [*kinds(results), *lora(results)]:
-        values = [value.mean for value in agreement(results, family).values()]
+def test_agreement_grows_with_the_dimension(found: Findings) -> None:
+    for family in [*found.kinds, *found.lora]:
+        values = [value.mean for value in family.cka.values()]
         assert values == sorted(values)
         assert values[-1] < 1
 
@@ -173,12 +112,13 @@ def test_agreement_grows_with_the_dimension(results: Results) -> None:
 def test_multi_class_f1_and_own_tuning() -> None:
     trec = subspace.run(small(task="trec", ranks=(), methods=()))
     assert trec.kernels["13/full"].num_logits == 6
-    assert [family.name for family in families(trec)] == ["gaussian"]
+    assert [family.name for family in read(trec).families] == ["gaussian"]
     mrpc = subspace.run(small(task="MRPC", tuning="each"))
     assert set(cells(mrpc.table, kernel="constant")["metric"]) == {"f1"}
-    for found in (trec, mrpc):
-        assert set(subspace.plot(found)) == set(captions(found))
-        assert page(found, {}).answer
+    assert read(mrpc).tunes_each
+    for each in (trec, mrpc):
+        assert len(subspace.plot(each)) == 3
+        assert subspace.page(each, {})
 
 
 def test_the_error_of_f1_is_not_that_of_a_share(results: Results) -> None:
@@ -187,90 +127,107 @@ def test_the_error_of_f1_is_not_that_of_a_share(results: Results) -> None:
     full = (table["kernel"] == "full") & (table["metric"] == "accuracy")
     table.loc[full, "value"] = 0.8
     scored = replace(results, table=table)
-    few = [
-        [text for text in caveats(found) if "test examples are few" in text]
-        for found in (scored, with_f1(scored, 0.01), with_f1(scored, 0.196))
-    ]
-    assert "one standard error of the full kernel's accuracy is 6.3 points" in few[0][0]
-    assert not few[1]
-    assert "one standard error of the full kernel's F1 is 10.0 points" in few[2][0]
+    few = [read(each).few_tests for each in (scored, with_f1(scored, 0.01), with_f1(scored, 0.196))]
+    assert few[0] is not None
+    assert few[0].error == pytest.approx(0.063, abs=5e-4)
+    assert few[1] is None
+    assert few[2] is not None
+    assert few[2].error == pytest.approx(0.1, abs=5e-4)
 
 
 def test_several_data_seeds_are_the_units_of_the_intervals() -> None:
-    both = subspace.run(small(data_seeds=(13, 21)))
-    gaussian = kinds(both)[0]
-    assert scores(both, gaussian)[2].over == "data seeds"
-    assert needed(both, gaussian).first == 2
-    assert not any("One data split" in text for text in caveats(both))
+    both = read(subspace.run(small(data_seeds=(13, 21))))
+    assert both.first.scores[2].over == "data seeds"
+    assert both.needed.first == 2
+    assert both.has_splits
+    assert not any("One data split" in text for text in subspace.caveats(both))
 
 
 def test_a_sign_rule_measures_no_distortions() -> None:
     signs = subspace.run(small(rule="signgd"))
     assert not signs.table["metric"].str.contains("distortion").any()
-    assert set(subspace.plot(signs)) == {"preservation", "dimension"} == set(captions(signs))
-    assert calibrate(signs, kinds(signs)[0]) is None
-    assert any("Distortions were not measured" in text for text in caveats(signs))
-    assert "variance formula" not in sentence(signs)
+    told = read(signs)
+    assert set(subspace.figures(told)) == {"preservation", "dimension"}
+    assert not told.measured
+    assert told.foreign_rule == "signgd"
+    assert any("Distortions were not measured" in text for text in subspace.caveats(told))
+    assert "variance formula" not in subspace.sentence(told)
+    assert len(subspace.tables(told)[0]) == 4
+    assert subspace.page(signs, {})
 
 
 # --- the run directory -------------------------------------------------------------------------
 
 
-def test_analyze_writes_everything(finished: subspace.Outcome) -> None:
-    check_written(finished, captions(finished.results), kernels=1 + 2 * 3 + 2)
+def test_analyze_writes_everything(finished: Outcome) -> None:
+    check_written(finished, subspace.figures(read(finished.results)), kernels=1 + 2 * 3 + 2)
 
 
-def test_the_same_command_finds_it_done(
-    finished: subspace.Outcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = config(device="cuda", batch_size=3)
-    check_up_to_date(subspace.analyze, asked, finished, monkeypatch)
+def test_the_same_command_finds_it_done(finished: Outcome) -> None:
+    """It neither loads a model nor writes."""
+    out = finished.report.parent
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = MadeUp(loader=unloadable).analyze(config(device="cuda", batch_size=3), out)
+    assert again.up_to_date
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    pd.testing.assert_frame_equal(again.results.table, finished.results.table)
 
 
-def test_figures_are_redrawn_from_saved_results_alone(
-    finished: subspace.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "copy"
-    check_redrawn(subspace.analyze, config(), finished, "dimension", out, monkeypatch)
+def test_figures_are_redrawn_from_saved_results_alone(finished: Outcome, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(finished.report.parent, tmp_path / "copy"))
+    lost = out / "figures" / "dimension.png"
+    lost.unlink()
+    assert MadeUp(loader=unloadable).analyze(config(), out).up_to_date
+    assert lost.read_bytes() == (finished.report.parent / "figures" / lost.name).read_bytes()
     assert isinstance(subspace.plot(Results.load(out))["distortion"], Figure)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_another_share_redraws_without_computing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subspace.analyze(small(), tmp_path)
-    monkeypatch.setattr(study, "load_model", None)
+def test_another_share_redraws_without_computing(tmp_path: Path) -> None:
+    undrawn.analyze(small(), tmp_path)
+    again = Undrawn(loader=unloadable)
     with pytest.raises(UserError, match="share"):
-        subspace.analyze(small(share=0.5), tmp_path)
-    outcome = subspace.analyze(small(share=0.5), tmp_path, overwrite=True)
-    assert "50 % of the full" in outcome.report.read_text().replace("\N{NO-BREAK SPACE}", " ")
+        again.analyze(small(share=0.5), tmp_path)
+    outcome = again.analyze(small(share=0.5), tmp_path, overwrite=True)
+    assert read(outcome.results).config.share == 0.5
+    assert "50\N{NO-BREAK SPACE}% of the full" in outcome.report.read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_other_settings_are_refused_and_then_replaced(tmp_path: Path) -> None:
-    subspace.analyze(small(), tmp_path)
+    undrawn.analyze(small(), tmp_path)
     with pytest.raises(UserError, match=r"dims: \[2,64\] asked for, .*--overwrite"):
-        subspace.analyze(small(dims=(2, 64)), tmp_path)
+        undrawn.analyze(small(dims=(2, 64)), tmp_path)
     with pytest.raises(UserError, match="no parameter matches"):
-        subspace.analyze(small(methods=("norm",)), tmp_path, overwrite=True)
+        undrawn.analyze(small(methods=("norm",)), tmp_path, overwrite=True)
     assert Results.load(tmp_path).config["dims"] == list(DIMS)
-    replaced = subspace.analyze(small(dims=(2, 64)), tmp_path, overwrite=True)
+    replaced = undrawn.analyze(small(dims=(2, 64)), tmp_path, overwrite=True)
     assert replaced.results.config["dims"] == [2, 64]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = (subspace_kernels, "compute_kernel")
-    folder, table = check_goes_on(subspace.analyze, small(), tmp_path, place, monkeypatch)
-    assert folder == Path("checkpoint/seed-13/method-0")
-    pd.testing.assert_frame_equal(untimed(table), untimed(subspace.run(small()).table))
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    folders: list[Path] = []
+
+    def interrupted(*_: Any, options: Any, **__: Any) -> NoReturn:
+        options.checkpoint.mkdir(parents=True)
+        folders.append(options.checkpoint)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Undrawn(engine=replace(ENGINE, compute_kernel=interrupted)).analyze(small(), tmp_path)
+    resumed = undrawn.analyze(small(), tmp_path)
+    assert not resumed.up_to_date
+    assert not (tmp_path / "checkpoint").exists()
+    assert folders == [tmp_path / "checkpoint/seed-13/method-0"]
+    whole = subspace.run(small())
+    pd.testing.assert_frame_equal(untimed(resumed.results.table), untimed(whole.table))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_bad_input_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, place = small(), (subspace_kernels, "compute_kernel")
-    check_leaves_nothing(subspace.analyze, asked, tmp_path / "run", place, monkeypatch)
+def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise UserError("rank 64 exceeds a layer")
+
+    with pytest.raises(UserError, match="rank 64"):
+        Undrawn(engine=replace(ENGINE, compute_kernel=refuse)).analyze(small(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # --- settings ----------------------------------------------------------------------------------
@@ -307,40 +264,45 @@ def test_asymmetric_rules_bring_their_own_classifiers() -> None:
     assert asked.solvers == ASYMMETRIC_CLASSIFIERS
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_settings_survive_yaml(tmp_path: Path) -> None:
     settings = small(targets=["q_proj", "v_proj"], dims=[16, 2], methods=["bias", "vera:r=4"])
     assert settings.dims == (2, 16)
-    subspace.analyze(settings, tmp_path)
+    undrawn.analyze(settings, tmp_path)
     assert Config.from_file(tmp_path / "config.yaml") == settings
 
 
 # --- the dimension needed ----------------------------------------------------------------------
 
 
-def scored(*runs: list[float], full: float = 0.8, zero: float = 0.5, **changes: Any) -> Results:
-    """Return results in which random subspaces of 2, 16 and 128 dimensions score so, by draw."""
+def told(*runs: list[float], full: float = 0.8, zero: float = 0.5, **changes: Any) -> Findings:
+    """Return what is found where random subspaces of 2, 16 and 128 dimensions score so, by draw."""
     settings = config(
         kinds=("gaussian",), ranks=(), methods=(), solvers=("ridge",),
         projection_seeds=len(runs), **changes,
     )  # fmt: skip
     test: dict[str, Any] = {"data_seed": 13, "split": "test", "metric": "accuracy"}
+    whole: dict[str, Any] = {"data_seed": 13, "kernel": "full", "method": "full", "parameters": 600}
     rows = [
         row(zero, kernel="zero-shot", **test),
         row(0.5, kernel="constant", **test),
-        row(full, kernel="full", method="full", parameters=600, solver="ridge", **test),
+        row(full, **whole | test, solver="ridge"),
+        row(600, **whole, metric="trainable_parameters"),
     ]
     for seed, values in enumerate(runs):
-        for dim, value in zip(DIMS, values, strict=True):
+        for dim, value, same in zip(DIMS, values, (0.6, 0.9, 0.96), strict=True):
             cell = {"kernel": "random", "method": "gaussian", "parameters": dim, "seed": seed}
             rows.append(row(value, **cell, solver="ridge", **test))
+            about = {**cell, "data_seed": 13}
+            rows.append(row(same - 0.05, **about, split="train", metric="cka"))
+            equal = {"split": "test", "metric": "prediction_agreement", "solver": "ridge"}
+            rows.append(row(same, **about, **equal))
     inputs = {
         "task": {"name": "mr", "metric": "accuracy"},
         "examples": {"13": {"train": 32, "dev": 32, "test": 1000}},
         "methods": {},
         "left_out": {},
     }
-    return Results("subspace", settings.as_dict(), inputs, tidy(rows))
+    return read(Results("subspace", settings.as_dict(), inputs, tidy(rows)))
 
 
 @pytest.mark.parametrize(
@@ -355,43 +317,46 @@ def scored(*runs: list[float], full: float = 0.8, zero: float = 0.5, **changes: 
 def test_the_dimension_is_where_the_mean_first_reaches_the_target(
     values: list[float], size: float
 ) -> None:
-    found = scored(values, values)
-    answer = needed(found, kinds(found)[0])
+    answer = told(values, values).needed
     assert answer.target == pytest.approx(0.72)
     assert answer.size == pytest.approx(size)
     assert (answer.low, answer.high) == pytest.approx((size, size))  # two equal draws
     assert answer.found == (size < inf)
+    assert answer.at_once == (size == 2)
 
 
 def test_the_gain_is_over_the_better_way_without_training() -> None:
-    found = scored([0.5, 0.74, 0.8], zero=0.6)
-    gain = needed(found, kinds(found)[0], "gain")
+    gain = told([0.5, 0.74, 0.8], zero=0.6).gain
     assert gain.target == pytest.approx(0.6 + 0.9 * 0.2)
     assert 16 < gain.size < 128
     assert isnan(gain.low)  # one draw
-    useless = scored([0.5, 0.74, 0.8], zero=0.8)
-    assert isnan(needed(useless, kinds(useless)[0], "gain").size)
-    assert any("does not improve on no training" in text for text in caveats(useless))
-    assert "gains nothing over no training" in dimensions(useless)
+    assert not gain.has_interval
+    useless = told([0.5, 0.74, 0.8], zero=0.8)
+    assert not useless.gain.makes_sense
+    assert useless.learned_nothing
+    assert not useless.is_free
+    assert "gains nothing over no training" in subspace.sentence(useless)
 
 
 def test_the_interval_holds_what_resampled_draws_give() -> None:
     draws = [[0.5, 0.66, 0.8], [0.5, 0.70, 0.8], [0.5, 0.76, 0.8], [0.5, 0.73, 0.8]]
-    found = scored(*draws)
-    answer = needed(found, kinds(found)[0])
-    single = [needed(scored(draw), kinds(found)[0]).size for draw in draws]
+    answer = told(*draws).needed
+    single = [told(draw).needed.size for draw in draws]
     assert min(single) <= answer.low < answer.size < answer.high <= max(single)
+    assert answer.is_plausible(answer.low)
+    assert not answer.is_plausible(inf)
 
 
 def test_a_relapse_is_told() -> None:
-    found = scored([0.75, 0.5, 0.8])
-    assert needed(found, kinds(found)[0]).relapses == (16,)
-    assert any("At 16 dimensions the mean score is below" in text for text in caveats(found))
+    found = told([0.75, 0.5, 0.8])
+    assert found.needed.relapses == (16,)
+    assert any("At 16 dimensions the mean" in text for text in subspace.caveats(found))
 
 
 def test_a_target_within_reach_of_no_training_is_told() -> None:
-    found = scored([0.75, 0.76, 0.8], zero=0.73)
-    assert any("No training at all reaches" in text for text in caveats(found))
+    found = told([0.75, 0.76, 0.8], zero=0.73)
+    assert found.is_free
+    assert any("No training at all reaches 73.0" in text for text in subspace.caveats(found))
 
 
 def test_a_level_is_crossed_between_neighbours() -> None:
@@ -401,54 +366,71 @@ def test_a_level_is_crossed_between_neighbours() -> None:
     assert crossing(sizes, np.array([0.0, 0.4]), 0.5) == 4.0  # 1 beyond log2 of the last
 
 
+@pytest.mark.parametrize(
+    ("size", "low", "high", "text"),
+    [
+        (180.0, 120.0, 260.0, "180 (120 to 260)"),
+        (2.0, 2.0, 64.0, "2 or fewer (2 or fewer to 64)"),
+        (inf, 700.0, inf, "more than 999 (700 to more than 999)"),
+        (inf, inf, inf, "more than 999 (more than 999)"),
+        (40.0, nan, nan, "40"),
+        (nan, nan, nan, "–"),
+    ],
+)
+def test_a_dimension_is_written_with_its_interval(
+    size: float, low: float, high: float, text: str
+) -> None:
+    assert Needed(0.7, size, low, high, 2, 999, 0.1).text == text
+
+
 # --- what is preserved -------------------------------------------------------------------------
 
 
-def test_the_thriftiest_method_comes_first(results: Results) -> None:
-    found = fewest(results)
-    assert [each.size for each in found] == sorted(each.size for each in found)
+def test_the_thriftiest_method_comes_first(found: Findings) -> None:
+    families = found.thriftiest
+    sizes = [each.kernel_at.size for each in families]
+    assert sizes == sorted(sizes)
     least = min(
         (size, family.name)
-        for family in families(results)
-        for size, value in agreement(results, family).items()
+        for family in found.families
+        for size, value in family.cka.items()
         if value.mean >= 0.9
     )
-    assert found[0].size <= least[0]
-    assert found[0].family.name in preserved(results)
-    assert "not reached by" in preserved(results)  # bias: 50 of 600 features
+    assert sizes[0] <= least[0]
+    assert found.preserving[0] is families[0]
+    assert "bias" in [each.name for each in found.not_preserving]  # 50 of 600 features
+    assert [each.kernel for each in found.preserving].count("random") == 1
+    said = " ".join(words("subspace/page.html.j2", "preserved", found))
+    assert f"trained parameter {families[0].name} preserves the kernel best" in said
+    assert "in a random subspace (rademacher); not reached by ia3 (30) and bias (50)." in said
 
 
-def test_no_smaller_method_agrees_better_than_the_front(results: Results) -> None:
-    points = [
-        (size, value.mean)
-        for family in families(results)
-        for size, value in agreement(results, family).items()
-    ]
-    kept = [(size, agreement(results, family)[size].mean) for family, size in front(results)]
+def test_no_smaller_method_agrees_better_than_the_front(found: Findings) -> None:
+    points = [(size, value.mean) for family in found.families for size, value in family.cka.items()]
+    kept = [(size, family.cka[size].mean) for family, size in found.front]
     assert kept == sorted(kept)
     for size, value in kept:
         assert not any(s <= size and v > value for s, v in points)
 
 
-def test_a_method_is_worth_as_many_random_dimensions(results: Results) -> None:
-    curve = agreement(results, kinds(results)[0])
-    assert as_dimension(results, curve[16].mean) == pytest.approx(16)
-    assert as_dimension(results, 0.9999) == inf
-    assert as_dimension(results, nan) == inf
+def test_a_method_is_worth_as_many_random_dimensions(found: Findings) -> None:
+    assert found.as_dimension(found.first.cka[16].mean) == pytest.approx(16)
+    assert found.as_dimension(0.9999) == inf
+    assert found.as_dimension(nan) == inf
 
 
 def test_dense_kinds_stop_at_their_own_dimension() -> None:
-    found = subspace.run(small(kinds=("srht", "gaussian"), max_dense=16))
-    srht, gaussian = kinds(found)
-    assert list(agreement(found, srht)) == list(DIMS)
-    assert list(agreement(found, gaussian)) == [2, 16]
-    assert needed(found, gaussian).last == 16
-    assert any("gaussian projections were tried up to 16" in text for text in caveats(found))
-    assert set(subspace.plot(found)) == set(captions(found))
-    ranges = [calibrate(found, kind) for kind in (srht, gaussian)]
-    assert ranges[0] is not None
-    assert ranges[1] is not None
-    assert (ranges[0].low, ranges[0].high) != (ranges[1].low, ranges[1].high)  # each its own
+    both = subspace.run(small(kinds=("srht", "gaussian"), max_dense=16))
+    found = read(both)
+    srht, gaussian = found.kinds
+    assert srht.sizes == DIMS
+    assert gaussian.sizes == (2, 16)
+    assert gaussian.needed["score", "ridge"].last == 16
+    assert (found.fewer, found.most) == ([gaussian], 128)
+    assert any("gaussian projections were tried up to 16" in t for t in subspace.caveats(found))
+    assert len(subspace.plot(both)) == 3
+    one, other = (kind.distortions[0].calibration for kind in found.kinds)
+    assert (one.low, one.high) != (other.low, other.high)  # each its own
 
 
 # --- theory ------------------------------------------------------------------------------------
@@ -467,12 +449,12 @@ def gradients() -> np.ndarray:
     return rng.normal(size=(6, 2, 50)) + 0.5 * rng.normal(size=50)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_distortions_are_what_they_are_called(gradients: np.ndarray, centred: bool) -> None:
+@pytest.mark.parametrize("centered", [False, True])
+def test_distortions_are_what_they_are_called(gradients: np.ndarray, centered: bool) -> None:
     maps = np.random.default_rng(1).normal(size=(50, 8)) / 8**0.5
-    pairs = distortion.pairs(random_kernel(gradients, np.eye(50)), centred=centred)
+    pairs = distortion.pairs(random_kernel(gradients, np.eye(50)), centered=centered)
     found = distortion.distortions(pairs, [random_kernel(gradients, maps)], 8)
-    rows = gradients - gradients.mean(0) if centred else gradients
+    rows = gradients - gradients.mean(0) if centered else gradients
     flat = rows.reshape(12, 50)
     expected = [
         ((u @ maps) @ (v @ maps) - u @ v) / np.linalg.norm(u) / np.linalg.norm(v)
@@ -530,50 +512,86 @@ def test_nearly_parallel_gradients_share_their_distortion(gradients: np.ndarray)
     rng = np.random.default_rng(3)
     draws = [rng.normal(size=(50, 8)) / 8**0.5 for _ in range(6)]
 
-    def shared(*, centred: bool) -> float:
-        pairs = distortion.pairs(random_kernel(constant, np.eye(50)), centred=centred)
+    def shared(*, centered: bool) -> float:
+        pairs = distortion.pairs(random_kernel(constant, np.eye(50)), centered=centered)
         kernels = [random_kernel(constant, maps) for maps in draws]
         return distortion.distortions(pairs, kernels, 8).shared
 
-    assert shared(centred=False) > 0.99
-    assert shared(centred=True) < 0.5
+    assert shared(centered=False) > 0.99
+    assert shared(centered=True) < 0.5
 
 
-def test_the_answer_says_whether_theory_holds(results: Results) -> None:
-    for kind in kinds(results):
-        for centred in (False, True):
-            found = calibrate(results, kind, centred=centred)
-            assert found is not None
-            assert found.holds
-            assert found.inside_bound > 0.95
-            assert found.slack > 1
-    assert theory(results) == (
-        "The variance formula holds for every kind of projection, raw and centred."
-    )
+def test_the_answer_says_whether_theory_holds(results: Results, found: Findings) -> None:
+    for kind in found.kinds:
+        assert [each.form for each in kind.distortions] == ["raw", "centered"]
+        for each in kind.distortions:
+            assert each.calibration.holds
+            assert each.calibration.inside_bound > 0.95
+            assert each.calibration.slack > 1
+
+    def said(table: pd.DataFrame) -> tuple[Findings, str]:
+        wrong = read(replace(results, table=table))
+        return wrong, " ".join(words("subspace/page.html.j2", "theory", wrong))
+
+    assert not found.off
+    assert "holds for every kind" in said(results.table)[1]
     table = results.table.copy()
     wrong = (table["metric"] == "centred_distortion.ratio") & (table["method"] == "rademacher")
     table.loc[wrong, "value"] = 2.5
-    said = theory(Results("subspace", results.config, results.inputs, table))
-    assert "holds for gaussian; it is off for rademacher (centred 2.50" in said
+    one, text = said(table)
+    assert [kind.name for kind in one.off] == ["rademacher"]
+    assert [each.form for each in one.off[0].failing] == ["centered"]
+    assert "holds for gaussian; it is off for rademacher (centered 2.50" in text
     table.loc[table["metric"].str.endswith("distortion.ratio"), "value"] *= 9
-    said = theory(Results("subspace", results.config, results.inputs, table))
-    assert "off for every kind" in said
+    every, text = said(table)
+    assert not every.holding
+    assert "off for every kind" in text
 
 
 # --- what is drawn and said --------------------------------------------------------------------
 
 
-def test_captions_hold_the_numbers_they_show(results: Results) -> None:
-    found = {name: caption.text for name, caption in captions(results).items()}
-    gaussian = kinds(results)[0]
-    assert f"{100 * full_score(results).mean:.1f}" in found["dimension"]
-    assert f"{100 * scores(results, gaussian)[128].mean:.1f}" in found["dimension"]
-    assert f"{agreement(results, gaussian)[128].mean:.2f} with 128" in found["preservation"]
-    assert f"{100 * same_predictions(results, gaussian)[128].mean:.0f}" in found["preservation"]
-    raw = calibrate(results, gaussian)
-    assert raw is not None
-    assert f"{raw.ratio:.2f}" in found["distortion"]
-    assert all(caption.alt for caption in captions(results).values())
+def test_the_page_of_made_up_numbers() -> None:
+    """The golden page: every sentence that the numbers below decide."""
+    draws = [[0.55, 0.66, 0.8], [0.5, 0.70, 0.8], [0.5, 0.76, 0.79], [0.5, 0.73, 0.8]]
+    found = told(*draws, zero=0.6)
+    assert subspace.sentence(found).replace("\N{NO-BREAK SPACE}", " ") == (
+        "By the ridge classifier in gaussian random subspaces, 90 % of the full kernel's test"
+        " accuracy (72.0 % of 80.0 %) takes 19 dimensions (interval 12 to 35); 90 % of its gain"
+        " over no training (60.0 %) takes 83 dimensions (interval 67 to 93). Per trained parameter"
+        " a random subspace (gaussian) preserves the kernel best: a CKA of 0.90 with the full one"
+        " takes 91 parameters."
+    )
+    assert subspace.caveats(found) == [
+        "One data split: intervals are over 4 draws of the subspace and hold for this split."
+        " Bootstraps of so few draws come out somewhat narrow."
+    ]
+    pictures = {"preservation": b"1", "dimension": b"2"}
+    html = re.sub(
+        r"<style>.*?</style>|<[^>]+>", " ", subspace.page(found.results, pictures), flags=re.S
+    )
+    text = " ".join(html.replace("&#39;", "'").split())
+    for said in (
+        "Subspaces for made-up on mr",
+        "In how few dimensions does mr, from 8 examples a label, look to made-up as full"
+        " fine-tuning sees it, and which way",
+        "Dimensions for 90 % of full's accuracy 19",
+        "Dimensions for 90 % of full's gain 83",
+        "Test accuracy, full kernel 80.0 %",
+        "Parameters for CKA 0.90, gaussian 91",
+        "Parameters of full fine-tuning 600",
+        "solved on the 32 training examples",
+        "for the full kernel, then used for all",
+        "Bands and brackets are 95 % intervals (Student's t over 4 draws of a subspace, on one data"
+        " split)",
+        "gaussian 0.55 with 2 to 0.91 with 128 parameters (60 % to 96 % equal predictions). No"
+        " smaller method tried agrees better than gaussian at",
+        "gaussian 51.2 % in 2 dimensions to 79.8 % in 128. The full kernel has 80.0 %, zero-shot"
+        " 60.0 %, the best constant answer 50.0 %.",
+        "full kernel's score (gaussian 19 (12 to 35)) and of its gain over no training (gaussian 83"
+        " (67 to 93))",
+    ):
+        assert said in text, said
 
 
 def test_the_distortion_caption_gives_the_bound_where_there_is_one(results: Results) -> None:
@@ -582,8 +600,9 @@ def test_the_distortion_caption_gives_the_bound_where_there_is_one(results: Resu
     assert epsilon.any()
     for value, said in ((nan, "bounds nothing at so few. The"), (0.25, "at 95 % is ±0.250. The")):
         table.loc[epsilon, "value"] = value
-        shown = captions(replace(results, table=table))["distortion"]
-        assert said in shown.text.replace("\N{NO-BREAK SPACE}", " ")
+        each = replace(results, table=table)
+        assert read(each).first.distortions[1].is_bounded == (not isnan(value))
+        assert said in subspace.page(each, {"distortion": b"png"})
 
 
 @pytest.mark.parametrize(
@@ -593,31 +612,40 @@ def test_numbers_on_an_axis_are_short(value: float, text: str) -> None:
     assert short(value) == text
 
 
-def test_the_summary_fits_80_columns(results: Results) -> None:
-    check_summary(summary(results), sentence(results))
+def test_the_summary_fits_80_columns(results: Results, found: Findings) -> None:
+    check_summary(subspace.summary(results), subspace.sentence(found))
 
 
-def test_the_report_answers_before_it_explains(results: Results) -> None:
-    found = page(results, {})
-    assert found.answer == sentence(results)
-    assert found.settings["dims"] == "2, 16, 128"
-    sizes = [len(table.rows) for table in found.tables]
+def test_the_tables_hold_all_families(found: Findings) -> None:
+    tables, cost = subspace.tables(found)
+    sizes = [len(table.rows) for table in tables]
     assert sizes == [3, 5, 2 + 2 + 3 + 2, len(AGREEMENT), 4, 3, 3]
+    assert len(cost) == 1
+    assert len(page.methods_table(found).rows[0]) == 7
 
 
-def test_the_real_report_in_a_browser(finished: subspace.Outcome, tmp_path: Path) -> None:
+def test_the_real_report_in_a_browser(finished: Outcome, tmp_path: Path) -> None:
     check_in_browser(finished.report, tmp_path / "profile", images=3)
 
 
-def test_json_is_the_answer(results: Results) -> None:
-    found = json.loads(json.dumps(as_json(results), allow_nan=False))
-    assert found["answer"] == sentence(results)
-    assert {each["method"] for each in found["needed"]} == {"gaussian", "rademacher", "LoRA"}
-    assert len(found["methods"]) == 2 * 3 + 2 + 2
-    assert [each["holds"] for each in found["distortion"]] == [True] * 4
+def test_json_is_the_answer(results: Results, found: Findings) -> None:
+    answer = json.loads(json.dumps(subspace.answer(results), allow_nan=False))
+    assert answer["answer"] == subspace.sentence(found)
+    assert {each["method"] for each in answer["needed"]} == {"gaussian", "rademacher", "LoRA"}
+    assert answer["needed"][0]["target"] == found.needed.target
+    assert (answer["needed"][0]["size"] is None) == (found.needed.size == inf)
+    assert len(answer["methods"]) == 2 * 3 + 2 + 2
+    assert [each["holds"] for each in answer["distortion"]] == [True] * 4
+    assert [each["centred"] for each in answer["distortion"]] == [False, True] * 2
 
 
 # --- the command -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command find the made-up study."""
+    monkeypatch.setattr(subspace_study, "SubspaceStudy", Undrawn)
 
 
 def command(*arguments: object) -> Any:
@@ -628,7 +656,7 @@ def command(*arguments: object) -> Any:
     return CliRunner().invoke(cli.cli, [str(word) for word in words])
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("_made_up")
 def test_the_command_answers_and_then_is_up_to_date(tmp_path: Path) -> None:
     options = ["--ranks", "none", "--method", "bias", "--method", "vera:r=4", "--out", tmp_path]
     first = command(*options)
@@ -646,6 +674,7 @@ def test_the_command_answers_and_then_is_up_to_date(tmp_path: Path) -> None:
     assert stored.command.startswith("subkern")
 
 
+@pytest.mark.usefixtures("_made_up")
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyses import study
-from analyses.engine import inputs
+from analyses.engine.inputs import Inputs, load_inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import Results
 from analyses.subspace.config import Config
-from analyses.subspace.numbers import agreement, kinds
+from analyses.subspace.findings import read
 from analyses.subspace.study import SubspaceStudy
 from subkern.kernels.compute import compute_kernel
 from subkern.models.logit_model import LogitModel
@@ -22,8 +21,6 @@ from subkern.subspaces.random import RandomSubspace
 from subkern.tasks.examples import Example
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
-
-subspace = SubspaceStudy()
 
 GPT2 = next(f for f in FAMILIES if (f.name, f.kind) == ("gpt2", "causal"))
 COUNTS = {"train": 6, "dev": 4, "test": 6}
@@ -54,11 +51,17 @@ def load_examples(task: Any, source: str, *, split: str, **_: Any) -> list[Examp
     return [Example(f"{split}-{i}", ("x",), i % 3) for i in range(COUNTS[split])]
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the tiny model and its examples in place of real ones."""
-    monkeypatch.setattr(study, "load_model", load_model)
-    monkeypatch.setattr(inputs, "load_examples", load_examples)
+class Tiny(SubspaceStudy):
+    """The study of the tiny model and its examples, with the real kernels."""
+
+    def __init__(self, **asked: Any) -> None:
+        super().__init__(**{"loader": load_model} | asked)
+
+    def inputs(self, config: Config) -> Inputs:
+        return load_inputs(config, load_examples)
+
+
+subspace = Tiny()
 
 
 def run(**changes: Any) -> Results:
@@ -99,6 +102,6 @@ def test_every_kernel_is_the_librarys() -> None:
 def test_sign_rules_run_through(rule: str, solver: str) -> None:
     results = run(rule=rule, solvers=(solver,), kinds=("srht",), ranks=(1,), methods=("bias",))
     assert results.kernels["13/full"].provenance["rule"] == rule
-    for family in kinds(results):
-        assert all(np.isfinite(value.mean) for value in agreement(results, family).values())
-    assert set(subspace.plot(results)) == {"preservation", "dimension"}
+    found = read(results)
+    assert all(np.isfinite(value.mean) for value in found.first.cka.values())
+    assert set(subspace.figures(found)) == {"preservation", "dimension"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +9,60 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import study
 from analyses.engine import parts
-from analyses.engine.inputs import load_inputs
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import VERIFICATION, Results
 from analyses.lora.study import LoraStudy
 from analyses.show.study_numbers import zero_shot
-from analyses.subspace.json_answer import as_json
+from analyses.subspace.config import Config
 from analyses.subspace.study import SubspaceStudy
-from analyses.verify import train as verify_train
-from analyses.verify.numbers import names, proof, value
+from analyses.verify.findings import Findings, judge
 from analyses.verify.trial import Trial
 from subkern.training.grid_search import TrainingGrid, search
 from subkern.training.settings import Training
-from tests.analyses.subspace.test_subspace_tiny import _tiny  # noqa: F401  (fixture)
+from tests.analyses.subspace.test_subspace_tiny import Tiny
 from tests.support import tiny_folder
-
-lora = LoraStudy()
-subspace = SubspaceStudy()
 
 TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, draws=1)
 
 
-def config() -> subspace.settings:
-    return subspace.settings(
+class Undrawn(Tiny):
+    """The tiny study without figures of its own."""
+
+    def figures(self, findings: Any) -> Any:
+        return {}
+
+
+class Unseen(Undrawn):
+    """And without a report."""
+
+    def draw(self, results: Results, out: Path) -> Path:
+        return out / "report.html"
+
+
+subspace, unseen = Undrawn(), Unseen()
+
+
+def config() -> Config:
+    return Config(
         model="tiny", task="MNLI", data="x", dims=(4, 32), kinds=("srht",), projection_seeds=(5,),
         ranks=(2,), adapter_seeds=(3,), methods=("bias",), solvers=("ridge",), resamples=5,
     )  # fmt: skip
 
 
 @pytest.fixture
-def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def out(tmp_path: Path) -> Path:
     """Return a finished study without figures of its own."""
-    monkeypatch.setattr(subspace, "figures", lambda _: {})
-    subspace.analyze(config(), tmp_path)
+    unseen.analyze(config(), tmp_path)
     return tmp_path
+
+
+def names(results: Results) -> list[str]:
+    return [each.name for each in judged(results).configurations]
+
+
+def judged(results: Results) -> Findings:
+    return judge(results, subspace.advice(subspace.findings(results)))
 
 
 def of_one(results: Results, name: str, metric: str) -> float:
@@ -57,8 +74,8 @@ def of_one(results: Results, name: str, metric: str) -> float:
 def test_the_numbers_are_those_of_the_library(out: Path) -> None:
     found = subspace.verify(config(), out, TRIAL).results
     assert names(found) == ["full", "srht 4", "srht 32", "LoRA rank 2", "bias"]
-    inputs = load_inputs(config())
-    model = parts.load(config(), inputs)
+    inputs = subspace.inputs(config())
+    model = subspace.load(config(), inputs)
     encoded = parts.encode(model, inputs.splits[13])
     for name, form in (("srht 32", "random:kind=srht,dim=32,seed=5"), ("bias", "bias")):
         best = search(
@@ -73,12 +90,12 @@ def test_the_numbers_are_those_of_the_library(out: Path) -> None:
         labels = best.labels["test"]
         start = np.mean(best.start_logits["test"].argmax(1) == labels)
         assert of_one(found, name, "start") == start
-    answer = as_json(found)["verification"]
+    answer = subspace.answer(found)["verification"]
     assert [each["name"] for each in answer["configurations"]] == names(found)
 
 
 @pytest.mark.slow
-def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_trained_is_not_trained_again(out: Path) -> None:
     searches: list[Path] = []
 
     def stopping(*given: Any, **asked: Any) -> Any:
@@ -87,15 +104,13 @@ def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.Mon
         searches.append(asked["out"])
         return search(*given, **asked)
 
-    monkeypatch.setattr(verify_train, "search", stopping)
     with pytest.raises(KeyboardInterrupt):
-        subspace.verify(config(), out, TRIAL)
+        Unseen(trainer=stopping).verify(config(), out, TRIAL)
     written = {path: path.stat().st_mtime_ns for path in out.rglob("best/trajectory.npz")}
     assert len(written) == 3
-    monkeypatch.setattr(verify_train, "search", search)
     found = subspace.verify(config(), out, TRIAL).results
     assert {path: path.stat().st_mtime_ns for path in written} == written
-    fresh = subspace.verify(config(), out, Trial(**{**TRIAL.as_dict(), "steps": 7})).results
+    fresh = subspace.verify(config(), out, TRIAL.changed(steps=7)).results
     again = subspace.verify(config(), out, TRIAL).results
     timed = found.beside[VERIFICATION]["metric"] == "seconds"
     pd.testing.assert_frame_equal(
@@ -105,28 +120,25 @@ def test_what_is_trained_is_not_trained_again(out: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_draws_and_rates_that_come_later_train_only_what_is_new(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(study.Study, "draw", lambda _self, _, out: out / "report.html")
+def test_draws_and_rates_that_come_later_train_only_what_is_new(out: Path) -> None:
     verified = out / VERIFICATION
 
     def trained() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in verified.rglob("points/*/trajectory.npz")}
 
-    several = replace(config(), projection_seeds=(5, 6), adapter_seeds=(3, 4))
-    subspace.analyze(several, out, overwrite=True)
+    several = config().changed(projection_seeds=(5, 6), adapter_seeds=(3, 4))
+    unseen.analyze(several, out, overwrite=True)
     few = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=2)
-    subspace.verify(several, out, few)
+    unseen.verify(several, out, few)
     first = trained()
     assert len(first) == 2 * 5
-    subspace.verify(several, out, replace(few, draws=2))
+    unseen.verify(several, out, few.changed(draws=2))
     second = trained()
     assert first.items() < second.items()
     draws = {path.parents[2].name for path in second.keys() - first.keys()}
     assert draws == {"srht%204-s6", "srht%2032-s6", "LoRA%20rank%202-s4"}
-    wider = replace(few, learning_rates=(0.03, 0.1, 0.2), batch_sizes=(3, 6))
-    found = subspace.verify(several, out, wider).results
+    wider = few.changed(learning_rates=(0.03, 0.1, 0.2), batch_sizes=(3, 6))
+    found = unseen.verify(several, out, wider).results
     third = trained()
     assert second.items() < third.items()
     assert len(third) - len(second) == 4 * 5
@@ -136,26 +148,21 @@ def test_draws_and_rates_that_come_later_train_only_what_is_new(
 def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
     """In the lazy regime the change of the logits is the kernel classifier's, up to its stop."""
     trial = Trial(optimizer="sgd", learning_rates=(0.01,), batch_sizes=(6,), steps=20)
-    found = subspace.verify(config(), out, trial).results
+    found = unseen.verify(config(), out, trial).results
     for name in ("full", "bias"):
         assert of_one(found, name, "change_correlation") > 0.8, name
 
 
-def test_training_starts_at_the_probe_of_its_data_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.undo()  # the real model and examples, of the tiny folder
-    monkeypatch.setattr(lora, "figures", lambda _: {})
-    monkeypatch.setattr(study.Study, "draw", lambda _self, _, out: out / "report.html")
+def test_training_starts_at_the_probe_of_its_data_seed(tmp_path: Path) -> None:
     tiny_folder.masked_model(tmp_path / "model")
     for seed in (13, 21):
         tiny_folder.reviews(tmp_path / "data", seed=seed)
-    asked = lora.settings(
+    asked = Config(
         model=str(tmp_path / "model"), task="mr", data=str(tmp_path / "data"), shots=4,
-        head="linear", head_init="probe", data_seeds=(13, 21), ranks=(1,), adapter_seeds=(0,),
-        solvers=("ridge",), resamples=5, kernel_resamples=0, test_limit=6,
+        head="linear", head_init="probe", data_seeds=(13, 21), ranks=(), methods=("none",),
+        dims=(2, 4), kinds=("srht",), projection_seeds=1, solvers=("ridge",), resamples=5,
+        test_limit=6,
     )  # fmt: skip
-    lora.analyze(asked, tmp_path / "run")
     started: list[np.ndarray] = []
 
     def keeping(*given: Any, **options: Any) -> Any:
@@ -163,21 +170,26 @@ def test_training_starts_at_the_probe_of_its_data_seed(
         started.append(found.best.start_logits["test"])
         return found
 
-    monkeypatch.setattr(verify_train, "search", keeping)
+    class Real(SubspaceStudy):
+        """The study as it is, drawing nothing."""
+
+        def draw(self, results: Results, out: Path) -> Path:
+            return out / "report.html"
+
+    real = Real(trainer=keeping)
+    real.analyze(asked, tmp_path / "run")
     trial = Trial(optimizer="sgd", learning_rates=(1e-3,), steps=1)
-    found = lora.verify(asked, tmp_path / "run", trial).results
-    assert len(started) == 2 * 2
-    for seed, logits in zip((13, 13, 21, 21), started, strict=True):
+    found = real.verify(asked, tmp_path / "run", trial).results
+    assert len(started) == 2 * 3
+    for seed, logits in zip((13, 13, 13, 21, 21, 21), started, strict=True):
         kernel = found.kernels[f"{seed}/full"]
         assert kernel.right_logits is not None
         np.testing.assert_allclose(logits, kernel.right_logits[-len(logits) :], atol=1e-5)
 
 
 @pytest.mark.slow
-def test_a_real_model_is_verified(
-    minilm_mlm: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.undo()  # the real model and examples
+def test_a_real_model_is_verified(minilm_mlm: Path, shared_data: Path, tmp_path: Path) -> None:
+    lora = LoraStudy()
     asked = lora.settings(
         model=str(minilm_mlm), task="mr", data=str(shared_data), targets="qv", ranks=(1, 4),
         adapter_seeds=(0,), train_limit=20, dev_limit=20, test_limit=24, solvers=("ridge",),
@@ -186,12 +198,13 @@ def test_a_real_model_is_verified(
     lora.analyze(asked, tmp_path)
     trial = Trial(learning_rates=(3e-4,), batch_sizes=(8,), steps=4)
     found = lora.verify(asked, tmp_path, trial).results
-    assert names(found) == ["full", "rank 1", "rank 4"]
-    assert proof(found, lora.advice(found)) is not None
-    for name in names(found):
-        assert value(found, name, "start").mean == zero_shot(found).mean
-        assert 0.25 < value(found, name, "trained").mean < 1
-        assert -1 < value(found, name, "logit_correlation").mean < 1
+    judged = judge(found, lora.advice(lora.findings(found)))
+    assert [each.name for each in judged.configurations] == ["full", "rank 1", "rank 4"]
+    assert judged.proof is not None
+    for each in judged.configurations:
+        assert each.start.mean == zero_shot(found).mean
+        assert 0.25 < each.trained.mean < 1
+        assert -1 < each.logit_correlation < 1
     text = (tmp_path / "report.html").read_text()
     assert "Put to the proof" in text
     assert "Predicting against trying" in text

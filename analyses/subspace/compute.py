@@ -1,10 +1,36 @@
-"""The rows of the long table: what the kernels of one data seed agree on and can learn."""
+"""The numbers of ``analyze subspace``: kernels, what they agree on, and what they can learn.
+
+The long table holds one number a row, what it is about in the other columns:
+
+========================= ==========================================================================
+column                    meaning
+========================= ==========================================================================
+``data_seed``             seed of the k-shot split
+``seed``                  of the random subspace or of LoRA's A; missing where nothing is drawn, or
+                          where the number is over all seeds
+``kernel``                ``full`` fine-tuning, ``random`` subspace, ``lora``, ``method`` (any other
+                          one), ``zero-shot`` (no kernel: the initial logits), or ``constant`` (the
+                          best answer that is the same for all examples)
+``method``                kind of the random projection, ``rank <r>`` of LoRA, or a method's
+                          one-line form
+``parameters``            how many are trained: a random subspace's dimension
+``solver``                the classifier solved on the kernel, if any
+``split``                 the examples the number is about
+``metric``                name of a metric of :mod:`subkern.agreement` (always against the full
+                          kernel), the task's metric, ``distortion.<what>`` and
+                          ``centred_distortion.<what>`` (:mod:`analyses.subspace.distortion`), or
+                          ``cost.<what>``
+``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
+========================= ==========================================================================
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
@@ -13,8 +39,17 @@ import numpy.typing as npt
 
 from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
+from subkern.errors import UserError
+from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
+from subkern.kernels.request import RunOptions
+from subkern.kernels.sweeps.dimensions import sweep_dimensions
+from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
+from subkern.kernels.sweeps.lora_blocks import sweep_layers
+from subkern.models.logit_model import LogitModel
 from subkern.solvers import labels_from_scores
+from subkern.storage.progress import Progress
+from subkern.subspaces.text import as_subspace
 
 from ..engine.classifiers import (
     Predicted,
@@ -25,17 +60,33 @@ from ..engine.classifiers import (
     predicted_logits,
     tune,
 )
-from ..engine.predictions import Key, Measured, Prediction
+from ..engine.inputs import Inputs
+from ..engine.long_table import LongTable
+from ..engine.parts import Part, Workplace, metric_of, parts
+from ..engine.predictions import Key, Measured, Prediction, to_table
+from ..engine.run_folder import PREDICTIONS
 from ..engine.scores import SCORES
+from ..study import Computed, Prepared
 from . import distortion
-from .config import Config
-from .table import row
-
-__all__ = ["AGREEMENT", "Member", "Sweep", "measure", "random_name"]
+from .config import DEFAULT_METHODS, Config
 
 Row = dict[str, Any]
 Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+
+_TABLE = LongTable(
+    {
+        "data_seed": "Int64",
+        "seed": "Int64",
+        "kernel": "string",
+        "method": "string",
+        "parameters": "Int64",
+        "solver": "string",
+        "split": "string",
+        "metric": "string",
+    }
+)
+COLUMNS = _TABLE.columns
+row, tidy = _TABLE.row, _TABLE.tidy
 
 AGREEMENT = (
     "cka",
@@ -46,6 +97,30 @@ AGREEMENT = (
     "relative_frobenius",
 )
 _SYMMETRIC_ONLY = ("eigenspace_overlap_centred",)
+
+
+def compute(
+    config: Config,
+    inputs: Inputs,
+    prepared: Prepared,
+    place: Workplace,
+    progress: Progress | None,
+) -> Computed:
+    """Compute and measure the kernels of every data seed."""
+    found = Measured()
+    for part in parts(config, inputs, prepared.model, place, progress):
+        sweep = compute_sweep(config, part, prepared.chosen)
+        for member in (sweep.full, *sweep.others):
+            if member.family != "random":  # thousands of files, and their seeds make them again
+                place.kernels[f"{part.seed}/{member.name}"] = member.kernel
+        began = perf_counter()
+        found.extend(measure(sweep, part.split, metric_of(inputs), config, part.seed))
+        judging = row(perf_counter() - began, data_seed=part.seed, metric="cost.judging_seconds")
+        found.rows.append(judging)
+    return Computed(tidy(found.rows), {PREDICTIONS: to_table(found.predictions)})
+
+
+# --- kernels ---
 
 
 @dataclass(frozen=True)
@@ -109,6 +184,127 @@ class Sweep:
     full: Member
     others: Sequence[Member]
     cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The functions of the library that compute kernels; tests give others."""
+
+    sweep_dimensions: Callable[..., Any] = sweep_dimensions
+    sweep_lora: Callable[..., Any] = sweep_lora
+    sweep_layers: Callable[..., Any] = sweep_layers
+    compute_kernel: Callable[..., Kernel] = compute_kernel
+    count_parameters: Callable[[LogitModel, str], int] = lambda model, method: (
+        as_subspace(method).attach(model).size
+    )
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods beside random subspaces and LoRA.
+
+    Attributes:
+        full: how many parameters full fine-tuning trains.
+        parameters: one-line form -> how many parameters it trains.
+        left_out: default methods that the model cannot take -> why.
+        engine: computes their kernels.
+    """
+
+    full: int
+    parameters: dict[str, int]
+    left_out: dict[str, str]
+    engine: Engine
+
+    def describe(self) -> dict[str, Any]:
+        """What is recorded beside the inputs."""
+        return {"methods": dict(self.parameters), "left_out": dict(self.left_out)}
+
+
+def choose_methods(config: Config, model: LogitModel, engine: Engine) -> Methods:
+    """Return the methods asked for, or those defaults that the model can take.
+
+    Raises:
+        UserError: the model cannot take a method that was asked for, LoRA as asked for, or so many
+            dimensions.
+    """
+    whole = engine.count_parameters(model, "full")
+    if config.dims[-1] > whole:
+        raise UserError(
+            f"dims holds {config.dims[-1]}, the model has {whole} parameters: give at most that"
+        )
+    if config.ranks:
+        engine.sweep_layers(model, config.targets, max(config.ranks), config.adapter_seeds[:1])
+    parameters, left_out = {}, {}
+    for method in DEFAULT_METHODS if config.methods is None else config.methods:
+        try:
+            parameters[method] = engine.count_parameters(model, method)
+        except UserError as error:
+            if config.methods is not None:
+                raise
+            left_out[method] = str(error)
+    return Methods(whole, parameters, left_out, engine)
+
+
+def compute_sweep(config: Config, part: Part, methods: Methods) -> Sweep:
+    """Return every kernel of a data seed, left × right; each part resumes from its own tiles."""
+    started = perf_counter()
+    engine, given = methods.engine, (part.model, part.train, part.every)
+    cost: dict[str, float] = {}
+    others: list[Member] = []
+    for dims, kinds in _by_dims(config).items():
+        swept = engine.sweep_dimensions(
+            *given,
+            dims=dims,
+            kinds=kinds,
+            seeds=config.projection_seeds,
+            rule=config.rule,
+            allocation=config.allocation,
+            options=_within(part.options, f"dimensions-{dims[-1]}"),
+        )
+        full = Member(swept.full, "full", "full", methods.full)
+        others += [
+            Member(swept.kernels[kind, seed, dim], "random", kind, dim, seed)
+            for kind in kinds
+            for dim in dims
+            for seed in config.projection_seeds
+        ]
+        cost |= {f"{'+'.join(kinds)}.{name}": value for name, value in swept.cost.items()}
+    if config.ranks:
+        grid = LoraGrid(config.ranks, config.adapter_seeds, config.targets)
+        options = _within(part.options, "lora")
+        found = engine.sweep_lora(*given, grid=grid, rule=config.rule, options=options)
+        cost |= {f"lora.{name}": value for name, value in found.cost.items()}
+        others += [
+            Member(found.kernels[seed, rank], "lora", f"rank {rank}", found.trainable[rank], seed)
+            for rank in config.ranks
+            for seed in config.adapter_seeds
+        ]
+    for i, (method, parameters) in enumerate(methods.parameters.items()):
+        options = _within(part.options, f"method-{i}")
+        kernel = engine.compute_kernel(*given, rule=config.rule, subspace=method, options=options)
+        cost[f"{method}.seconds"] = kernel.provenance["recorded"]["seconds"]
+        others.append(Member(kernel, "method", method, parameters))
+    took = [value for name, value in cost.items() if name.endswith(".seconds")]
+    cost["seconds"] = max(perf_counter() - started, sum(took))  # of all runs, if one was killed
+    return Sweep(full, others, cost)
+
+
+def _by_dims(config: Config) -> dict[tuple[int, ...], list[str]]:
+    """Return the kinds that are tried in the same dimensions, by these."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for kind in config.kinds:
+        found.setdefault(config.dims_of(kind), []).append(kind)
+    return found
+
+
+def _within(options: RunOptions, name: str) -> RunOptions:
+    """Return the same way to run with a checkpoint folder of its own."""
+    if options.checkpoint is None:
+        return options
+    return replace(options, checkpoint=Path(options.checkpoint) / name)
+
+
+# --- what they say ---
 
 
 def measure(sweep: Sweep, split: Split, metric: Score, config: Config, data_seed: int) -> Measured:
@@ -214,7 +410,7 @@ def _interval(
 
 
 def _distortions(sweep: Sweep, split: Split, config: Config) -> Iterator[Row]:
-    """Yield what random subspaces do to inner products, raw and centred, and what theory says.
+    """Yield what random subspaces do to inner products, raw and centered, and what theory says.
 
     Only for gradients themselves: signs are taken in the coordinates that are trained, so under
     such rules the kernel of a random subspace is no estimate of the full one.
@@ -226,7 +422,7 @@ def _distortions(sweep: Sweep, split: Split, config: Config) -> Iterator[Row]:
     draws = [member for member in sweep.others if member.family == "random"]
     forms = {
         "distortion": distortion.pairs(full),
-        "centred_distortion": distortion.pairs(full, centred=True),
+        "centred_distortion": distortion.pairs(full, centered=True),
     }
     # One of all these verdicts is wrong by chance as often as a single one would be (Bonferroni).
     sure = 1.0 - (1.0 - config.confidence) / (len(forms) * len(config.kinds))

@@ -1,0 +1,187 @@
+"""How a verification is shown: in the report, in the terminal, and to other programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from ..show import numbers as fmt
+from ..show.page import Caption, Proof, Table, words
+from ..show.table import DASH, EDGE
+from ..show.terminal import notes, rich_table
+from .findings import Configuration, Findings
+
+_BEYOND = f"{EDGE} The best learning rate is at an end of the grid: a wider one may train better."
+_NUMBERS = (
+    *("predicted", "trained", "start", "prediction_agreement", "full_agreement"),
+    *("logit_correlation", "change_correlation"),
+)
+
+
+def say(found: Findings, block: str) -> str:
+    """Return one of the texts of the template; empty if it has nothing to say."""
+    return " ".join(words("verify/proof.html.j2", block, found))
+
+
+def caveats(found: Findings) -> list[str]:
+    """Return what limits the proof, one item each; only what the numbers show."""
+    return words("verify/proof.html.j2", "caveats", found)
+
+
+def shown(found: Findings) -> Proof:
+    """Return what the study's report says of what training made of its advice."""
+    caption = None
+    if found.is_compared:
+        title = "Predicted and fine-tuned, side by side"
+        caption = Caption(title, say(found, "caption"), say(found, "alt"))
+    return Proof(
+        verdict=say(found, "verdict"),
+        facts={
+            f"Fine-tuned {found.score}, {each.name}": fmt.percent(each.trained.mean)
+            for each in (found.advised, found.full)
+            if each is not None
+        },
+        caveats=caveats(found),
+        reading=say(found, "answer"),
+        caption=caption,
+        tables=[configurations_table(found)] if found.is_compared else [],
+        cost=[cost_table(found)],
+        settings={
+            f"verify {name.replace('_', ' ')}": _listed(given)
+            if isinstance(given, list)
+            else str(given)
+            for name, given in found.trial.items()
+        },
+    )
+
+
+def configurations_table(found: Findings) -> Table:
+    """Return every configuration: predicted, trained, and how alike."""
+    rows = [
+        [
+            each.title,
+            fmt.count(each.parameters),
+            fmt.share_between(each.predicted),
+            fmt.share_between(each.trained) + _mark(each),
+            fmt.points(each.gain),
+            fmt.percent(each.prediction_agreement),
+            fmt.percent(each.full_agreement),
+            _correlation(each.logit_correlation),
+            _correlation(each.change_correlation),
+            _listed(each.learning_rates),
+            _listed(each.best_steps),
+        ]
+        for each in found.configurations
+    ]
+    return Table(
+        "Put to the proof: predicted and fine-tuned",
+        f"Test {found.score} of the judge's classifier on the kernel, and of the fine-tuned model"
+        " at the step and setting that dev chose; by how many points training is above. Share of"
+        " test examples to which both give one label, and to which training gives that of full"
+        " fine-tuning; correlation of predicted and trained logits, and of what each adds to the"
+        " initial ones. Then what dev chose, run by run. Intervals in brackets. Predictions"
+        " and training share their test examples: chance in those favours the advice somewhat."
+        + (f" {_BEYOND}" if found.on_edge else ""),
+        ["", "parameters", "predicted", "fine-tuned", "points above", "equal predictions",
+         "as full fine-tuning", "r of logits", "r of changes", "learning rate", "best step"],
+        rows,
+        marked=_advised(found),
+    )  # fmt: skip
+
+
+def cost_table(found: Findings) -> Table:
+    """Return what predicting cost beside trying."""
+    spent = found.cost
+    return Table(
+        "Predicting against trying",
+        "Measured in this run, over all data seeds: kernels and classifiers of every configuration"
+        " and draw of the study, against fine-tuning those that were tried, at every setting of the"
+        f" grid {say(found, 'uncounted')}".rstrip()
+        + ".",
+        ["", "seconds", "times predicting"],
+        [
+            ["predicting", fmt.duration(spent.predicting), "1.0"],
+            [
+                f"trying ({spent.runs} searches)",
+                fmt.duration(spent.trying),
+                fmt.fixed(spent.factor, 1) if spent.known else DASH,
+            ],
+        ],
+    )
+
+
+def summary(found: Findings) -> Group:
+    """Return table, verdict and limits for a terminal of 80 columns; no table of nothing."""
+    parts: list[RenderableType] = []
+    if found.is_compared:
+        rows = [
+            [
+                each.title,
+                fmt.count(each.parameters),
+                fmt.percent(each.predicted.mean),
+                fmt.percent(each.trained.mean) + _mark(each),
+                fmt.percent(each.prediction_agreement),
+                _correlation(each.logit_correlation),
+            ]
+            for each in found.configurations
+        ]
+        table = Table(
+            "Put to the proof by fine-tuning",
+            _BEYOND if found.on_edge else "",
+            ["configuration", "parameters", "predicted", "fine-tuned", "equal", "r logits"],
+            rows,
+            marked=_advised(found),
+        )
+        parts.append(rich_table(table))
+    return Group(*parts, *notes(say(found, "answer"), [], caveats(found)))
+
+
+def as_json(found: Findings) -> dict[str, Any]:
+    """Return the verification as plain values; what is no number may stand as NaN."""
+    values = [asdict(each) for each in found.configurations]
+    return {
+        "answer": say(found, "answer"),
+        "caveats": caveats(found),
+        "advised": found.advice.name,
+        "cheapest": found.cheapest,
+        "proof": None if found.proof is None else asdict(found.proof),
+        "ranking": asdict(found.ranking),
+        "cost": asdict(found.cost),
+        "trial": found.trial,
+        "configurations": [
+            {
+                "name": each["name"],
+                "parameters": each["parameters"],
+                **{name: _mean(each[name]) for name in _NUMBERS},
+            }
+            for each in values
+        ],
+    }
+
+
+def _mean(value: Any) -> float:
+    """Return the mean of a pooled number, or a plain one."""
+    return float(value["mean"] if isinstance(value, dict) else value)
+
+
+def _advised(found: Findings) -> list[int]:
+    """Return where the advice stands."""
+    return [i for i, each in enumerate(found.configurations) if each is found.advised]
+
+
+def _mark(each: Configuration) -> str:
+    """Return the mark of a score that a wider grid might raise, or nothing."""
+    return EDGE if each.on_edge else ""
+
+
+def _correlation(value: float) -> str:
+    """Return a mean correlation, a dash where one side never moved."""
+    return DASH if math.isnan(value) else fmt.fixed(value, 2)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{each:g}" for each in values)
