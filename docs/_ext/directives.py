@@ -222,6 +222,15 @@ def _public(
     return python.resolve_xref(environment, node["refdoc"], app.builder, "obj", name, node, words)
 
 
+def _top(app: Sphinx, document: nodes.document) -> None:
+    """Lead links between pages of the top folder, which the site includes, to where it has them."""
+    for node in document.findall(addnodes.pending_xref):
+        name = node["reftarget"].partition(".md")[0].lower()
+        if node["reftype"] == "myst" and f"project/{name}" in app.env.found_docs:
+            node.update_all_atts({"refdomain": "doc", "reftarget": f"project/{name}"}, replace=True)
+            node["reftargetid"] = None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("public", Public)
@@ -229,4 +238,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("metrics", Metrics)
     app.add_directive("command-line", CommandLine)
     app.connect("missing-reference", _public)
+    app.connect("doctree-read", _top)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
