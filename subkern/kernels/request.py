@@ -20,6 +20,7 @@ import torch
 
 from subkern.errors import NoMemoryError, UserError, check_choice
 from subkern.gradients.batches import CaptureJob, Capturing, Observer
+from subkern.gradients.capture import Captured
 from subkern.gradients.plan import CapturePlan, MustMove, validate
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.rules import UpdateRule, as_rule
@@ -170,7 +171,7 @@ class Request:
         """Captures examples, with what the rules read of them; an `observer` sees them too."""
         bounded = any(rule.drops_noise for rule in self.rules)
 
-        def capture(examples: Sequence[EncodedExample]) -> Any:
+        def capture(examples: Sequence[EncodedExample]) -> Captured:
             captured = self.job.capture(examples, bounded)
             if observer is not None:
                 observer(examples, captured)
@@ -194,13 +195,19 @@ class Request:
             self.validate()
             return engine.run(self, self.sides, store)
 
-    def seconds(self, store: TileStore) -> float:
-        """Since the request was made, and of earlier runs whose tiles `store` held."""
-        return store.earlier + time.perf_counter() - self.started
+    def cost(self, store: TileStore) -> dict[str, float]:
+        """Seconds since the request was made, and of earlier runs whose tiles `store` held; and the
+        peak resident bytes of this process so far.
+        """
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "seconds": store.earlier + time.perf_counter() - self.started,
+            "peak_bytes": float(peak if sys.platform == "darwin" else peak * 1024),
+        }
 
     def record(self, store: TileStore) -> dict[str, Any]:
         """What provenance notes of a run, whatever the engine."""
-        noted = {"seconds": self.seconds(store), "coordinates": self.coordinates.size}
+        noted = {"seconds": self.cost(store)["seconds"], "coordinates": self.coordinates.size}
         return noted if self.engine == "reference" else {"reasons": list(self.plan.reasons)} | noted
 
     def kernel(
@@ -288,9 +295,3 @@ def naming_memory() -> Iterator[None]:
         raise NoMemoryError(
             f"out of memory ({first[:80]}): lower --memory or --batch-size"
         ) from error
-
-
-def peak_bytes() -> float:
-    """Peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)

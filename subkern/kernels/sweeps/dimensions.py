@@ -14,7 +14,7 @@ from subkern.gradients.capture import Captured
 from subkern.kernels.compute import engine_for
 from subkern.kernels.engines.projected import batches, project_captured, rows_kernels
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import Request, RunOptions, entrywise, peak_bytes
+from subkern.kernels.request import Request, RunOptions, entrywise
 from subkern.kernels.rules import UpdateRule
 from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel
@@ -91,19 +91,16 @@ def sweep_dimensions(
     (outcome,) = request.run(engine_for(request, projector), store)
     projector.catch_up(request)
     mine, theirs = projector.rows(sides.left), projector.rows(sides.right)
-    kernels = {}
-    for cell, subspace in subspaces.items():
-        values = rows_kernels(mine[cell], theirs[cell], applied)
-        used = entrywise(applied, subspace)
-        found = replace(outcome, values=values)
-        kernels[cell.kind, cell.seed, cell.dim] = request.kernel(
-            found, used, {}, subspace.describe()
-        )
-    cost = outcome.cost | {
-        "projection_seconds": projector.seconds,
-        "seconds": request.seconds(store),
-        "peak_bytes": peak_bytes(),
+    found = {
+        c: replace(outcome, values=rows_kernels(mine[c], theirs[c], applied)) for c in subspaces
     }
+    kernels = {
+        (c.kind, c.seed, c.dim): request.kernel(
+            found[c], entrywise(applied, subspace), {}, subspace.describe()
+        )
+        for c, subspace in subspaces.items()
+    }
+    cost = outcome.cost | {"projection_seconds": projector.seconds} | request.cost(store)
     return DimensionSweep(request.kernel(outcome, applied, {}), kernels, cost)
 
 

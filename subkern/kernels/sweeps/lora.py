@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,13 +14,13 @@ from subkern.errors import UserError
 from subkern.gradients.plan import MustMove
 from subkern.kernels.engines.tiled import Tiled
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import Request, RunOptions, peak_bytes
+from subkern.kernels.request import Request, RunOptions
 from subkern.kernels.rules import UpdateRule, as_rule
-from subkern.kernels.sides import Sides
+from subkern.kernels.sides import Outcome, Sides
 from subkern.kernels.sweeps.lora_blocks import SweepLayers, scales, sweep_layers
 from subkern.kernels.sweeps.lora_parts import SweepBlocks, SweptRanks
 from subkern.models.logit_model import LogitModel
-from subkern.subspaces.base import Full
+from subkern.subspaces.base import Coordinates, Full
 from subkern.subspaces.lora import Lora
 from subkern.subspaces.lora_targets import Targets
 
@@ -56,6 +56,12 @@ class LoraGrid:
     def lora(self, seed: int, rank: int) -> Lora:
         """The subspace of one cell of the grid."""
         return Lora(rank, self.alpha, self.targets, seed, self.rslora)
+
+    @property
+    def swept(self) -> SweptRanks:
+        """Ranks, their scaling and the number of seeds."""
+        squared = scales(self.ranks, self.alpha, self.rslora)
+        return SweptRanks(self.ranks, squared, len(self.seeds))
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -141,39 +147,50 @@ def sweep_targets(
     found = resolve_sets(model, sets, max(grid.ranks), grid.seeds)
     dead = _must_move(found, grid)
     request = Request(model, sides, rules=[rule], options=options, must_move=dead)
-    squared = scales(grid.ranks, grid.alpha, grid.rslora)
-    ranks = SweptRanks(grid.ranks, squared, len(grid.seeds))
-    blocks = SweepBlocks(request.coordinates, list(found.values()), ranks, rule)
+    blocks = SweepBlocks(request.coordinates, list(found.values()), grid.swept, rule)
     grids = [replace(grid, targets=targets) for targets in sets.values()]
-    adapted = [[g.lora(s, r).describe() for s, r in g.cells] for g in grids]
-    swept = {"engine": "factors", "sweep": list(chain(*adapted))}
-    store = request.store(request.base | rule.describe() | swept)
+    adapted = [[each.lora(*cell).describe() for cell in grid.cells] for each in grids]
+    identity = request.base | rule.describe() | {"engine": request.engine}
+    store = request.store(identity | {"sweep": list(chain(*adapted))})
     outcomes = request.run(Tiled(blocks), store)
-    cost = {name: outcomes[0].cost[name] for name in ("contraction_seconds", "pairs")} | {
-        "seconds": request.seconds(store),
-        "peak_bytes": peak_bytes(),
+    timed = {name: outcomes[0].cost[name] for name in ("contraction_seconds", "pairs")}
+    described = [Full().describe()]
+    for layers, cells in zip(found.values(), adapted, strict=True):
+        described += [{"kind": "weights", "names": [*sorted(layers.rows), *layers.always]}, *cells]
+    full, *kernels = (
+        request.kernel(outcome, rule, _noise(outcome), subspace)
+        for outcome, subspace in zip(outcomes, described, strict=True)
+    )
+    size, cost = 1 + len(grid.cells), timed | request.cost(store)
+    swept = [kernels[start : start + size] for start in range(0, len(kernels), size)]
+    return {
+        name: _sweep(layers, grid, request.coordinates, full, each, cost)
+        for (name, layers), each in zip(found.items(), swept, strict=True)
     }
-    rest = iter(outcomes)
 
-    def kernel(subspace: Mapping[str, Any]) -> Kernel:
-        outcome = next(rest)
-        noise = {name: n for name, n in outcome.cost.items() if name == "zeroed_entries"}
-        return request.kernel(outcome, rule, noise, subspace)
 
-    full = kernel(Full().describe())
-    swept_sets = {}
-    for (name, layers), cells in zip(found.items(), adapted, strict=True):
-        beside = sum(request.coordinates.parameters[n].numel() for n in layers.always)
-        weights = {"kind": "weights", "names": sorted(layers.rows) + list(layers.always)}
-        swept_sets[name] = LoraSweep(
-            full=full,
-            targets_full=kernel(weights),
-            kernels={cell: kernel(lora) for cell, lora in zip(grid.cells, cells, strict=True)},
-            trainable={r: layers.trainable(r) + beside for r in grid.ranks},
-            trainable_full=request.coordinates.size,
-            cost=cost,
-        )
-    return swept_sets
+def _noise(outcome: Outcome) -> dict[str, float]:
+    return {name: n for name, n in outcome.cost.items() if name == "zeroed_entries"}
+
+
+def _sweep(
+    layers: SweepLayers,
+    grid: LoraGrid,
+    coordinates: Coordinates,
+    full: Kernel,
+    kernels: Sequence[Kernel],
+    cost: dict[str, float],
+) -> LoraSweep:
+    """The sweep of one target set: `kernels` are its weights' and those of every cell."""
+    beside = sum(coordinates.parameters[n].numel() for n in layers.always)
+    return LoraSweep(
+        full=full,
+        targets_full=kernels[0],
+        kernels=dict(zip(grid.cells, kernels[1:], strict=True)),
+        trainable={r: layers.trainable(r) + beside for r in grid.ranks},
+        trainable_full=coordinates.size,
+        cost=cost,
+    )
 
 
 def _must_move(found: Mapping[str, SweepLayers], grid: LoraGrid) -> list[MustMove]:
