@@ -1,19 +1,12 @@
-"""What the report pages of all studies have in common: costs, settings, how dev was used."""
+"""The table that the pages of several studies have in common: what computing the kernels took."""
 
 from __future__ import annotations
 
 import math
 
-from ..engine.run_folder import Results
 from . import numbers as fmt
-from .page import Table, flat
+from .page import Table
 from .study_numbers import Costs
-
-TUNING = {
-    "full": "for the full kernel, then used for all, so that nothing but the kernel differs",
-    "each": "for each kernel by itself",
-}
-"""What dev is used for, by the setting ``tuning``, to end a sentence with."""
 
 _NONE = "–"
 
@@ -34,12 +27,6 @@ def cost_table(costs: Costs, note: str = "") -> Table:
         note = f"{note} Entries counted as zero: of the gradients, as rounding noise has no sign."
     header = ["", *(f"data seed {seed}" for seed in costs.by_seed)]
     return Table("Computing the kernels", note.strip(), header, rows)
-
-
-def settings(results: Results) -> dict[str, str]:
-    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    every = {**flat(results.config), **flat(results.inputs, "resolved ")}
-    return {name: text for name, text in every.items() if not name.endswith("digest")}
 
 
 def _cost(name: str, value: float) -> str:

@@ -8,7 +8,6 @@ lightness. Figures are 4.8 inches wide: a phone shows their 9-10 point text at a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 WIDTH = 4.8  # inches
 INK = "#1f2328"
@@ -126,66 +124,3 @@ def settle(figure: Figure) -> None:
     """Lay the figure out once and for all: what is added later moves nothing."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-
-
-def direct_labels(
-    axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, size: float = 9
-) -> None:
-    """Write ``(x, y, text, color)`` right of where lines end, moved apart where they would touch.
-
-    Call it last, after `settle`: it uses the final place, limits and scale of ``axes``.
-    """
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        raise ValueError("these axes are in no figure")
-    line = size * 1.25 * figure.dpi / 72  # pixels
-    room = (axes.bbox.y0, axes.bbox.y1)
-    placed = sorted(
-        (float(axes.transData.transform((x, y))[1]), x, y, text, color)
-        for x, y, text, color in labels
-    )
-    wanted = [(height, line * (text.count("\n") + 1)) for height, _, _, text, _ in placed]
-    for (start, x, y, text, color), height in zip(placed, _apart(wanted, room), strict=True):
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(7, (height - start) * 72 / figure.dpi),
-            textcoords="offset points",
-            color=color,
-            fontsize=size,
-            linespacing=1.1,
-            va="center",
-            ha="left",
-            annotation_clip=False,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )
-
-
-def _apart(
-    wanted: Sequence[tuple[float, float]], room: tuple[float, float] = (-math.inf, math.inf)
-) -> list[float]:
-    """Return centers for labels of (centre, height), ascending, moved apart so that none overlap.
-
-    Neighbours that would touch are stacked, and each stack stands where its members' wishes
-    average, but within ``room`` (bottom, top).
-    """
-
-    def extent(stack: Sequence[int]) -> tuple[float, float]:
-        half = sum(wanted[i][1] for i in stack) / 2
-        centre = sum(wanted[i][0] for i in stack) / len(stack)
-        centre = max(min(centre, room[1] - half), room[0] + half)
-        return centre - half, centre + half
-
-    stacks: list[list[int]] = []
-    for i in range(len(wanted)):
-        stacks.append([i])
-        while len(stacks) > 1 and extent(stacks[-2])[1] > extent(stacks[-1])[0]:
-            last = stacks.pop()
-            stacks[-1] += last
-    centers = []
-    for stack in stacks:
-        bottom, _ = extent(stack)
-        for i in stack:
-            centers.append(bottom + wanted[i][1] / 2)
-            bottom += wanted[i][1]
-    return centers
