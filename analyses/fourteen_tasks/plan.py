@@ -21,7 +21,7 @@ from ..scheduler.work import OtherWorkerError
 from .config import Config
 from .inputs import inputs_of, rule_of, settings_of
 from .steps import REFERENCE, STEPS
-from .table import BEHAVIOUR, FINETUNING, KERNELS, SIGNS
+from .table import BEHAVIOR, FINETUNING, KERNELS, SIGNS
 
 _PLAIN = ("zero-shot", "linear-probe")
 
@@ -76,7 +76,7 @@ def _check(config: Config) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"task {twice} is given twice ({', '.join(config.tasks)}): give it once")
-    asked = [method for method in config.methods if method in BEHAVIOUR]
+    asked = [method for method in config.methods if method in BEHAVIOR]
     if asked and not _tuned(config):
         raise UserError(
             f"method {asked[0]} is of fine-tuned models: add finetune-sgd, finetune-adam or"
@@ -173,7 +173,7 @@ class _Builder:
         elif method in FINETUNING:
             yield from self._training(method)
         else:
-            yield from self._behaviour(method)
+            yield from self._behavior(method)
 
     def _cell(
         self,
@@ -277,7 +277,7 @@ class _Builder:
         optimizer = FINETUNING[method][0]
         return self._cell(method, "best", after=tuple(grid), subspace=subspace, optimizer=optimizer)
 
-    def _behaviour(self, method: str) -> Iterator[Cell]:
+    def _behavior(self, method: str) -> Iterator[Cell]:
         """Yield the cells about each fully fine-tuned model, and the kernel to compare with."""
         for of in _tuned(self.config):
             *_, best = self._training(of)

@@ -69,10 +69,10 @@ FINETUNING: dict[str, tuple[str, str]] = {
 }
 """Fine-tuning method → its optimizer and the kind of its subspace."""
 
-BEHAVIOUR = ("linearized", "features")
+BEHAVIOR = ("linearized", "features")
 """Of each fine-tuned model of full subspace; ``optimizer`` says which."""
 
-METHODS = ("zero-shot", "linear-probe", *KERNELS, *FINETUNING, *BEHAVIOUR)
+METHODS = ("zero-shot", "linear-probe", *KERNELS, *FINETUNING, *BEHAVIOR)
 """All methods, in the order of tables."""
 
 SCORES = ("accuracy", "f1")
@@ -84,7 +84,7 @@ JUDGES = ("logistic", "asym")
 
 AGREEMENT = ("cka", "relative_frobenius_centred_scaled", "pearson", "alignment")
 """Metrics of a kernel beside kernel-sgd of the same cell of task, shots, seed and head (split
-``train``, no solver): centred alignment and its like; see `subkern.agreement`. ``kta`` is the
+``train``, no solver): centered alignment and its like; see `subkern.agreement`. ``kta`` is the
 kernel's own alignment with the labels."""
 
 GRID = ("learning rate", "batch size", "best step", "grid edge")

@@ -10,11 +10,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -83,8 +81,8 @@ class Here:
 class Processes:
     """Worker processes of this machine.
 
-    Each is a pool of one, so that the death of one (no memory left) concerns its own cell only.
-    They are spawned: CUDA and threads do not survive a fork.
+    The death of one (no memory left) concerns its own cell only. They are spawned: CUDA and threads
+    do not survive a fork.
 
     Args:
         count: of workers.
@@ -92,76 +90,96 @@ class Processes:
 
     def __init__(self, count: int) -> None:
         self.slots: int | None = count
-        self._idle: list[ProcessPoolExecutor] = []
-        self._busy: dict[Future[Ended], tuple[ProcessPoolExecutor, Job]] = {}
-        self._tries: dict[str, int] = {}
+        self._count = count
+        self._idle: list[_Worker] = []
+        self._busy: list[tuple[_Worker, Job]] = []
+        self._tries: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        self._idle = [self._worker() for _ in range(self.slots or 1)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in [*self._idle, *(pool for pool, _ in self._busy.values())]:
-            for process in list((pool._processes or {}).values()):
-                process.kill()  # nothing that is done is lost, and nobody waits for the rest
-            pool.shutdown(wait=False, cancel_futures=True)
-        self._idle, self._busy = [], {}
-
-    def _worker(self) -> ProcessPoolExecutor:
-        """Return a new worker; it starts with its first job."""
-        threads = max(1, (os.cpu_count() or 1) // (self.slots or 1))
-        return ProcessPoolExecutor(
-            1,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin_worker,
-            initargs=(threads, self.slots or 1),
-        )
+        for worker in [*self._idle, *(worker for worker, _ in self._busy)]:
+            worker.kill()  # nothing that is done is lost, and nobody waits for the rest
+        self._idle, self._busy = [], []
 
     def submit(self, job: Job) -> None:
         """Take a job."""
-        pool = self._idle.pop()
+        worker = self._idle.pop() if self._idle else _Worker(self._count)
         try:
-            future = pool.submit(run_job, job)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            pool.shutdown(wait=False)
-            pool = self._worker()
-            future = pool.submit(run_job, job)
-        self._busy[future] = (pool, job)
+            worker.pipe.send(job)
+        except OSError:  # it died while it had nothing to do
+            worker.kill()
+            worker = _Worker(self._count)
+            worker.pipe.send(job)
+        self._busy.append((worker, job))
 
     def ended(self) -> list[Ended]:
         """Wait for workers; the job of one that died is tried again by a new one."""
         while True:
-            finished, _ = wait(self._busy, return_when=FIRST_COMPLETED)
-            found = [end for future in finished if (end := self._take(future)) is not None]
+            ready = wait([worker.pipe for worker, _ in self._busy])
+            taken = [each for each in self._busy if each[0].pipe in ready]
+            found = [end for each in taken if (end := self._take(*each)) is not None]
             if found:
                 return found
 
-    def _take(self, future: Future[Ended]) -> Ended | None:
+    def _take(self, worker: _Worker, job: Job) -> Ended | None:
         """Return how a job ended, or None if it is being tried again."""
-        pool, job = self._busy.pop(future)
+        self._busy.remove((worker, job))
         try:
-            end = future.result()
-        except BrokenProcessPool:
-            pool.shutdown(wait=False)
-            self._idle.append(self._worker())
-            tries = self._tries[job.cell.key] = self._tries.get(job.cell.key, 0) + 1
-            if tries >= ATTEMPTS:
+            answer: Ended | Exception = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.kill()
+            self._tries[job.cell.key] += 1
+            if (tries := self._tries[job.cell.key]) >= ATTEMPTS:
                 return lost(job, f"its process died {tries} times: out of memory? (see --memory)")
             self.submit(job)
             return None
-        self._idle.append(pool)
-        return end
+        self._idle.append(worker)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def _begin_worker(threads: int, workers: int) -> None:
-    """Make a worker heed its parent alone: its death, but no Ctrl-C; and take its share."""
+class _Worker:
+    """A process that computes one job after the other, and the pipe to it."""
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=_serve, args=(there, workers))
+        self.process.start()
+        there.close()  # so that its death is seen here
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, workers: int) -> None:
+    """Compute jobs that come through a pipe, one of ``workers`` processes that share a machine.
+
+    It heeds its parent alone: its death, but no Ctrl-C.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for torch, which is not loaded yet
     threadpool_limits(threads)
     share_memory(workers)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        end_with(lambda: connection.wait([parent.sentinel]))
+    assert parent is not None
+    end_with(lambda: wait([parent.sentinel]))
+    while True:
+        answer: Ended | Exception
+        try:
+            answer = run_job(pipe.recv())
+        except EOFError:
+            return
+        except Exception as error:
+            answer = error
+        pipe.send(answer)
 
 
 def end_with(wait_for_it: Callable[[], object]) -> None:

@@ -116,9 +116,9 @@ def _entry(found: Counter[State] | None) -> str:
     if found is None:
         return "-"
     text = f"{found['done']}/{found.total()}"
-    for state, (mark, colour) in _MARKS.items():
+    for state, (mark, color) in _MARKS.items():
         if mark and found[state] and state != "missing":
-            text += f" [{colour}]{found[state]} {mark}[/]"
+            text += f" [{color}]{found[state]} {mark}[/]"
     return f"[green]{text}[/]" if found["done"] == found.total() else text
 
 

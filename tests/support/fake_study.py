@@ -1,7 +1,7 @@
 """A made-up fourteen-task study: the long table, the same numbers at every call, in milliseconds.
 
 Scores follow simple laws (fine-tuning is a little better than its kernel, prompts than linear
-heads, tasks differ in how far they are from kernel behaviour) so that figures look as real ones do.
+heads, tasks differ in how far they are from kernel behavior) so that figures look as real ones do.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def table(
     seeds: Sequence[int] = (13, 21, 42),
     heads: Sequence[str] = ("prompt", "linear"),
     methods: Sequence[str] = METHODS,
-    behaviour: bool = True,
+    behavior: bool = True,
 ) -> pd.DataFrame:
     """Return the long table of a study in which every cell is done."""
     rows: list[dict[str, Any]] = []
@@ -50,7 +50,7 @@ def table(
         for k in shots:
             for seed in seeds:
                 for head in heads:
-                    rows += _cells(task, k, seed, head, methods, behaviour)
+                    rows += _cells(task, k, seed, head, methods, behavior)
     return tidy(rows)
 
 
@@ -73,12 +73,12 @@ def _key(parts: Sequence[object]) -> str:
 
 
 def _cells(
-    task: str, k: int, seed: int, head: str, methods: Sequence[str], behaviour: bool
+    task: str, k: int, seed: int, head: str, methods: Sequence[str], behavior: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of all cells of a task, shots, seed and head."""
     number = list(TASKS).index(task)
     metric = TASKS[task].metric
-    lazy = (number * 5 % 14) / 13  # how far from kernel behaviour, 0 to 1
+    lazy = (number * 5 % 14) / 13  # how far from kernel behavior, 0 to 1
     start = 0.5 + 0.02 * (number % 4) if head == "prompt" else 1 / len(TASKS[task].labels)
     best = 0.93 - 0.025 * number + (0.03 if k > 16 else 0.0) - (0.1 if head == "linear" else 0.0)
     rng = np.random.default_rng([number, k, seed, len(head)])
@@ -106,15 +106,15 @@ def _cells(
             if method in ("kernel-lora", "kernel-random"):
                 cka = 1 - (0.35 + 0.1 * rng.random()) / (1 + size ** (0.5 if size < 64 else 0.3))
                 yield score(method, cka, metric="cka", split="train", solver=None, **about, **where)
-    if behaviour and "finetune-sgd" in found and "finetune-adam" in found:
+    if behavior and "finetune-sgd" in found and "finetune-adam" in found:
         for optimizer in ("sgd", "adam"):
-            yield from _behaviour(
+            yield from _behavior(
                 {**about, "optimizer": optimizer, "subspace": "full"},
                 metric, (start, found[f"finetune-{optimizer}"]), lazy, rng,
             )  # fmt: skip
 
 
-def _behaviour(
+def _behavior(
     about: dict[str, Any], metric: str, ends: tuple[float, float], lazy: float, rng: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield what a fine-tuned model's linearization and features say."""

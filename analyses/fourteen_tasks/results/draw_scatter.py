@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from ...show import style
 from ...show.axes import Label, key, label_points, square
 from .draw_panels import LEGEND
-from .findings import Findings
+from .read import SavedStudy
 from .summary import Comparison
 
 _SIZE = 4.4  # inches, the height of a panel: square, beside its tick labels
@@ -24,17 +24,7 @@ _LABELS = 7  # names a panel holds
 _ROOM = 0.05  # of the score, at least so much on either side of the middle
 
 
-def kernel_against_finetuning(found: Findings) -> Figure:
-    """Kernel score over fine-tuning score, a panel for each optimizer, under the first head."""
-    return _scatter(found.panels)
-
-
-def signgd_against_adam(found: Findings) -> Figure:
-    """SignGD fine-tuning over Adam fine-tuning, under the first head."""
-    return _scatter([[found.signgd]] if found.signgd is not None else [])
-
-
-def _scatter(panels: Sequence[Sequence[Comparison]]) -> Figure:
+def scatter(_: SavedStudy, panels: Sequence[Sequence[Comparison]]) -> Figure:
     """Draw one square panel below the other, all on the same scale."""
     every = [each.points for panel in panels for each in panel]
     shots = sorted({int(k) for points in every for k in points["k"]})

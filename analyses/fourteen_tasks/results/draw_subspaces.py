@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +13,8 @@ from ...show import numbers as fmt
 from ...show import style
 from ...show.axes import key
 from .draw_panels import LEGEND, Mark, TaskPanels, percent_axis, percent_tick
-from .findings import FAMILIES, Curve, Findings
+from .findings import FAMILIES, Curve, Preserved
+from .read import SavedStudy
 
 _BLUE, _ORANGE = (stroke.color for stroke in style.strokes(2))
 _MARKS = {
@@ -22,18 +25,15 @@ _MARKS = {
 _TITLES = {"cka": "CKA with the full kernel", "score": "Test score − full kernel's (points)"}
 
 
-def preservation(found: Findings) -> Figure:
+def preservation(study: SavedStudy, shown: Preserved) -> Figure:
     """Test score and CKA of the largest LoRA and random subspace beside the full kernel's."""
-    shown = found.preservation
-    assert shown is not None
-    assert shown.rows is not None
     rows = shown.rows
     labels = dict(zip(rows["method"], rows["label"], strict=True))
     marks = {labels[key]: mark for key, mark in _MARKS.items() if key in labels}
     measured = set(rows.loc[rows["method"].isin(FAMILIES), "metric"])
     metrics = [name for name in ("score", "cka") if name in measured]
     with style.figure_style():
-        panels = TaskPanels(found.study, [rows], len(metrics))
+        panels = TaskPanels(study, [rows], len(metrics))
         for axes, metric in zip(panels.axes, metrics, strict=True):
             panels.dots(axes, rows[rows["metric"] == metric], "label", marks)
             if metric == "score":
@@ -46,9 +46,8 @@ def preservation(found: Findings) -> Figure:
     return panels.figure
 
 
-def sizes(found: Findings) -> Figure:
+def sizes(_: SavedStudy, curves: Sequence[Curve]) -> Figure:
     """CKA and score over rank and dimension: a thin line a task, a thick one for the median."""
-    curves = found.curves
     metrics = [m for m in _TITLES if any((each.rows["metric"] == m).any() for each in curves)]
     with style.figure_style():
         figure, grid = style.subplots(

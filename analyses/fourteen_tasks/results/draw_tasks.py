@@ -15,8 +15,9 @@ from ...show import numbers as fmt
 from ...show import style
 from ...show.axes import DASHES, key
 from .draw_panels import Mark, TaskPanels, percent_axis
-from .findings import Findings, Linearized, Moved
+from .findings import Linearized, Moved, Prompted, Shown
 from .methods import HEADS
+from .read import SavedStudy
 
 _BLUE, _ORANGE = (stroke.color for stroke in style.strokes(2))
 _HEADS = {"linear": Mark(_ORANGE, "s", hollow=True), "prompt": Mark(_BLUE, "o")}
@@ -27,12 +28,10 @@ _STAGES = {
 }
 
 
-def prompting(found: Findings) -> Figure:
+def prompting(study: SavedStudy, shown: Shown[Prompted]) -> Figure:
     """Test scores with prompt and with a linear head, task by task."""
-    shown = found.prompting
-    assert shown is not None
     with style.figure_style():
-        panels = TaskPanels(found.study, [each.rows for each in shown.parts], len(shown.parts))
+        panels = TaskPanels(study, [each.rows for each in shown.parts], len(shown.parts))
         for axes, each in zip(panels.axes, shown.parts, strict=True):
             panels.dots(axes, each.rows, "head", _HEADS)
             means = each.rows.pivot_table("value", "task", "head").reindex(panels.tasks)
@@ -46,13 +45,11 @@ def prompting(found: Findings) -> Figure:
     return panels.figure
 
 
-def linearization(found: Findings) -> Figure:
+def linearization(study: SavedStudy, shown: Shown[Linearized]) -> Figure:
     """Scores at the start, linearized and fine-tuned as bars, with the share recovered."""
-    shown = found.linearization
-    assert shown is not None
     with style.figure_style():
         frames = [each.rows for each in shown.parts]
-        panels = TaskPanels(found.study, frames, len(frames), line=0.42)
+        panels = TaskPanels(study, frames, len(frames), line=0.42)
         for axes, each in zip(panels.axes, shown.parts, strict=True):
             _bars(axes, each, panels)
             axes.set_title(each.method.label)
@@ -85,10 +82,8 @@ def _bars(axes: Axes, each: Linearized, panels: TaskPanels) -> None:
               transform=axes.transAxes, linespacing=1.0)  # fmt: skip
 
 
-def fixed_features(found: Findings) -> Figure:
+def fixed_features(study: SavedStudy, shown: Shown[Moved]) -> Figure:
     """How far the kernel moved in training, task by task; what still counts as fixed as lines."""
-    shown = found.features
-    assert shown is not None
     labels = {
         each.method.key.removeprefix("finetune-"): each.method.label
         for part in shown.parts
@@ -97,7 +92,7 @@ def fixed_features(found: Findings) -> Figure:
     strokes = zip(labels, style.strokes(len(labels)), strict=True)
     marks = {name: Mark(stroke.color, stroke.marker) for name, stroke in strokes}
     with style.figure_style():
-        panels = TaskPanels(found.study, [each.rows for each in shown.parts], len(shown.parts))
+        panels = TaskPanels(study, [each.rows for each in shown.parts], len(shown.parts))
         for axes, each in zip(panels.axes, shown.parts, strict=True):
             panels.dots(axes, each.rows, "optimizer", marks, apart=0.28)
             _feature_axis(axes, each)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Generic, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,8 @@ from .methods import (
 from .read import SavedStudy
 from .summary import Comparison, commonest_shots, compare, means, paired, pooled
 from .verdict import FEATURE_METRICS, Answer, Verdict, by_seed, limits, verdicts
+
+T = TypeVar("T")
 
 FAMILIES = {"kernel-lora": "rank", "kernel-random": "dimension"}
 """Kernels of subspaces that have a size → what it is."""
@@ -155,18 +157,18 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """Findings of one number of shots that a figure shows.
-
-    Attributes:
-        k: shots.
-        parts: of it.
-        rows: what it is drawn from, where that is not in the parts.
-    """
+class Shown(Generic[T]):
+    """What a figure shows, a panel or a line of its caption each; of ``k`` shots."""
 
     k: int
-    parts: Sequence[Any]
-    rows: pd.DataFrame | None = None
+    parts: Sequence[T]
+
+
+@dataclass(frozen=True, eq=False)
+class Preserved(Shown[Kept]):
+    """The same with its ``rows``: task, method, label, metric (``score`` or ``cka``), value."""
+
+    rows: pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,10 +233,10 @@ class Findings:
     f1: Sequence[str]
     panels: Sequence[Sequence[Comparison]]
     signgd: Comparison | None
-    prompting: Shown | None
-    linearization: Shown | None
-    features: Shown | None
-    preservation: Shown | None
+    prompting: Shown[Prompted] | None
+    linearization: Shown[Linearized] | None
+    features: Shown[Moved] | None
+    preservation: Preserved | None
     curves: Sequence[Curve]
     verdicts: Sequence[Verdict]
     behavior: Behavior | None
@@ -314,7 +316,7 @@ def _panels(scores: pd.DataFrame) -> list[list[Comparison]]:
     return list(panels.values())
 
 
-def find_prompting(scores: pd.DataFrame) -> Shown | None:
+def find_prompting(scores: pd.DataFrame) -> Shown[Prompted] | None:
     """Return the best covered kernel and fine-tuning under both heads, with one number of shots."""
     shown: dict[str, pd.DataFrame] = {}
     for family in _PROMPTED:
@@ -341,7 +343,7 @@ def _prompted(of: Method, both: pd.DataFrame) -> Prompted:
     return Prompted(of, rows, len(more), int((more > 0).sum()), float(more.mean()))
 
 
-def find_linearization(trained: pd.DataFrame, heads: Sequence[str]) -> Shown | None:
+def find_linearization(trained: pd.DataFrame, heads: Sequence[str]) -> Shown[Linearized] | None:
     """Return the share of training's gain that linearization recovers, of one head and shots.
 
     Over the data seeds that have all of start, linearization and training; a share is of the means:
@@ -376,7 +378,7 @@ def find_linearization(trained: pd.DataFrame, heads: Sequence[str]) -> Shown | N
     return Shown(k, parts)
 
 
-def find_features(study: SavedStudy, thresholds: Mapping[str, float]) -> Shown | None:
+def find_features(study: SavedStudy, thresholds: Mapping[str, float]) -> Shown[Moved] | None:
     """Return how far kernels moved: a distance and an alignment, of one head and shots."""
     found = study.measured(list(FEATURE_METRICS), ["features"])
     present = [name for name in FEATURE_METRICS if (found["metric"] == name).any()]
@@ -402,12 +404,11 @@ def find_features(study: SavedStudy, thresholds: Mapping[str, float]) -> Shown |
     return Shown(k, parts)
 
 
-def find_preservation(study: SavedStudy) -> Shown | None:
+def find_preservation(study: SavedStudy) -> Preserved | None:
     """Return what the largest LoRA and random subspace keep of the full kernel.
 
     Of one head and number of shots. The full kernel's scores are over the data seeds that have a
-    subspace's, so that splits cancel. Columns of the rows: task, method, label, metric (``score``
-    or ``cka``), value.
+    subspace's, so that splits cancel.
     """
     scores = study.scores.assign(metric="score")
     small = pd.concat(
@@ -436,7 +437,7 @@ def find_preservation(study: SavedStudy) -> Shown | None:
             both = (mean["score", label] - mean["score", full_label]).dropna()
             less = float(both.mean()) if len(both) else None
         parts.append(Kept(label, less, None if cka is None else (cka.min(), cka.max())))
-    return Shown(k, parts, rows)
+    return Preserved(k, parts, rows)
 
 
 def find_curves(study: SavedStudy) -> list[Curve]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -30,14 +31,22 @@ class Drawable:
     Attributes:
         name: its file name without suffix.
         needs: the cells it is drawn from, for those who lack them.
-        has: says if a study has them.
-        draw: draws it.
+        of: returns the finding that it shows; nothing where a study lacks the cells.
+        drawn: draws it.
     """
 
     name: str
     needs: str
-    has: Callable[[Findings], object]
-    draw: Callable[[Findings], Figure]
+    of: Callable[[Findings], Any]
+    drawn: Callable[[SavedStudy, Any], Figure]
+
+    def has(self, found: Findings) -> bool:
+        """Say if a study has the cells."""
+        return bool(self.of(found))
+
+    def draw(self, found: Findings) -> Figure:
+        """Draw it."""
+        return self.drawn(found.study, self.of(found))
 
 
 FIGURES = (
@@ -45,13 +54,13 @@ FIGURES = (
         "kernel-vs-finetuning",
         "kernel-* and finetune-* of the same task, shots and head",
         lambda found: found.panels,
-        draw_scatter.kernel_against_finetuning,
+        draw_scatter.scatter,
     ),
     Drawable(
         "signgd-vs-adam",
         "finetune-signgd and finetune-adam of the same task, shots and head",
-        lambda found: found.signgd,
-        draw_scatter.signgd_against_adam,
+        lambda found: [[found.signgd]] if found.signgd else [],
+        draw_scatter.scatter,
     ),
     Drawable(
         "prompting",

@@ -165,12 +165,12 @@ def test_rows_say_what_they_are_of(whole: tuple[Done, Path]) -> None:
     assert {"cka", "pearson"} <= set(lora["metric"])
     asymmetric = table[table["method"] == "kernel-asymmetric_signgd"]
     assert set(asymmetric["solver"].dropna()) == {"asym", "asym-ridge"}
-    behaviour = table[table["method"].isin(("linearized", "features"))]
-    assert set(behaviour["optimizer"]) == {"sgd", "adam", "signgd"}
+    behavior = table[table["method"].isin(("linearized", "features"))]
+    assert set(behavior["optimizer"]) == {"sgd", "adam", "signgd"}
     assert {"linearized accuracy", "recovered share", "relative change", "cka with start"} <= set(
-        behaviour["metric"]
+        behavior["metric"]
     )
-    assert not {"accuracy", "f1"} & set(behaviour["metric"])
+    assert not {"accuracy", "f1"} & set(behavior["metric"])
 
 
 def test_a_kernel_and_its_classifier_are_the_librarys(

@@ -1,4 +1,4 @@
-"""The paper's figures: what they show, whether grey tells it too, and what is left out."""
+"""The paper's figures: what they show, whether gray tells it too, and what is left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from analyses.fourteen_tasks.results.draw_scatter import kernel_against_finetuning
+from analyses.fourteen_tasks.results.draw_scatter import scatter
 from analyses.fourteen_tasks.results.draw_tasks import fixed_features
 from analyses.fourteen_tasks.results.findings import Findings, find, find_preservation
 from analyses.fourteen_tasks.results.page import FIGURES, page
@@ -174,7 +174,9 @@ def test_linearization_numbers_by_hand(tmp_path: Path) -> None:
 
 
 def test_fixed_features_and_their_limits(study: SavedStudy) -> None:
-    figure = fixed_features(find(study, Thresholds(cka=0.77)))
+    shown = find(study, Thresholds(cka=0.77)).features
+    assert shown is not None
+    figure = fixed_features(study, shown)
     change, cka = figure.axes
     assert (change.get_xlabel(), cka.get_xlabel()) == ("0: unchanged", "1: unchanged")
     assert legend(figure) == ["SGD-FT", "Adam-FT", "limit"]
@@ -207,7 +209,6 @@ def test_the_full_kernel_stands_beside_subspaces_over_their_seeds(tmp_path: Path
     ]
     found = find_preservation(load(fake_study.write(tmp_path / "s", fake_study.tidy(rows))))
     assert found is not None
-    assert found.rows is not None
     values = found.rows.set_index("method")["value"]
     assert values.to_dict() == {"kernel-sgd": 0.7, "kernel-lora": 0.6}
     assert found.rows["task"].unique().tolist() == ["SST-2"]
@@ -227,7 +228,7 @@ def test_subspace_sizes(figures: dict[str, Figure]) -> None:
 
 
 def test_markers_differ_where_colors_do(figures: dict[str, Figure]) -> None:
-    """In grey, and to the color-blind, shape or fill tells what color tells others."""
+    """In gray, and to the color-blind, shape or fill tells what color tells others."""
     for name, figure in figures.items():
         for axes in figure.axes:
             looks: dict[tuple[object, ...], set[str]] = {}
@@ -275,11 +276,11 @@ def test_every_figure_has_a_caption_with_numbers(found: Findings) -> None:
     [
         (("finetune-signgd",), {}, {"signgd-vs-adam"}),
         ((), {"heads": ("prompt",)}, {"prompting"}),
-        ((), {"behaviour": False}, {"linearization", "fixed-features"}),
+        ((), {"behavior": False}, {"linearization", "fixed-features"}),
         (("kernel-lora", "kernel-random"), {}, {"subspace-kernels", "subspace-sizes"}),
         (
             ("finetune-sgd", "finetune-adam", "finetune-signgd"),
-            {"behaviour": False},
+            {"behavior": False},
             {"kernel-vs-finetuning", "signgd-vs-adam", "linearization", "fixed-features"},
         ),
     ],
@@ -302,7 +303,7 @@ def test_one_task_and_seed_is_enough_to_draw(tmp_path: Path) -> None:
 
 def test_one_seed_draws_no_bars_of_error(tmp_path: Path) -> None:
     found = without(tmp_path, tasks=("SST-2", "RTE", "mr"), shots=(16,), seeds=(13,))
-    axes = kernel_against_finetuning(found).axes[0]
+    axes = scatter(found.study, found.panels).axes[0]
     ends = [
         np.ptp(np.asarray(segment), axis=0).max()
         for lines in axes.collections
