@@ -7,6 +7,7 @@ found and decides nothing). The rest is the same for all of them.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Study(ABC, Generic[C, F]):
         self, loader: LoadModel | None = None, trainer: Callable[..., Search] = search
     ) -> None:
         self.trainer = trainer
+        self._read: tuple[Results, F] | None = None
         self.loader: LoadModel = loader or (lambda *given, **how: load_model(*given, **how))
 
     # --- what a study says ---
@@ -146,6 +148,12 @@ class Study(ABC, Generic[C, F]):
         raise NotImplementedError
 
     # --- what is the same for all ---
+
+    def found(self, results: Results) -> F:
+        """Return the findings of results, read once for each object: bootstraps take seconds."""
+        if self._read is None or self._read[0] is not results:
+            self._read = results, self.findings(results)
+        return self._read[1]
 
     def load(self, config: C, inputs: Inputs, **how: Any) -> LogitModel:
         """Load the model for the study's task; ``how`` as :func:`analyses.engine.parts.load`."""
@@ -275,7 +283,7 @@ class Study(ABC, Generic[C, F]):
 
     def page(self, results: Results, pictures: Mapping[str, bytes]) -> str:
         """Return the report as HTML; ``pictures`` are its figures as PNG, by name."""
-        found = self.findings(results)
+        found = self.found(results)
         tables, cost = self.tables(found)
         frame = Frame(
             pictures=pictures,
@@ -286,11 +294,16 @@ class Study(ABC, Generic[C, F]):
             environment=flat(results.environment),
             proof=proof.shown(results, self.advice(found)) if self._has_proof(results) else None,
         )
-        return render_page(f"{self.name}/page.html.j2", found, frame)
+        return render_page(self.template, found, frame)
+
+    @property
+    def template(self) -> Path:
+        """The page's template: ``page.html.j2`` beside the study's module."""
+        return Path(inspect.getfile(type(self))).with_name("page.html.j2")
 
     def words(self, block: str, findings: F) -> list[str]:
         """Return what a block of the page says as plain text, item by item; none if it has none."""
-        return words(f"{self.name}/page.html.j2", block, findings)
+        return words(self.template, block, findings)
 
     def sentence(self, findings: F) -> str:
         """Return the answer in words."""
@@ -302,7 +315,7 @@ class Study(ABC, Generic[C, F]):
 
     def summary(self, results: Results) -> Group:
         """Return table, answer and caveats for a terminal of 80 columns."""
-        found = self.findings(results)
+        found = self.found(results)
         table = self.table(found)
         parts: list[RenderableType] = [rich_table(table)] if table.rows else []
         reasons = self.words("reasons", found)
@@ -313,7 +326,7 @@ class Study(ABC, Generic[C, F]):
 
     def answer(self, results: Results) -> dict[str, Any]:
         """Return what ``--json`` prints: words, findings, and the proof if there is one."""
-        found = self.findings(results)
+        found = self.found(results)
         said = {"answer": self.sentence(found), "caveats": self.caveats(found)}
         given = {**said, **self.as_json(found)}
         if self._has_proof(results):
@@ -325,7 +338,7 @@ class Study(ABC, Generic[C, F]):
 
     def _drawings(self, results: Results) -> dict[str, Callable[[], Figure]]:
         """Return what draws each figure, a verification's included if there is one to draw."""
-        found = self.findings(results)
+        found = self.found(results)
         drawn = {name: _bound(function, found) for name, function in self.figures(found).items()}
         if self.proves and proof.is_compared(results):
             drawn[VERIFICATION] = lambda: proof.figure(results, self.advice(found))

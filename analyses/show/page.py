@@ -19,7 +19,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
 from subkern.storage.files import replacing
@@ -104,47 +104,6 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class Image:
-    """A figure of a `Page`."""
-
-    name: str
-    caption: Caption
-    png: bytes
-
-
-@dataclass(frozen=True)
-class Page:
-    """A report whose words are made in Python: what has no template of its own yet."""
-
-    title: str
-    question: str
-    answer: str
-    facts: Mapping[str, str] = field(default_factory=dict)
-    caveats: Sequence[str] = ()
-    reading: Sequence[str] = ()
-    images: Sequence[Image] = ()
-    tables: Sequence[Table] = ()
-    cost: Sequence[Table] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    command: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def render(page: Page, proof: Proof | None = None) -> str:
-    """Return a `Page` as HTML."""
-    frame = Frame(
-        {image.name: image.png for image in page.images},
-        page.tables,
-        page.cost,
-        page.settings,
-        page.command,
-        page.environment,
-        proof,
-    )
-    return render_page("show/value.html.j2", page, frame)
-
-
 def draw_all(
     drawings: Mapping[str, Callable[[], Figure]],
     out: Path,
@@ -176,20 +135,20 @@ def figure_path(out: Path, name: str, kind: str) -> Path:
     return out / FIGURE_FOLDER / f"{name}.{kind}"
 
 
-def render_page(template: str, findings: Any, frame: Frame) -> str:
+def render_page(template: Path, findings: Any, frame: Frame) -> str:
     """Return the page as one HTML document: styles and pictures inside, no scripts or links.
 
     Args:
-        template: path of a study's template below ``analyses/``.
+        template: a study's template; those of ``analyses/show`` are known to it as ``show/…``.
         findings: what it says, as ``f``.
         frame: the rest.
     """
-    return _environment().get_template(template).render(f=findings, frame=frame)
+    return _template(template).render(f=findings, frame=frame)
 
 
-def words(template: str, block: str, findings: Any) -> list[str]:
+def words(template: Path, block: str, findings: Any) -> list[str]:
     """Return what a block of a page says as plain text: each list item by itself, or the whole."""
-    page = _environment().get_template(template)
+    page = _template(template)
     if block not in page.blocks:
         return []
     context = page.new_context({"f": findings, "frame": Frame()})
@@ -218,10 +177,14 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
+def _template(path: Path) -> Template:
+    return _environment(path.parent).get_template(path.name)
+
+
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).resolve().parents[1]),
+        loader=FileSystemLoader([folder, Path(__file__).resolve().parents[1]]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

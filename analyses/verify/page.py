@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -21,15 +22,17 @@ _NUMBERS = (
     *("logit_correlation", "change_correlation"),
 )
 
+_TEMPLATE = Path(__file__).with_name("proof.html.j2")
+
 
 def say(found: Findings, block: str) -> str:
     """Return one of the texts of the template; empty if it has nothing to say."""
-    return " ".join(words("verify/proof.html.j2", block, found))
+    return " ".join(words(_TEMPLATE, block, found))
 
 
 def caveats(found: Findings) -> list[str]:
     """Return what limits the proof, one item each; only what the numbers show."""
-    return words("verify/proof.html.j2", "caveats", found)
+    return words(_TEMPLATE, "caveats", found)
 
 
 def shown(found: Findings) -> Proof:

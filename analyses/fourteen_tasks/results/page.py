@@ -21,7 +21,7 @@ from .findings import Findings, find
 from .read import SavedStudy, load
 from .tables import NAMES, cost, failed_cells, missing_cells, tables
 
-TEMPLATE = "fourteen_tasks/results/page.html.j2"
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from analyses.show.page import Caption, Image, Page, Table, png, render
+from analyses.show.page import Frame, Table, png, render_page, words
 from tests.support.browser import Browser, chromium
 
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 ORDER = ["Answer", "How to read this page", "Figures", "Tables", "Cost", "Settings", "Command"]
 
 
@@ -27,29 +28,27 @@ def picture() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def page(picture: bytes) -> Page:
+def html(picture: bytes) -> str:
     wide = Table(
         "Wide", "Scrolls.", ["", *"abcdefghij"], [["x", *["0.123 (0.1 to 0.2)"] * 10]], [0]
     )
-    return Page(
-        title="A <title> & more",
-        question="Which?",
-        answer="Rank 8.",
-        facts={"Rank": "8"},
-        caveats=["<script>alert(1)</script>"],
-        reading=["So."],
-        images=[Image("one", Caption("One", "It rises.", 'A "line"'), picture)],
+    frame = Frame(
+        pictures={"one": picture},
         tables=[wide],
         cost=[wide],
         settings={"template": "*cls*" + "x" * 300},
         command="subkern analyze lora --out " + "y" * 300,
         environment={"torch": "2"},
     )
+    said = {"title": "A <title> & more", "caveat": "<script>alert(1)</script>", "alt": 'A "line"'}
+    return render_page(TEMPLATE, said, frame)
 
 
-@pytest.fixture(scope="module")
-def html(page: Page) -> str:
-    return render(page)
+def test_the_words_of_a_block_are_plain_text() -> None:
+    said = {"title": "A <title> & more", "caveat": "a < b", "alt": ""}
+    assert words(TEMPLATE, "title", said) == ["A <title> & more"]
+    assert words(TEMPLATE, "caveats", said) == ["a < b", "And\N{NO-BREAK SPACE}so on."]
+    assert words(TEMPLATE, "no such block", said) == []
 
 
 @pytest.fixture(scope="module")
