@@ -126,7 +126,7 @@ def load_prompt_file(path: str | Path, task: Task, style: str) -> tuple[NamedPro
         UserError: the file cannot be read, or a prompt lacks a name or has an unknown field.
     """
     path = Path(path)
-    listed = read_fields(path, "prompt file").get("prompts")
+    listed = read_fields(path, "prompt file", "docs/how-to/prompt.md").get("prompts")
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{path} has no list 'prompts': see docs/how-to/prompt.md")
     default = built_in(task, style)[0]

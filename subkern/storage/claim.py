@@ -9,7 +9,7 @@ from subkern.errors import UserError
 from subkern.storage.files import PART
 from subkern.storage.provenance import summary
 
-REPLACE = "--overwrite replaces it, another --out keeps it"
+REPLACE = "overwrite (--overwrite) replaces it, another folder (--out) keeps it"
 
 
 def refuse_other(

@@ -140,11 +140,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(normalize(value), indent=2) + "\n", encoding="utf-8")
 
 
-def read_fields(path: Path, what: str = "task file") -> dict[str, Any]:
+def read_fields(path: Path, what: str, page: str) -> dict[str, Any]:
     """Return the fields of a TOML file (by its suffix) or of a YAML one.
 
+    Args:
+        path: the file.
+        what: its name in errors: ``task file``.
+        page: of the documentation, which says what stands in it.
+
     Raises:
-        UserError: missing or unreadable file, or no fields in it; ``what`` is its name there.
+        UserError: missing or unreadable file, or no fields in it.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -164,6 +169,5 @@ def read_fields(path: Path, what: str = "task file") -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        page = "own-task" if what == "task file" else "prompt"
-        raise UserError(f"{path} must hold 'name: value' lines, see docs/how-to/{page}.md")
+        raise UserError(f"{path} must hold 'name: value' lines, see {page}")
     return data

@@ -28,7 +28,7 @@ def load_task_file(path: Path) -> Task:
     Raises:
         UserError: missing or unreadable file, unknown or missing field, value of the wrong kind.
     """
-    fields = read_fields(path)
+    fields = read_fields(path, "task file", "docs/how-to/own-task.md")
     _check_names(path, "", fields, Task)
     missing = [f for f in ("name", "labels", "label_words") if f not in fields]
     if missing:

@@ -58,10 +58,9 @@ class TrainingGrid:
 
     def __post_init__(self) -> None:
         for name in ("learning_rates", "batch_sizes"):
-            values = tuple(getattr(self, name))
-            if not values or len(set(values)) < len(values):
+            values = getattr(self, name)
+            if not len(values) or len(set(values)) < len(values):
                 raise UserError(f"{name} {list(values)}: give one or more, each once")
-            object.__setattr__(self, name, values)
 
     def trainings(self, training: Training) -> list[Training]:
         """The settings of every point, the others as in `training`."""

@@ -33,6 +33,9 @@ class Diverged(UserError):  # noqa: N818
         return type(self), (self.step, self.learning_rate)
 
 
+_STEPS = ("log_steps", "keep_steps")
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of one training run; together with model, data and subspace they decide its result.
@@ -87,15 +90,9 @@ class Training:
             raise UserError(f"epsilon {self.epsilon} is negative or not a number")
         if not 0 <= self.warmup <= self.steps:
             raise UserError(f"warmup of {self.warmup} steps does not fit in {self.steps} steps")
-        for name in ("log_steps", "keep_steps"):
-            if (steps := getattr(self, name)) is not None:
-                object.__setattr__(self, name, self._sorted(name, steps))
-
-    def _sorted(self, name: str, steps: Sequence[int]) -> tuple[int, ...]:
-        wrong = [s for s in steps if not 0 <= s <= self.steps]
-        if wrong:
-            raise UserError(f"{name} holds {wrong[0]}: training has steps 0 to {self.steps}")
-        return tuple(sorted({int(s) for s in steps}))
+        for name in _STEPS:
+            if wrong := [s for s in getattr(self, name) or () if not 0 <= s <= self.steps]:
+                raise UserError(f"{name} holds {wrong[0]}: training has steps 0 to {self.steps}")
 
     @property
     def eval_steps(self) -> tuple[int, ...]:
@@ -109,8 +106,12 @@ class Training:
         return tuple(sorted({0, *wanted, self.steps}))
 
     def describe(self) -> dict[str, Any]:
-        """All settings as JSON values; those that only another optimizer reads are left out."""
+        """All settings as JSON values; those that only another optimizer reads are left out.
+
+        Steps are in order and each once, however they were given.
+        """
         values = asdict(self)
         if self.optimizer != "adam":
             del values["epsilon"]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        steps = {name: values[name] for name in _STEPS if values[name] is not None}
+        return values | {name: sorted({int(s) for s in given}) for name, given in steps.items()}

@@ -84,7 +84,7 @@ def _arguments(
             f"device '{device}' cannot train, as transformers.Trainer takes the first GPU: set"
             f" CUDA_VISIBLE_DEVICES={device.index} and use cuda"
         )
-    arguments = TrainingArguments(
+    return _OneDevice(
         output_dir=folder,
         max_steps=training.steps - begin,
         per_device_train_batch_size=training.batch_size,
@@ -101,9 +101,14 @@ def _arguments(
         log_level="error",
         remove_unused_columns=False,
     )
-    # One device: nn.DataParallel would split a step's batch, and copy P to every GPU.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
+
+
+class _OneDevice(TrainingArguments):
+    """One GPU, if any: nn.DataParallel would split a step's batch, and copy P to every GPU."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
 
 
 class _Trainer(Trainer):

@@ -197,7 +197,7 @@ MINIMAL = 'name="p"\nlabels=["n","y"]\nlabel_words=["No","Yes"]\ntemplate="*cls*
         ("t.toml", MINIMAL + '[hub]\npath = "x"\n', "'hub.texts' is missing"),
         ("t.yaml", "name: p\nlabels: [n, y]\nlabel_words: [No, Yes]\ntemplate: x", "in quotes"),
         ("t.yaml", "name: [", "not valid YAML"),
-        ("t.yaml", "just words", "must hold 'name: value' lines"),
+        ("t.yaml", "just words", "'name: value' lines, see docs/how-to/own-task.md"),
     ],
 )
 def test_bad_task_file_is_one_clear_line(

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import peft
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import TrainingArguments
 
 from subkern.errors import UserError
 from subkern.models.logit_model import LogitModel, named_parameters
@@ -29,7 +31,6 @@ from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.random import RandomSubspace
 from subkern.subspaces.text import parse_subspace
-from subkern.training import result as fine_tuned
 from subkern.training import trainer
 from subkern.training.batch_order import batch_order
 from subkern.training.finetune import Diverged, FineTuned, Training, finetune
@@ -347,7 +348,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     data, model = splits(), oracles.logit_model(BERT)
     run: dict[str, Any] = {"subspace": "bias", "training": training(), "checkpoint_seconds": 0}
     whole = finetune(model, data, **run)
-    real, written = fine_tuned.save_file, 0
+    real, written = safetensors.torch.save_file, 0
 
     def full(tensors: Any, path: Path, metadata: Any) -> None:
         nonlocal written
@@ -357,7 +358,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             path.write_bytes(path.read_bytes()[:100])
             raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(fine_tuned, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     for _ in range(2):
         with pytest.raises(OSError, match="cannot be written: I/O error: No space left"):
             finetune(model, data, out=tmp_path / "run", **run)
@@ -565,6 +566,18 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], message: str) -> No
         training(**changes)
 
 
+def test_steps_are_described_in_one_way() -> None:
+    """However they are given: a run is found again, and nothing that was given is changed."""
+    given = [9, 2, 2]
+    one = training(log_steps=given, keep_steps=(5,), steps=9).describe()
+    other = training(log_steps=(2, 9), keep_steps=[5, 5], steps=9).describe()
+    assert one == other
+    assert (one["log_steps"], one["keep_steps"], given) == ([2, 9], [5], [9, 2, 2])
+    assert training(steps=9).describe()["log_steps"] is None
+    with pytest.raises(UserError, match=r"^keep_steps holds 10: training has steps 0 to 9$"):
+        training(steps=9, keep_steps=[10])
+
+
 def test_wrong_data_is_refused() -> None:
     model = oracles.logit_model(BERT)
     with pytest.raises(UserError, match=r"^there are no training examples"):
@@ -585,5 +598,7 @@ def test_one_gpu_trains_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(UserError, match=r"^device 'cuda:1' .* CUDA_VISIBLE_DEVICES=1 and use cuda"):
         arguments("cuda:1")
-    monkeypatch.setattr(trainer, "TrainingArguments", lambda **_: SimpleNamespace(n_gpu=4))
-    assert arguments("cuda:0")._n_gpu == 1
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 4))
+    found = arguments("cpu")
+    assert isinstance(found, TrainingArguments)
+    assert (found.n_gpu, found.train_batch_size) == (1, 1)
