@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import subkern
 from subkern.storage import provenance
 from subkern.storage.provenance import (
     NUMERICS,
@@ -154,7 +154,7 @@ def test_normalize_refuses_what_json_cannot_hold(value: dict, place: str) -> Non
 
 def test_environment() -> None:
     found = environment()
-    assert found["code"]["version"] == subkern.__version__
+    assert found["code"]["version"] == version("subkern")  # as installed
     assert all(found["versions"][name] for name in ("torch", "transformers", "peft", "numpy"))
     assert found["code"]["numerics"] == NUMERICS
     assert found["machine"]["threads"] >= 1
