@@ -298,8 +298,10 @@ class Study(ABC, Generic[C, F]):
 
     @property
     def template(self) -> Path:
-        """The page's template: ``page.html.j2`` beside the study's module."""
-        return Path(inspect.getfile(type(self))).with_name("page.html.j2")
+        """The page's template: ``page.html.j2`` beside the study's module, or that of its base."""
+        bases = [each for each in type(self).__mro__ if issubclass(each, Study)]
+        places = [Path(inspect.getfile(each)).with_name("page.html.j2") for each in bases]
+        return next((place for place in places if place.exists()), places[0])
 
     def words(self, block: str, findings: F) -> list[str]:
         """Return what a block of the page says as plain text, item by item; none if it has none."""

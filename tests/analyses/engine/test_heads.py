@@ -93,8 +93,8 @@ def test_zero_shot_that_is_a_probe_is_told(tiny: Path, kind: ModuleType) -> None
         kind.run(config(tiny, kind, head_init=start, data_seeds=SEEDS[:1]))
         for start in ("probe", None)
     )
-    assert any("starts at the linear probe" in note for note in kind.caveats(probe))
-    assert not any("linear probe" in note for note in kind.caveats(random))
+    assert any("starts at the linear probe" in note for note in kind.caveats(kind.findings(probe)))
+    assert not any("linear probe" in note for note in kind.caveats(kind.findings(random)))
     assert random.config["head_init"] == "random"
     assert "head_init" not in full(random, 13).provenance["model"]
 

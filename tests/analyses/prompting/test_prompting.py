@@ -29,7 +29,7 @@ from analyses.prompting.study import PromptingStudy
 from analyses.prompting.table import TABLE
 from subkern.agreement import kernel_target_alignment
 from subkern.errors import UserError
-from subkern.kernels import compute
+from subkern.kernels import request
 from subkern.kernels.compute import compute_kernel
 from subkern.models.load import load_model
 from subkern.prompts.choose import built_in
@@ -501,7 +501,7 @@ def test_a_resumed_run_tells_what_all_sessions_took(
         raise KeyboardInterrupt
 
     ticks = count(0, 1000)
-    monkeypatch.setattr(compute, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(request, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     monkeypatch.setattr(prompting_training, "search", stop)
     settings = small(tiny, prompts=NAMES[:1])
     with pytest.raises(KeyboardInterrupt):

@@ -28,6 +28,7 @@ from analyses.subspace.compute import AGREEMENT, COLUMNS, row, tidy
 from analyses.subspace.config import Config
 from analyses.subspace.figures import short
 from analyses.subspace.findings import Findings, Needed, crossing, read
+from analyses.subspace.study import SubspaceStudy
 from subkern.agreement import cka
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
@@ -400,7 +401,7 @@ def test_the_thriftiest_method_comes_first(found: Findings) -> None:
     assert found.preserving[0] is families[0]
     assert "bias" in [each.name for each in found.not_preserving]  # 50 of 600 features
     assert [each.kernel for each in found.preserving].count("random") == 1
-    said = " ".join(words("subspace/page.html.j2", "preserved", found))
+    said = " ".join(words(SubspaceStudy().template, "preserved", found))
     assert f"trained parameter {families[0].name} preserves the kernel best" in said
     assert "in a random subspace (rademacher); not reached by ia3 (30) and bias (50)." in said
 
@@ -531,7 +532,7 @@ def test_the_answer_says_whether_theory_holds(results: Results, found: Findings)
 
     def said(table: pd.DataFrame) -> tuple[Findings, str]:
         wrong = read(replace(results, table=table))
-        return wrong, " ".join(words("subspace/page.html.j2", "theory", wrong))
+        return wrong, " ".join(words(SubspaceStudy().template, "theory", wrong))
 
     assert not found.off
     assert "holds for every kind" in said(results.table)[1]

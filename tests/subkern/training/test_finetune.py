@@ -493,7 +493,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run = {"subspace": "bias", "out": tmp_path / "run"}
     finetune(model, data, training=training(), **run)  # type: ignore[arg-type]
     other = training(learning_rate=0.02)
-    expected = r"training\.learning_rate: 0\.02 asked for, 0\.01 stored\): overwrite"
+    expected = r"training\.learning_rate: 0\.02 asked for, 0\.01 stored\)"
     with pytest.raises(UserError, match=expected):
         finetune(model, data, training=other, **run)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="subspace"):
