@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+_PRODUCTS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__}
+
 
 class KeepDouble(TorchFunctionMode):
     """Inside, a cast of a float64 tensor to float32 is a cast to float64.
 
     Covers ``x.float()``, ``x.to(torch.float32)``, ``x.type(...)`` and ``dtype=torch.float32`` of
-    functions such as ``softmax``. Tensors of other types are left alone.
+    functions such as ``softmax``. Tensors of other types are left alone, unless they are multiplied
+    with a float64 one: rotary tables of older transformers are frequencies, kept in float64 here,
+    times positions that were cast to float32.
     """
 
     def __torch_function__(
@@ -35,6 +39,8 @@ class KeepDouble(TorchFunctionMode):
             args = tuple(torch.float64 if _is_low(a) else a for a in args)
             if _is_low(kwargs.get("dtype")):
                 kwargs = {**kwargs, "dtype": torch.float64}
+        if func in _PRODUCTS and {a.dtype for a in args[:2]} == {torch.float32, torch.float64}:
+            args = tuple(a.double() for a in args)
         return func(*args, **kwargs)
 
 
