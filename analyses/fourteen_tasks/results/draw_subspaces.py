@@ -19,9 +19,10 @@ from .read import SavedStudy
 _BLUE, _ORANGE = (stroke.color for stroke in style.strokes(2))
 _MARKS = {
     "kernel-sgd": Mark(style.INK, "|"),
-    "kernel-lora": Mark(_BLUE, "o"),
     "kernel-random": Mark(_ORANGE, "s", hollow=True),
+    "kernel-lora": Mark(_BLUE, "o"),
 }
+"""In the order of drawing: what is hollow would hide what is not."""
 _TITLES = {"cka": "CKA with the full kernel", "score": "Test score − full kernel's (points)"}
 
 
@@ -42,7 +43,9 @@ def preservation(study: SavedStudy, shown: Preserved) -> Figure:
             else:
                 axes.set_title("CKA with full kernel")
                 axes.set_xlim(min(axes.get_xlim()[0], 0.9), 1.01)
-        panels.finish([mark.handle(label) for label, mark in marks.items()], f"{shown.k} shots")
+        ordered = [key for key in ("kernel-sgd", *FAMILIES) if key in labels]
+        handles = [_MARKS[key].handle(labels[key]) for key in ordered]
+        panels.finish(handles, f"{shown.k} shots")
     return panels.figure
 
 
