@@ -44,7 +44,7 @@ from .engine.run_folder import (
 )
 from .engine.settings import Settings
 from .show.json_values import plain
-from .show.page import Frame, Table, draw_all, figure_path, flat, render_page, words
+from .show.page import Frame, Table, draw_all, figure_path, flat, render_page, settings_of, words
 from .show.terminal import notes, rich_table
 from .verify import proof
 from .verify.trial import Advice, Candidate, Trial
@@ -289,7 +289,7 @@ class Study(ABC, Generic[C, F]):
             pictures=pictures,
             tables=tables,
             cost=cost,
-            settings=_settings(results, self.tabled),
+            settings=settings_of(results, self.tabled),
             command=results.command,
             environment=flat(results.environment),
             proof=proof.shown(results, self.advice(found)) if self._has_proof(results) else None,
@@ -359,10 +359,3 @@ class Study(ABC, Generic[C, F]):
 
 def _bound(function: Callable[[F], Figure], found: F) -> Callable[[], Figure]:
     return lambda: function(found)
-
-
-def _settings(results: Results, tabled: tuple[str, ...]) -> dict[str, str]:
-    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``."""
-    inputs = {name: each for name, each in results.inputs.items() if name not in tabled}
-    every = {**flat(results.config), **flat(inputs, "resolved ")}
-    return {name: text for name, text in every.items() if not name.endswith("digest")}

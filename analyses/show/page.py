@@ -12,7 +12,7 @@ import io
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from html import unescape
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from subkern.storage.files import replacing
 
-from ..engine.run_folder import FIGURE_FOLDER, REPORT
+from ..engine.run_folder import FIGURE_FOLDER, REPORT, Results
 from . import numbers as fmt
 from .table import Table
 
@@ -161,6 +161,16 @@ def words(template: Path, block: str, findings: Any) -> list[str]:
 def _plain(html: str) -> str:
     """Return HTML as text; spaces that do not break stay so."""
     return re.sub(r"[ \t\n]+", " ", unescape(re.sub(r"<[^>]*>", "", html))).strip()
+
+
+def settings_of(results: Results, tabled: Collection[str] = ()) -> dict[str, str]:
+    """Return the config and what it was resolved to, as text; digests stay in ``config.yaml``.
+
+    Inputs that are ``tabled`` have a table of their own.
+    """
+    inputs = {name: each for name, each in results.inputs.items() if name not in tabled}
+    every = {**flat(results.config), **flat(inputs, "resolved ")}
+    return {name: text for name, text in every.items() if not name.endswith("digest")}
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from subkern.kernel_behavior import Thresholds
 
 from ...engine.run_folder import FIGURE_FOLDER
-from ...show.page import Frame, draw_all, flat, render_page
+from ...show.page import Frame, draw_all, flat, render_page, settings_of
 from ...show.table import FORMATS, TABLE_FOLDER, Table, write
 from . import draw_scatter, draw_subspaces, draw_tasks
 from .findings import Findings, find
@@ -165,17 +165,11 @@ def page(
         pictures=pictures,
         tables=[*(part for table in made for part in table.split()), *absent],
         cost=[cost(study)],
-        settings=_settings(study),
+        settings=settings_of(study.results),
         command=f"{study.results.command}\nsubkern figures {shlex.quote(str(study.where))}",
         environment=flat(study.results.environment),
     )
     return render_page(TEMPLATE, Said(found, sum(each.missing for each in made), left_out), frame)
-
-
-def _settings(study: SavedStudy) -> dict[str, str]:
-    """Return the settings and what they were resolved to; digests stay in ``config.yaml``."""
-    every = {**flat(study.results.config), **flat(study.results.inputs, "resolved ")}
-    return {name: text for name, text in every.items() if not name.endswith("digest")}
 
 
 def write_tables(
