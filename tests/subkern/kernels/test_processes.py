@@ -166,11 +166,9 @@ def test_analyze_prompting_on_a_real_model(
 @pytest.mark.slow
 def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> None:
     from analyses.prompting.study import PromptingStudy
-
-    prompting = PromptingStudy()
-    from analyses.prompting.json_answer import as_json
     from tests.support import tiny_folder
 
+    prompting = PromptingStudy()
     model = tiny_folder.masked_model(tmp_path / "model")
     data, killed = tiny_folder.reviews(tmp_path / "data"), tmp_path / "killed"
     args = [
@@ -206,7 +204,7 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
     trials = json.loads(done.stdout)["trials"]
     kinds = {(each["head"], each["weights"]) for each in trials}  # all of them fine-tuned
     assert {("prompt", "pretrained"), ("linear", "pretrained"), ("prompt", "random")} <= kinds
-    for one, other in zip(trials, as_json(whole)["trials"], strict=True):
+    for one, other in zip(trials, prompting.answer(whole)["trials"], strict=True):
         assert one["finetune_test"] == other["finetune_test"]
         assert one["kernel_test"] == other["kernel_test"]
         assert one["alignment"]["mean"] == pytest.approx(other["alignment"]["mean"], rel=1e-5)
