@@ -56,11 +56,12 @@ build/lowest.txt: setup.cfg .ci/lowest.py
 	@mkdir -p $(@D)
 	$(PYTHON) .ci/lowest.py $(NOT_LOWEST) > $@
 
-lint: $(STAMP) ## style, format, types, and imports that go one way
+lint: $(STAMP) ## style, format, types, imports that go one way, and one spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 format: $(STAMP) ## put imports and layout in order
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ these rows of ``jvp`` pushes each as a tangent of the parameters through the mod
 `torch.func`, and given every advantage that keeps the algorithm what it is:
 
 * `vmap` over the rows computes the model's own forward once a block and not once a row;
-* batches hold neighbours in length, so that little is padding;
+* batches hold neighbors in length, so that little is padding;
 * the Jacobian is taken example by example (a batch of b would cost b times more an example);
 * only the read position goes through the decoder;
 * no garbage collection per block;

@@ -3,7 +3,7 @@
 A sign cannot be pushed through the model, so the code of Malladi et al. 2023 forms the Jacobian of
 a left batch, and for each left batch the Jacobian of every right batch anew, takes signs and
 multiplies. As `benchmarks.paper`, written anew on `torch.func` with the same advantages: Jacobians
-example by example, neighbours in length, only the read position decoded, no garbage collection per
+example by example, neighbors in length, only the read position decoded, no garbage collection per
 block, and the largest left batch that the memory allows.
 """
 

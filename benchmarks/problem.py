@@ -71,6 +71,6 @@ def strata(size: int, count: int, turn: int = 0) -> list[int]:
 
 
 def batches(examples: Sequence[EncodedExample], size: int) -> list[Examples]:
-    """Batches of `size` neighbours in length, so that there is little padding."""
+    """Batches of `size` neighbors in length, so that there is little padding."""
     ordered = by_length(examples)
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]

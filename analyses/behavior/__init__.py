@@ -1,1 +1,1 @@
-"""Does fine-tuning on a task show kernel behaviour? Real runs beside what their kernel predicts."""
+"""Does fine-tuning on a task show kernel behavior? Real runs beside what their kernel predicts."""

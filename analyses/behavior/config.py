@@ -45,7 +45,7 @@ _RULES = {"sgd": "sgd", "signgd": "asymmetric_signgd", "adam": "asymmetric_adam"
 
 
 class Config(Settings):
-    """What to analyse; the settings that all studies share are those of `Settings`.
+    """What to analyze; the settings that all studies share are those of `Settings`.
 
     Attributes:
         subspace: what is trained, on one line.
@@ -126,7 +126,7 @@ class Config(Settings):
 
     @property
     def thresholds(self) -> Thresholds:
-        """When a sign of kernel behaviour counts as there."""
+        """When a sign of kernel behavior counts as there."""
         return Thresholds(**{f.name: getattr(self, f.name) for f in fields(Thresholds)})
 
     @property

@@ -138,7 +138,7 @@ def _over_steps(axes: Axes, found: Margins) -> None:
 
 
 def _label_style(label: int) -> tuple[str, str]:
-    """Return colour and marker of a label: in grey the marker tells it."""
+    """Return color and marker of a label: in gray the marker tells it."""
     markers = list(style.GLYPHS)
     return _LABELS[label % len(_LABELS)], markers[label % len(markers)]
 

@@ -1,6 +1,6 @@
 """Classifiers solved on the kernels of a study: chosen on dev, asked about test.
 
-Solvers measure regularisation in units of the kernel's mean eigenvalue, so all kernels are on one
+Solvers measure regularization in units of the kernel's mean eigenvalue, so all kernels are on one
 scale whatever LoRA's α, and the same settings mean the same for each of them.
 """
 

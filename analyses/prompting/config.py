@@ -36,10 +36,10 @@ def _prompts(name: str, value: Any) -> tuple[str, ...]:
 
 
 class Config(Settings):
-    """What to analyse; the settings that all studies share are those of `Settings`.
+    """What to analyze; the settings that all studies share are those of `Settings`.
 
     ``template`` and ``label_words`` make one more prompt, called ``yours``. ``tuning`` is not used:
-    every kernel chooses its own regularisation on dev, as its classifier would if it were alone.
+    every kernel chooses its own regularization on dev, as its classifier would if it were alone.
 
     Attributes:
         head_init: as in `Settings`, but None is ``probe`` where a linear head is tried: it is then

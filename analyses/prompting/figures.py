@@ -28,7 +28,7 @@ _LOOKS: Mapping[str, tuple[str, str, bool]] = {
     "kernel": ("s", _KERNEL, True),
     "finetune": ("D", _TRAINED, True),
 }
-"""Method -> marker, colour, whether filled."""
+"""Method -> marker, color, whether filled."""
 
 _OFFSETS = {"kernel": 0.13, "finetune": -0.13}  # of rows, so that none hides another
 
@@ -120,7 +120,7 @@ def trained(found: Findings) -> Figure:
 
 
 def _other(trial: Trial) -> tuple[str, str, bool]:
-    """Return marker, colour and whether filled of what is no prompt on pretrained weights."""
+    """Return marker, color and whether filled of what is no prompt on pretrained weights."""
     linear = trial.head == "linear"
     return "s" if linear else "^", style.INK if linear else _RANDOM, trial.weights == "pretrained"
 
@@ -207,5 +207,5 @@ def _regrets(axes: Axes, checked: Checked, score: str) -> None:
 
 
 def _color(name: str) -> str:
-    """Return the colour of a predictor: the kernel's or not."""
+    """Return the color of a predictor: the kernel's or not."""
     return _KERNEL if name.startswith("kernel") else style.MUTED

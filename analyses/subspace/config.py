@@ -51,7 +51,7 @@ def _methods(name: str, value: Any) -> tuple[str, ...] | None:
 
 
 class Config(Settings):
-    """What to analyse; the settings that all studies share are those of `Settings`.
+    """What to analyze; the settings that all studies share are those of `Settings`.
 
     Attributes:
         dims: dimensions of the random subspaces.

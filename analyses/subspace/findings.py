@@ -746,7 +746,7 @@ def reaches(values: Curve, level: float) -> float:
 def crossing(sizes: npt.NDArray[np.int64], scores: Floats, target: float) -> float:
     """Return log2 of the size at which the scores ``[k]`` first reach the target.
 
-    Linear between neighbours on the log axis; log2 of the first size if that reaches it, and 1 more
+    Linear between neighbors on the log axis; log2 of the first size if that reaches it, and 1 more
     than log2 of the last one if none does.
     """
     reached = np.flatnonzero(scores >= target - _SLACK)

@@ -87,7 +87,7 @@ def configurations_table(found: Findings) -> Table:
         " test examples to which both give one label, and to which training gives that of full"
         " fine-tuning; correlation of predicted and trained logits, and of what each adds to the"
         " initial ones. Then what dev chose, run by run. Intervals in brackets. Predictions"
-        " and training share their test examples: chance in those favours the advice somewhat."
+        " and training share their test examples: chance in those favors the advice somewhat."
         + (f" {_BEYOND}" if found.on_edge else ""),
         ["", "parameters", "predicted", "fine-tuned", "points above", "equal predictions",
          "as full fine-tuning", "r of logits", "r of changes", "learning rate", "best step"],

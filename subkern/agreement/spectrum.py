@@ -130,8 +130,8 @@ def spectral_epsilon(
     """Return the smallest epsilon of the two-sided bound ``(1 - eps) K <= s K' <= (1 + eps) K``.
 
     Formula
-        ``eps = max_i |s lambda_i - 1|``, lambda the generalised eigenvalues of ``K' v = lambda K
-        v`` on the range of K, ``s = 1``. If ``scaled``, s is the one that minimises eps: ``s = 2 /
+        ``eps = max_i |s lambda_i - 1|``, lambda the generalized eigenvalues of ``K' v = lambda K
+        v`` on the range of K, ``s = 1``. If ``scaled``, s is the one that minimizes eps: ``s = 2 /
         (lambda_1 + lambda_N)``, so that ``eps = (lambda_1 - lambda_N) / (lambda_1 + lambda_N)``,
         and 1 if ``lambda_N <= 0``. The range of K is spanned by eigenvectors with eigenvalues above
         ``rtol`` times the largest (kernels captured in float32 are noise below that). If K' has
@@ -141,11 +141,11 @@ def spectral_epsilon(
         0 to infinity (0 to 1 if ``scaled`` and finite), no unit; unchanged by scaling both kernels
         together.
     Good
-        below 0.5: ridge regression on K' then behaves as on K with regularisation changed by at
+        below 0.5: ridge regression on K' then behaves as on K with regularization changed by at
         most that share. 1 (scaled) means that K' has lost a direction of K. It is the strictest
         metric here: one small eigenvalue decides it.
     Source
-        the spectral approximation of randomised numerical linear algebra; Avron et al. 2017,
+        the spectral approximation of randomized numerical linear algebra; Avron et al. 2017,
         "Random Fourier features for kernel ridge regression".
 
     Needs symmetric kernels ``[n, n]`` or ``[n, c, n, c]`` and a positive semi-definite reference.

@@ -48,8 +48,8 @@ def agreement_table(
             getattr(reference, "left_labels", None),
             getattr(reference, "right_labels", None),
         )
-    labelled = labels is not None and (right_labels is not None or left.shape[0] == left.shape[2])
-    chosen = _choose(metrics, symmetric, labelled)
+    labeled = labels is not None and (right_labels is not None or left.shape[0] == left.shape[2])
+    chosen = _choose(metrics, symmetric, labeled)
     rows = intervals(
         chosen,
         left,
@@ -75,13 +75,13 @@ def agreement_table(
     )
 
 
-def _choose(names: Sequence[str] | None, symmetric: bool, labelled: bool) -> list[Metric]:
+def _choose(names: Sequence[str] | None, symmetric: bool, labeled: bool) -> list[Metric]:
     """Return the metrics asked for, or all that apply."""
     if names is None:
         return [
             metric
             for metric in METRICS.values()
-            if (symmetric or not metric.needs_symmetric) and (labelled or not metric.needs_labels)
+            if (symmetric or not metric.needs_symmetric) and (labeled or not metric.needs_labels)
         ]
     chosen = [get_metric(name) for name in names]
     for metric in chosen:
@@ -89,7 +89,7 @@ def _choose(names: Sequence[str] | None, symmetric: bool, labelled: bool) -> lis
             raise UserError(
                 f"{metric.name} needs symmetric kernels: give train against train, or leave it out"
             )
-        if metric.needs_labels and not labelled:
+        if metric.needs_labels and not labeled:
             raise UserError(
                 f"{metric.name} needs labels: give labels (and right_labels), or leave it out"
             )

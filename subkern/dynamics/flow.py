@@ -33,7 +33,7 @@ def gradient_flow(
 
     * ``squared``: closed form. With K = U Λ Uᵀ, train against train, and t the targets,
       f(x, T) = f₀(x) − K(x, ·) U φ(Λ) Uᵀ (f₀ − t) with φ(λ) = (1 − e^{−λT/n})/λ; T = ∞ is kernel
-      regression without regularisation, φ = 1/λ (0 where λ is).
+      regression without regularization, φ = 1/λ (0 where λ is).
     * ``cross_entropy``: no closed form. f = f₀ + K α with dα/dt = −r/n is integrated for the
       nc coefficients α by LSODA (`scipy.integrate.solve_ivp`), which turns to a stiff method where
       the kernel's spectrum asks for it.

@@ -1,6 +1,6 @@
 """The linearized model: f_lin(x; z) = f(x; z₀) + ⟨∇_z f(x; z₀), z − z₀⟩.
 
-Fine-tuning shows kernel behaviour only where f_lin at the trained z comes close to the trained f
+Fine-tuning shows kernel behavior only where f_lin at the trained z comes close to the trained f
 (Malladi et al., 2023, section 4). J·(z − z₀) is one Jacobian-vector product a batch, by forward
 mode where the model's operations have it and else by two backwards, so gradients are never held
 and any model in any subspace will do.

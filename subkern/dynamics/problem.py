@@ -50,7 +50,7 @@ class Problem:
         Args:
             train: of the training examples with themselves, with labels and initial logits.
             evaluation: of the training examples with others; None means `train`.
-            loss: which loss is minimised.
+            loss: which loss is minimized.
 
         Raises:
             UserError: the kernels do not belong together (other examples, logits, rule or

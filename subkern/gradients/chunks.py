@@ -87,7 +87,7 @@ def _outer(side: Sequence[OuterFactor], shape: torch.Size, c: int, step: int) ->
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[slice]:
-    """Runs of neighbours about as long, which are padded to one product."""
+    """Runs of neighbors about as long, which are padded to one product."""
     start = 0
     for stop in range(1, len(lengths) + 1):
         run = lengths[start : stop + 1]

@@ -67,7 +67,7 @@ class MustMove:
         """The gradient of one of the parameters is not finite."""
         return UserError(
             f"{self.where}kernel of {_what(self.described)} is undefined: the gradient of '{name}'"
-            f" is not finite for example '{example.id}', try another initialisation or targets"
+            f" is not finite for example '{example.id}', try another initialization or targets"
         )
 
     def dead(self) -> UserError:
@@ -75,7 +75,7 @@ class MustMove:
         few = ", ".join(self.names[:2]) + (" …" if len(self.names) > 2 else "")
         return UserError(
             f"{self.where}kernel of {_what(self.described)} is identically zero: no logit moves"
-            f" with {few} to first order, try another initialisation or other targets"
+            f" with {few} to first order, try another initialization or other targets"
         )
 
 
@@ -357,7 +357,7 @@ def _what(described: Mapping[str, Any]) -> str:
     described = described.get("inner", described)  # random directions of what is dead
     if described["kind"] == "at":
         return f"{_name(described['subspace'])} at its checkpoint"
-    return f"{_name(described)} at its initialisation"
+    return f"{_name(described)} at its initialization"
 
 
 def _name(described: Mapping[str, Any]) -> str:

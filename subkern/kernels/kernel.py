@@ -1,4 +1,4 @@
-"""The type that flows: a labelled kernel ``[n, c, m, c]`` that knows where it comes from."""
+"""The type that flows: a labeled kernel ``[n, c, m, c]`` that knows where it comes from."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Kernel:
 
     @property
     def array(self) -> xr.DataArray:
-        """The kernel as a labelled array, dims left, left_logit, right, right_logit (a copy)."""
+        """The kernel as a labeled array, dims left, left_logit, right, right_logit (a copy)."""
         return self._data["kernel"].copy()
 
     @property

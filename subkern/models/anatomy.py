@@ -56,7 +56,7 @@ def anatomy(model: LogitModel) -> Anatomy:
 
 
 def norm_modules(module: nn.Module) -> list[str]:
-    """Names of the modules that normalise and have parameters to do it with."""
+    """Names of the modules that normalize and have parameters to do it with."""
     return [n for n, m in module.named_modules() if _is_norm(m)]
 
 

@@ -58,7 +58,7 @@ def load_model(
             main branch if there is none.
         pooling: what a linear head reads: ``"read"`` ([CLS], or the last token) or ``"mean"``.
         weights: ``"pretrained"``, or ``"random"``: the same architecture as transformers
-            initialises it before any training, drawn in float32 with `seed`.
+            initializes it before any training, drawn in float32 with `seed`.
 
     Raises:
         UserError: unknown choice, model not found, weights missing, or a prompt that does not fit.

@@ -116,7 +116,7 @@ class AsymmetricLSSVMSolver(LeaveOneOutSolver):
         self.condition_ = max(s.condition(self._rho(s, self.gamma_)) for s in systems)
 
     def _candidates(self) -> list[float]:
-        """Return the candidates for gamma, most regularised first; `UserError` on bad settings."""
+        """Return the candidates for gamma, most regularized first; `UserError` on bad settings."""
         if self.unit not in ("mean", "raw"):
             raise UserError(f"unit={self.unit!r} is not known: use 'mean' or 'raw'")
         if not 0 <= self.lam <= 1:

@@ -51,7 +51,7 @@ class AsymmetricRidgeSolver(LeastSquaresSolver):
     requires_symmetric = False
 
     def _candidates(self) -> list[float]:
-        """Return the candidates for r, most regularised first; 0 alone is one of them too."""
+        """Return the candidates for r, most regularized first; 0 alone is one of them too."""
         return [0.0] if self.regularization == 0 else super()._candidates()
 
     def _solutions(self, problem: Problem, candidates: list[float]) -> list[tuple[Array, Array]]:

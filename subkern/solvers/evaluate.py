@@ -37,7 +37,7 @@ def evaluate(
     neither, the solver chooses by itself, or has a default for.
 
     Returns:
-        Solver, chosen regularisation, other searched parameters and f0 scale, scores on train, dev
+        Solver, chosen regularization, other searched parameters and f0 scale, scores on train, dev
         and evaluation, the zero-shot score (None without initial logits), and numbers of examples.
 
     Raises:

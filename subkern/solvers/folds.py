@@ -1,4 +1,4 @@
-"""Folds for choosing a regularisation without a dev set."""
+"""Folds for choosing a regularization without a dev set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solvers that choose their regularisation by leaving out one example at a time, in closed form."""
+"""Solvers that choose their regularization by leaving out one example at a time, in closed form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LeaveOneOutSolver(KernelSolver):
     ) -> int:
         """Return which candidate's residuals ``[n, c]`` are smallest, and keep what they say.
 
-        Candidates are most regularised first, and ties go to the first.
+        Candidates are most regularized first, and ties go to the first.
         """
         errors = np.array([float(np.mean(np.sum(each**2, axis=1))) for each in residuals])
         errors[~np.isfinite(errors)] = np.inf
@@ -65,7 +65,7 @@ class LeastSquaresSolver(LeaveOneOutSolver):
         """Return alpha ``[n, c]`` and leave-one-out residuals ``[n, c]`` at every candidate."""
 
     def _candidates(self) -> list[float]:
-        """Return the candidates for r, most regularised first; `UserError` on bad ones."""
+        """Return the candidates for r, most regularized first; `UserError` on bad ones."""
         return check_regularization(self.regularization, tuple(self.grid))
 
     def _solve(self, problem: Problem) -> None:

@@ -30,7 +30,7 @@ NULL = 1e-12
 class LogisticSolver(KernelSolver):
     """Kernel logistic regression on all logits jointly, any number of classes.
 
-    Minimises ``mean_i CE(softmax(f0_i / f0_scale + (K alpha)_i), y_i) + r mu / 2 alpha' K alpha``
+    Minimizes ``mean_i CE(softmax(f0_i / f0_scale + (K alpha)_i), y_i) + r mu / 2 alpha' K alpha``
     over alpha ``[n, c]``, mu the mean eigenvalue of K; a single logit uses the sigmoid. Written in
     the eigenbasis of K it is strongly convex, and Newton's method with backtracking in float64 runs
     until the gradient there is below ``tol``. At the optimum ``alpha = (Y - P) / (n r mu)``, Y
@@ -181,7 +181,7 @@ class _Objective:
 def _newton(
     objective: _Objective, weights: Array, tol: float, max_iter: int
 ) -> tuple[Array, float, int]:
-    """Minimise by Newton steps with backtracking; return weights, norm of the gradient and steps
+    """Minimize by Newton steps with backtracking; return weights, norm of the gradient and steps
     taken.
     """
     value, gradient = objective.value(weights), objective.gradient(weights)

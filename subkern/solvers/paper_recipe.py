@@ -84,7 +84,7 @@ class RowLogisticSolver(KernelSolver):
     Args:
         regularization: share of the operator norm added to the diagonal of the training kernel.
         cv: folds, at most the examples of the rarest class.
-        max_iter: steps of the optimiser.
+        max_iter: steps of the optimizer.
         f0_scale: divides f0; None ignores f0.
 
     Attributes:

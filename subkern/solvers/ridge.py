@@ -47,7 +47,7 @@ class RidgeSolver(LeastSquaresSolver):
 
 
 def _leave_one_out(basis: Eigenbasis, wanted: Array, share: float) -> tuple[Array, Array]:
-    """Return alpha ``[n, c]`` and the leave-one-out residuals ``[n, c]`` for one regularisation."""
+    """Return alpha ``[n, c]`` and the leave-one-out residuals ``[n, c]`` for one regularization."""
     n, c = wanted.shape
     inverse = 1.0 / (basis.values + share * basis.mean)
     alpha = (basis.vectors @ (inverse * (basis.vectors.T @ wanted.ravel()))).reshape(n, c)

@@ -54,7 +54,7 @@ def select(
     ``[n, c, m, c]`` (train on the left), labels default to theirs. `subkern.solvers.default_grid`
     has a grid for every registered solver. ``dev_reverse`` ``[n, c, m, c]`` is the second direction
     of an asymmetric dev kernel, where the kernel does not bring it. Ties, frequent on small dev
-    sets, go to the more regularised: the larger ``regularization`` (chosen by the solver itself,
+    sets, go to the more regularized: the larger ``regularization`` (chosen by the solver itself,
     where it is None), then the larger ``f0_scale`` with None above all, then the first.
 
     Raises `UserError` on a parameter that the solver does not have, an empty grid, or a grid of
@@ -114,7 +114,7 @@ def _check_kind(solver: KernelSolver, name: str, value: Any) -> None:
 
 
 def _strength(solver: KernelSolver) -> tuple[float, float]:
-    """Return how regularised a fitted solver is: its own regularisation, then how little it leans
+    """Return how regularized a fitted solver is: its own regularization, then how little it leans
     on f0.
     """
     regularization = getattr(solver, "regularization_", getattr(solver, "regularization", 0.0))

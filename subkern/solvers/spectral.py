@@ -1,4 +1,4 @@
-"""The eigenbasis of a training kernel, and regularisation measured in it."""
+"""The eigenbasis of a training kernel, and regularization measured in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subkern.errors import UserError
 __all__ = ["DEFAULT_GRID", "Eigenbasis", "check_regularization", "most_regularised"]
 
 DEFAULT_GRID: tuple[float, ...] = tuple(10.0**power for power in range(-6, 3))
-"""Regularisation as a share of the mean eigenvalue of the training kernel."""
+"""Regularization as a share of the mean eigenvalue of the training kernel."""
 
 # Eigenvalues below this share of the largest, negative, are more than rounding of a float32 kernel.
 INDEFINITE = 1e-3
@@ -27,7 +27,7 @@ class Eigenbasis:
     vectors: Array
     """``[n*c, n*c]``, columns."""
     mean: float
-    """The mean eigenvalue, ``trace(K) / (n*c)``: the unit of regularisation."""
+    """The mean eigenvalue, ``trace(K) / (n*c)``: the unit of regularization."""
 
     @classmethod
     def of(cls, kernel: Array) -> Eigenbasis:
@@ -48,12 +48,12 @@ class Eigenbasis:
 
 
 def check_regularization(regularization: float | None, grid: tuple[float, ...]) -> list[float]:
-    """Return the candidates, most regularised first; raises `UserError` on one that is not above
+    """Return the candidates, most regularized first; raises `UserError` on one that is not above
     0.
     """
     candidates = list(grid) if regularization is None else [regularization]
     if not candidates:
-        raise UserError("the regularisation grid is empty: give at least one value above 0")
+        raise UserError("the regularization grid is empty: give at least one value above 0")
     for value in candidates:
         if not (np.isfinite(value) and value > 0):
             raise UserError(
@@ -64,7 +64,7 @@ def check_regularization(regularization: float | None, grid: tuple[float, ...]) 
 
 def most_regularised(losses: Array) -> int:
     """Return the first position with the smallest loss, to rounding; candidates are most
-    regularised first.
+    regularized first.
     """
     best = float(np.min(losses))
     return int(np.flatnonzero(losses <= best + 1e-12 * max(1.0, abs(best)))[0])

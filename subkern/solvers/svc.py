@@ -67,7 +67,7 @@ class SVCSolver(KernelSolver):
     vectors ``f0 / f0_scale``, reduced likewise, is added, and the machine learns how much to trust
     them.
 
-    Symmetric kernels only: the quadratic form that libsvm minimises drops the antisymmetric part,
+    Symmetric kernels only: the quadratic form that libsvm minimizes drops the antisymmetric part,
     prediction would not.
 
     With ``regularization=None`` it is the one of ``grid`` with the best accuracy in stratified
@@ -84,7 +84,7 @@ class SVCSolver(KernelSolver):
     Attributes:
         machine_: the fitted `sklearn.svm.SVC`.
         regularization_: ``1 / C``.
-        cv_curve_: regularisation to cross-validated error rate; empty where it was given.
+        cv_curve_: regularization to cross-validated error rate; empty where it was given.
     """
 
     adds_f0 = False

@@ -31,7 +31,7 @@ class SVRSolver(KernelSolver):
     kernels. The ``svr`` solver of the LM-Kernel-FT code is ``logits="joint"`` with C = 1 on the
     kernel as it is: here ``C = units_[0]``.
 
-    It needs a symmetric, positive semi-definite kernel: libsvm minimises ``a' K a / 2 + ...``, in
+    It needs a symmetric, positive semi-definite kernel: libsvm minimizes ``a' K a / 2 + ...``, in
     which the antisymmetric part of K drops out, while prediction would use it: the machine would
     not predict the function that it fitted. For asymmetric kernels see `AsymmetricLSSVMSolver`.
 
@@ -93,7 +93,7 @@ class SVRSolver(KernelSolver):
         self.units_ = [one.unit for one in self._fitted]
 
     def _candidates(self) -> list[float]:
-        """Return the candidates for C, most regularised first; `UserError` on bad settings."""
+        """Return the candidates for C, most regularized first; `UserError` on bad settings."""
         if not (np.isfinite(self.epsilon) and self.epsilon >= 0):
             raise UserError(f"epsilon={self.epsilon!r} is negative: give the error that is free")
         candidates = list(self.grid) if self.C is None else [self.C]

@@ -142,14 +142,14 @@ def _sample(names: list[str], count: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Peft(HasCheckpoint):
-    """Any PEFT method: the parameters that `peft` would train, at its own initialisation.
+    """Any PEFT method: the parameters that `peft` would train, at its own initialization.
 
     Methods that add virtual tokens (prompt, prefix and p-tuning) change f itself: their kernel's
     initial logits are the adapter's own, not the pre-trained model's.
 
     Args:
         config: a `peft.PeftConfig`.
-        seed: seed of the adapter's initialisation.
+        seed: seed of the adapter's initialization.
         name: what to call it in provenance; the configuration is recorded too.
     """
 

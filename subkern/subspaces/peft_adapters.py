@@ -25,7 +25,7 @@ from subkern.subspaces.virtual_tokens import add_virtual_tokens, method_name
 def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitModel:
     """`model` with the adapter of `config`, on a copy that shares every weight.
 
-    The copy is in evaluation mode (adapter dropout off). The adapter is initialised by PEFT from
+    The copy is in evaluation mode (adapter dropout off). The adapter is initialized by PEFT from
     `seed`; only its parameters, and the linear readout if there is one, require gradients. LN
     tuning without targets takes every norm of the model.
 
@@ -111,7 +111,7 @@ def _refuse_turned_olora(wrapped: nn.Module, config: peft.PeftConfig) -> None:
 
 
 def _restore(original: nn.Module, wrapped: nn.Module) -> None:
-    """Put float64 weights back after an initialisation in float32: W_rest = W − s·B·A exactly."""
+    """Put float64 weights back after an initialization in float32: W_rest = W − s·B·A exactly."""
     from peft.tuners.lora import LoraLayer
 
     weights = dict(original.named_parameters(remove_duplicate=False))

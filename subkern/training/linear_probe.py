@@ -110,7 +110,7 @@ def linear_probe(
 ) -> Probe:
     """Fit logistic regression on the hidden states of ``splits["train"]``; score every split.
 
-    On the features as they are, as in the code of Malladi et al. (2023): standardised, those that
+    On the features as they are, as in the code of Malladi et al. (2023): standardized, those that
     hardly vary would get large weights, and where a head starts, kernels would be those features'.
     C has the lowest cross entropy in stratified cross-validation on the training examples, ties
     going to the smaller; dev is not looked at.

@@ -1,4 +1,4 @@
-"""The losses that training and function-space dynamics minimise, on logits ``[b, c]``.
+"""The losses that training and function-space dynamics minimize, on logits ``[b, c]``.
 
 Both are means over the examples of a batch, so a learning rate means the same for any batch size.
 

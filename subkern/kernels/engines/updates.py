@@ -43,7 +43,7 @@ class Updates:
     def run(self, request: Request, sides: Sides, store: TileStore) -> list[Outcome]:
         """As `Engine.run`."""
         job, rules, progress = request.job, request.rules, request.options.progress
-        # Neighbours of about one length are formed in one product.
+        # Neighbors of about one length are formed in one product.
         ordered = sides.by_length
         everyone, n = ordered.every, len(sides.left)
         columns = slice(0 if sides.overlap else n, None)

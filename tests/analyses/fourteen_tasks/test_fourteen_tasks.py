@@ -752,7 +752,7 @@ def test_failures_and_only_on_the_command_line(place: Path, tmp_path: Path) -> N
     ("args", "message"),
     [
         (("--executor", "ray", "--address", "127.0.0.1:9"), "no Ray cluster answers"),
-        (("--only", "colour=red"), "is not understood"),
+        (("--only", "color=red"), "is not understood"),
         (("--executor", "ray", "--workers", "4"), "--workers 4 is for --executor local"),
         (("--learning-rates", "1e-3"), "write METHOD=1e-3"),
     ],

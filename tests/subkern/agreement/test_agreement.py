@@ -221,7 +221,7 @@ def test_eigenspace_overlap_by_hand():
 
 
 def test_spectral_epsilon_by_hand():
-    # Generalised eigenvalues 1.2, 0.9 on the range of K.
+    # Generalized eigenvalues 1.2, 0.9 on the range of K.
     first = np.diag([4.0, 2, 0])
     inside, outside = np.diag([4.8, 1.8, 0]), np.diag([4.8, 1.8, 0.1])
     assert spectral_epsilon(first, inside) == pytest.approx(0.2)

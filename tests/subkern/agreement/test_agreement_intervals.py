@@ -133,13 +133,13 @@ def test_the_table_leaves_out_what_does_not_apply():
     names = set(agreement_table(first, second, n_resamples=0).metric)
     left_out = {"spectral_epsilon", "spectral_epsilon_scaled", "kernel_target_alignment"}
     assert names == set(METRICS) - left_out
-    labelled = [
+    labeled = [
         SimpleNamespace(
             values=kernel, left_labels=np.arange(24) % 2, right_labels=np.arange(30) % 2
         )
         for kernel in (first, second)
     ]
-    assert "kernel_target_alignment" in set(agreement_table(*labelled, n_resamples=5).metric)
+    assert "kernel_target_alignment" in set(agreement_table(*labeled, n_resamples=5).metric)
 
 
 def test_an_undefined_metric_is_nan_in_the_table():

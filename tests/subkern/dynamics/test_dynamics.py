@@ -354,9 +354,9 @@ def test_kernels_without_labels_or_logits_are_refused() -> None:
     bare = Kernel(np.eye(2)[:, None, :, None], ["a", "b"], ["a", "b"])
     with pytest.raises(UserError, match="no training labels"):
         gradient_flow(bare, times=[1.0])
-    labelled = Kernel(np.eye(2)[:, None, :, None], ["a", "b"], ["a", "b"], [0, 1], [0, 1])
+    labeled = Kernel(np.eye(2)[:, None, :, None], ["a", "b"], ["a", "b"], [0, 1], [0, 1])
     with pytest.raises(UserError, match="no initial logits"):
-        gradient_flow(labelled, times=[1.0])
+        gradient_flow(labeled, times=[1.0])
 
 
 def test_a_coordinate_may_be_a_single_number() -> None:

@@ -184,7 +184,7 @@ def test_unchanged_by_batch_size_and_padding(family: Family) -> None:
     for size in (2, 5, 7):
         kernel = compute_kernel(model, batch, options=RunOptions(batch_size=size)).values
         assert oracles.error(kernel, alone) <= 1e-12
-    few = compute_kernel(model, batch[:1], batch[1:2]).values  # less padding: fewer neighbours
+    few = compute_kernel(model, batch[:1], batch[1:2]).values  # less padding: fewer neighbors
     np.testing.assert_allclose(few, alone[:1, :, 1:2], rtol=1e-9, atol=1e-11)
 
 

@@ -281,7 +281,7 @@ def test_svc_learns_from_initial_logits_where_the_kernel_says_nothing():
 
 @pytest.mark.parametrize("share", [0.0, 1e-2])
 def test_lstsq_equals_the_normal_route_of_the_paper(share: float):
-    # One-hot targets over (example, logit), torch.linalg.lstsq, regularisation times the largest
+    # One-hot targets over (example, logit), torch.linalg.lstsq, regularization times the largest
     # singular value on the diagonal, f0 / scale taken off and added back.
     p = problem(2, n=12)
     matrix = torch.from_numpy(p.train.reshape(24, 24))

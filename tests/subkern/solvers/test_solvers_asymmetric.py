@@ -81,8 +81,8 @@ def test_asym_equals_the_label_form_of_the_paper():
     # H = y K y and a right-hand side of ones, decision sum_i alpha_i y_i K(x_i, x): one logit.
     p = problem(1)
     y, matrix = 2.0 * p.y - 1, p.train[:, 0, :, 0]
-    labelled = y[:, None] * matrix * y
-    system = np.block([[np.eye(12) / 3, labelled], [labelled.T, np.eye(12) / 3]])
+    labeled = y[:, None] * matrix * y
+    system = np.block([[np.eye(12) / 3, labeled], [labeled.T, np.eye(12) / 3]])
     solution = np.linalg.solve(system, np.ones(24))
     expected = 0.5 * p.test[:, 0, :, 0].T @ (solution[:12] * y)
     expected += 0.5 * p.reverse[:, 0, :, 0].T @ (solution[12:] * y)

@@ -148,7 +148,7 @@ DEAD = [
 def test_a_method_dead_at_its_start_says_so(
     family: Family, config: Callable[[], peft.PeftConfig], name: str, engine: str
 ) -> None:
-    message = rf"^kernel of {name} at its initialisation is identically zero: no logit moves with "
+    message = rf"^kernel of {name} at its initialization is identically zero: no logit moves with "
     with pytest.raises(UserError, match=message) as caught:
         compute_kernel(
             oracles.logit_model(family), sides(family)[0], subspace=Peft(config()), engine=engine
@@ -184,7 +184,7 @@ def test_sweeps_and_features_that_are_dead_say_so_too(tmp_path: Path) -> None:
         "^target set 'b': kernel of LO",
     ]
     for way, name in zip(ways, names, strict=True):
-        with pytest.raises(UserError, match=rf"{name}.* at its initialisation is identically zero"):
+        with pytest.raises(UserError, match=rf"{name}.* at its initialization is identically zero"):
             way()
     assert not (tmp_path / "features").exists()
 

@@ -59,7 +59,7 @@ def test_the_probe_is_the_minimum(family: Family, classes: int) -> None:
     y = torch.tensor([e.label for e in data["train"]])
     w = torch.tensor(probe.weight, requires_grad=True)
     b = torch.tensor(probe.bias, requires_grad=True)
-    # sklearn penalises one weight of two classes, w₁ − w₀: twice the pair's squared norm.
+    # sklearn penalizes one weight of two classes, w₁ − w₀: twice the pair's squared norm.
     penalty = w.square().sum() * (2 if classes == 2 else 1) / (2 * 0.1)
     total = torch.nn.functional.cross_entropy(x @ w.T + b, y, reduction="sum") + penalty
     grad_w, grad_b = torch.autograd.grad(total, [w, b])
@@ -135,7 +135,7 @@ def test_a_model_without_a_decoder_is_refused() -> None:
 
 
 def test_features_that_hardly_vary_get_hardly_any_weight() -> None:
-    """A norm with a gain of 1e-33: standardised, its weight would be 1e30, and kernels inf."""
+    """A norm with a gain of 1e-33: standardized, its weight would be 1e30, and kernels inf."""
     model, data = oracles.logit_model(ENCODER, 2), splits(ENCODER)
     norm = [m for m in model.module.modules() if isinstance(m, torch.nn.LayerNorm)][-1]
     with torch.no_grad():
