@@ -59,19 +59,20 @@ def rank_correlation(
     if predictor.shape != truth.shape or predictor.ndim != 2:
         raise ValueError(f"expected two arrays [p, s], not {predictor.shape} and {truth.shape}")
     count = len(predictor)
-    value = _spearman(predictor, truth)
+    value = float(_spearman(predictor, truth))
     if count < FEWEST or math.isnan(value):
         return Correlation(value, math.nan, math.nan, count)
 
-    def statistic(index: npt.NDArray[np.intp]) -> float:
-        return _spearman(predictor[index], truth[index])
+    def statistic(index: npt.NDArray[np.intp], axis: int) -> Floats:
+        drawn = np.moveaxis(index, axis, -1)
+        return _spearman(predictor[drawn], truth[drawn])
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         draws = stats.bootstrap(
             (np.arange(count),),
             statistic,
-            vectorized=False,
+            vectorized=True,
             n_resamples=resamples,
             method="percentile",
             rng=np.random.default_rng(0),
@@ -81,19 +82,27 @@ def rank_correlation(
     return Correlation(value, float(low), float(high), count)
 
 
-def _spearman(predictor: Floats, truth: Floats) -> float:
-    """Return the mean over data seeds of Spearman's ρ over units; NaN if none has one."""
-    found = [spearman(x, y) for x, y in zip(predictor.T, truth.T, strict=True)]
-    known = [each for each in found if not math.isnan(each)]
-    return float(np.mean(known)) if known else math.nan
+def _spearman(predictor: Floats, truth: Floats) -> Floats:
+    """Return the mean over data seeds of Spearman's ρ over units; NaN if none has one.
+
+    Both are ``[..., p, s]``; what is returned is ``[...]``.
+    """
+    found = spearman(np.swapaxes(predictor, -1, -2), np.swapaxes(truth, -1, -2))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        return np.asarray(np.nanmean(found, axis=-1))
 
 
-def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
-    """Return Spearman's ρ of two lists of numbers ``[p]``, NaN where one side is constant.
+def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
+    """Return Spearman's ρ along the last axis, ``[..., p]`` to ``[...]``; NaN where a side ties.
 
     Numbers that differ in rounding alone tie.
     """
-    x, y = (np.round(np.asarray(side, dtype=np.float64), _DECIMALS) for side in (one, other))
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+    ranks = (
+        stats.rankdata(np.round(np.asarray(side, dtype=np.float64), _DECIMALS), axis=-1)
+        for side in (one, other)
+    )
+    x, y = (each - each.mean(axis=-1, keepdims=True) for each in ranks)
+    size = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+    with np.errstate(invalid="ignore"):  # 0 / 0 where one side is constant, or there is one unit
+        return np.asarray((x * y).sum(axis=-1) / size)

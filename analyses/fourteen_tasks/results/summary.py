@@ -75,7 +75,7 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> Comparison | None:
     if points.empty:
         return None
     gap = float(np.abs(points["x"] - points["y"]).mean())
-    rho = spearman(points["x"], points["y"]) if len(points) > 2 else math.nan
+    rho = float(spearman(points["x"], points["y"])) if len(points) > 2 else math.nan
     found = None if math.isnan(rho) else rho
     return Comparison(method(first), method(second), points, gap, found)
 

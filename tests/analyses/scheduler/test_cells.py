@@ -502,6 +502,7 @@ def start(out: Path, *args: object) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments_ends_with_the_same_table(tmp_path: Path) -> None:
     tasks = [f"t{number}" for number in range(20)]
     of, args = plan(tasks), ("--tasks", ",".join(tasks), "--nap", 0.008)

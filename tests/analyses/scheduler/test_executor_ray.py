@@ -45,6 +45,7 @@ def cluster() -> Iterator[str]:
         os.environ["PYTHONPATH"] = before
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_changes_nothing(cluster: str, tmp_path: Path) -> None:
     of = plan()
     (tmp_path / "marks").mkdir()

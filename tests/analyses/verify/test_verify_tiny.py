@@ -71,6 +71,7 @@ def of_one(results: Results, name: str, metric: str) -> float:
 
 
 @pytest.mark.filterwarnings("ignore::subkern.training.grid_search.GridEdgeWarning")
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_library(out: Path) -> None:
     found = subspace.verify(config(), out, TRIAL).results
     assert names(found) == ["full", "srht 4", "srht 32", "LoRA rank 2", "bias"]

@@ -434,6 +434,7 @@ finetune(model, t.splits(), training=t.training(steps=150, eval_every=7), out={o
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on(tmp_path: Path) -> None:
     """``kill -9`` at random moments, also while a checkpoint is written."""
     out = tmp_path / "run"
