@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.models.logit_model import LogitModel
+from subkern.models.limits import positions
+from subkern.models.logit_model import LogitModel, vocabulary
+from subkern.prompts.prompt import unknown_token
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
@@ -26,8 +28,8 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
         UserError: two evaluations differ (dropout), a logit is not finite, or an example's logits
             change with its batch or padding.
     """
+    check_tokens(model, examples)
     longest = max(examples, key=lambda e: len(e.input_ids))
-    check_length(model, longest)
     few = [e for e in spread(examples) if e is not longest] + [longest]
     with torch.no_grad():
         together = model(model.collate(few)).double()
@@ -71,20 +73,26 @@ def _check_finite(examples: Sequence[EncodedExample], logits: Tensor) -> None:
         )
 
 
-def check_length(model: LogitModel, longest: EncodedExample) -> None:
-    """Refuse an example with more tokens than the model has positions.
+def check_tokens(model: LogitModel, examples: Sequence[EncodedExample]) -> None:
+    """Refuse an example with more tokens than the model has positions, or with one it lacks.
 
     Raises:
-        UserError: `longest` is too long, counting virtual tokens.
+        UserError: the longest is too long, counting virtual tokens; or a token has no embedding.
     """
-    most = getattr(getattr(model.module, "config", None), "max_position_embeddings", None)
-    virtual = getattr(model.module, "num_virtual_tokens", 0)
-    if most is not None and most > 0 and len(longest.input_ids) + virtual > most:
+    most, virtual = positions(model), getattr(model.module, "num_virtual_tokens", 0)
+    longest = max(examples, key=lambda e: len(e.input_ids))
+    if most is not None and len(longest.input_ids) + virtual > most:
         raise UserError(
             f"example '{longest.id}' has {len(longest.input_ids)} tokens"
             f"{f' after {virtual} virtual ones' if virtual else ''} and the model takes {most}:"
             " lower the task's max_length"
         )
+    if (known := vocabulary(model.module)) is None:
+        return
+    for e in examples:
+        for token in (min(e.input_ids), max(e.input_ids)):
+            if not 0 <= token < known:
+                raise unknown_token(token, known, f"example '{e.id}'", model.tokenizer)
 
 
 def spread(examples: Sequence[EncodedExample], count: int = 3) -> list[EncodedExample]:

@@ -15,7 +15,15 @@ from torch import nn
 
 from subkern.errors import UserError
 from subkern.models.demo import DEMO_MODELS, demo_path
-from subkern.models.logit_model import LinearReadout, LogitModel, Readout, WordReadout, untie
+from subkern.models.limits import output_width
+from subkern.models.logit_model import (
+    LinearReadout,
+    LogitModel,
+    Readout,
+    WordReadout,
+    untie,
+    vocabulary,
+)
 from subkern.prompts.prompt import Prompt
 from subkern.storage.provenance import versions
 from subkern.tasks.catalogue import Task
@@ -82,7 +90,7 @@ def load_model(
         module = _module(spec, place, kind, DTYPES[dtype], **where)
     if tie == "untied" and kind != "plain":
         untie(module)
-    prompt = Prompt.for_task(task, tokenizer, kind)
+    prompt = Prompt.for_task(task, tokenizer, kind, vocabulary(module))
     readout = _readout(module, prompt, len(task.labels), pooling, seed)
     model = LogitModel(
         module,
@@ -113,7 +121,8 @@ def with_prompt(model: LogitModel, task: Task) -> LogitModel:
     """
     if model.prompt is None or not isinstance(model.readout, WordReadout):
         raise UserError("a linear head reads no label words: load the model with head='prompt'")
-    prompt = Prompt.for_task(task, model.tokenizer, model.prompt.style)
+    known = vocabulary(model.module)
+    prompt = Prompt.for_task(task, model.tokenizer, model.prompt.style, known)
     return LogitModel(
         model.module,
         WordReadout(prompt.label_ids),
@@ -269,10 +278,7 @@ def _readout(
 ) -> Readout:
     if prompt.label_ids:
         return WordReadout(prompt.label_ids)
-    width = getattr(module.config, "hidden_size", None)
-    if width is None:
-        raise UserError(f"{type(module).__name__} names no hidden_size: use --head prompt")
-    return LinearReadout(width, num_labels, pooling, seed)
+    return LinearReadout(output_width(module), num_labels, pooling, seed)
 
 
 def _device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from subkern.errors import UserError
-from subkern.models.precision import KeepDouble
+from subkern.models.precision import in_precision_of
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample, Prompt
@@ -199,11 +199,13 @@ class LogitModel(nn.Module):
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills padding (its value never reaches a logit)."""
-        config = getattr(self.module, "config", None)
-        pad = getattr(self.tokenizer, "pad_token_id", None)
-        pad = getattr(config, "pad_token_id", None) if pad is None else pad
-        return 0 if pad is None else int(pad)
+        """Token id that fills padding: its value never reaches a logit, but it must have a row."""
+        config, known = getattr(self.module, "config", None), vocabulary(self.module)
+        for named in (self.tokenizer, config):
+            pad = getattr(named, "pad_token_id", None)
+            if pad is not None and pad >= 0 and (known is None or pad < known):
+                return int(pad)
+        return 0
 
     def collate(self, examples: Sequence[EncodedExample]) -> Batch:
         """Pad `examples` into a `Batch` on the model's device."""
@@ -211,8 +213,7 @@ class LogitModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits ``[b, c]`` of `batch`."""
-        guard = KeepDouble() if self.dtype == torch.float64 else contextlib.nullcontext()
-        with guard:
+        with in_precision_of(self.module):
             logits = self.readout(self.module, batch)
         return logits[:, 1:2] - logits[:, 0:1] if self.binary else logits
 
@@ -238,6 +239,16 @@ def named_parameters(model: LogitModel) -> dict[str, nn.Parameter]:
     if isinstance(model.readout, LinearReadout):
         named |= {f"readout.{k}": v for k, v in model.readout.linear.named_parameters()}
     return named
+
+
+def vocabulary(module: nn.Module) -> int | None:
+    """Tokens that `module` has rows for in its embedding; None where it names no embedding."""
+    getter = getattr(module, "get_input_embeddings", None)
+    try:
+        weight = getter().weight if getter is not None else None
+    except (AttributeError, NotImplementedError):
+        return None
+    return None if weight is None else int(weight.shape[0])
 
 
 def parameter_path(name: str) -> str:

@@ -6,10 +6,12 @@ precision, the same line *down*casts a float64 model and rounds its gradients to
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _PRODUCTS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__}
@@ -46,3 +48,9 @@ class KeepDouble(TorchFunctionMode):
 
 def _is_low(value: Any) -> bool:
     return isinstance(value, torch.dtype) and value == torch.float32
+
+
+def in_precision_of(module: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """Where `module` is run: `KeepDouble` if it is in float64."""
+    double = next(module.parameters()).dtype == torch.float64
+    return KeepDouble() if double else contextlib.nullcontext()

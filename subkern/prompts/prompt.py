@@ -51,6 +51,7 @@ class Prompt:
         parts: the parsed template; empty for ``"plain"``.
         label_words: words in logit order; empty for ``"plain"``.
         label_ids: their token ids, ``[c]``.
+        vocabulary: tokens that the model has; None where none is loaded, and nothing is checked.
     """
 
     task: Task
@@ -60,21 +61,32 @@ class Prompt:
     label_words: tuple[str, ...]
     label_ids: tuple[int, ...]
     encoder: Encoder
+    vocabulary: int | None = None
 
     @classmethod
-    def for_task(cls, task: Task, tokenizer: PreTrainedTokenizerBase, style: str) -> Prompt:
+    def for_task(
+        cls,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        style: str,
+        vocabulary: int | None = None,
+    ) -> Prompt:
         """Compile the task's prompt of `style` for `tokenizer`, checking all that can be wrong.
 
         Raises:
             UserError: the template lacks a mask, names a text or variable that is not there or a
-                special token the tokenizer lacks, or a label word is not one token.
+                special token the tokenizer lacks, or a label word is not one token; or a token
+                that the prompt always has is beyond `vocabulary`.
         """
         if style not in STYLES:
             raise UserError(f"unknown prompt style '{style}': use {', '.join(STYLES)}")
         limits = Limits(task.max_length, task.first_sent_limit, task.other_sent_limit)
         if style == "plain":
             plain = PlainEncoder(tokenizer, limits, _prefix(tokenizer))
-            return cls(task, tokenizer, style, (), (), (), plain)
+            ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
+            always = _prefix(tokenizer) if tokenizer.cls_token_id is None else ends
+            _check_known(always, tokenizer, vocabulary, f"every example of task {task.name}")
+            return cls(task, tokenizer, style, (), (), (), plain, vocabulary)
         parts = _parts(task, style, tokenizer)
         words = task.label_words
         if style == "causal":
@@ -85,7 +97,12 @@ class Prompt:
             encoder = MaskedEncoder(tokenizer, parts, label_ids, limits)
         else:
             encoder = CausalEncoder(tokenizer, parts, words, limits, _prefix(tokenizer))
-        return cls(task, tokenizer, style, parts, words, label_ids, encoder)
+        _check_known(label_ids, tokenizer, vocabulary, f"a label word of task {task.name}")
+        specials = [p.name.rstrip("+") for p in parts if isinstance(p, Special)]
+        fixed = [getattr(tokenizer, f"{name}_token_id") for name in specials]
+        fixed += _prefix(tokenizer) if style == "causal" else ()
+        _check_known(fixed, tokenizer, vocabulary, f"every example of task {task.name}")
+        return cls(task, tokenizer, style, parts, words, label_ids, encoder, vocabulary)
 
     @property
     def template(self) -> str:
@@ -111,7 +128,8 @@ class Prompt:
         """Return the token ids of one example and the position that is read.
 
         Raises:
-            UserError: the mask is cut off, or the example does not have the task's texts.
+            UserError: the mask is cut off, the example does not have the task's texts, or a token
+                of it is none of the model's.
         """
         return self.encode_all([example])[0]
 
@@ -124,14 +142,40 @@ class Prompt:
                     f"example {example.id} has {len(example.texts)} text(s), "
                     f"task {self.task.name} has {self.task.num_texts}"
                 )
-        return [
+        encoded = [
             EncodedExample(example.id, example.label, tuple(ids), read)
             for example, (ids, read) in zip(examples, self.encoder.encode(examples), strict=True)
         ]
+        for each in encoded:
+            _check_known(each.input_ids, self.tokenizer, self.vocabulary, f"example '{each.id}'")
+        return encoded
 
     def render(self, example: Example) -> str:
         """Return what one example looks like: text, then tokens with the read position marked."""
         return render_prompt(self, example, self.encode(example))
+
+
+def _check_known(
+    ids: Iterable[int | None],
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: int | None,
+    where: str,
+) -> None:
+    if vocabulary is None:
+        return
+    for token in ids:
+        if token is not None and not 0 <= token < vocabulary:
+            raise unknown_token(token, vocabulary, where, tokenizer)
+
+
+def unknown_token(token: int, vocabulary: int, where: str, tokenizer: object) -> UserError:
+    """The error to raise where a token of `where` has no row in the model's embedding."""
+    shown = getattr(tokenizer, "convert_ids_to_tokens", lambda _: None)(token)
+    return UserError(
+        f"{where} has token {'' if shown is None else repr(shown) + ' '}({token}), and the model"
+        f" knows {vocabulary} tokens, 0 to {vocabulary - 1}: use the tokenizer that it was trained"
+        " with, or other words"
+    )
 
 
 def _template(task: Task, style: str) -> str:

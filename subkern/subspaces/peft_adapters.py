@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from subkern.errors import UserError
 from subkern.models.anatomy import _linear, linear_modules, norm_modules
 from subkern.models.copy import copy_module
-from subkern.models.logit_model import LogitModel
+from subkern.models.logit_model import LogitModel, vocabulary
+from subkern.prompts.prompt import unknown_token
 from subkern.subspaces.virtual_tokens import add_virtual_tokens, method_name
 
 
@@ -30,9 +31,11 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     tuning without targets takes every norm of the model.
 
     Raises:
-        UserError: PEFT refuses the configuration (no module matches the targets, say), or the
-            model has no place for the virtual tokens of a prompt method.
+        UserError: PEFT refuses the configuration (no module matches the targets, say), the model
+            has no place for the virtual tokens of a prompt method, or no row for a token that is
+            trained, or that virtual ones start at.
     """
+    _check_tokens(model, config)
     module = copy_module(model.module, shared=not rewrites_weights(config))
     # PEFT decomposes weights (PiSSA, OLoRA) in float32 only.
     double = _keeps_function(config) and model.dtype == torch.float64
@@ -46,7 +49,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
             wrapped = peft.get_peft_model(module.float() if double else module, config)
     except UserError:
         raise
-    except (ValueError, TypeError, NotImplementedError, RuntimeError, ArithmeticError) as error:
+    except Exception as error:  # PEFT's refusals are of many kinds
         raise UserError(_explain(model, config, error)) from error
     _refuse_turned_olora(wrapped, config)
     inner = wrapped.to(model.dtype).base_model.model
@@ -54,6 +57,29 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     if double:
         _restore(model.module, inner)
     return model.with_module(inner)
+
+
+def _check_tokens(model: LogitModel, config: peft.PeftConfig) -> None:
+    """Refuse tokens of `config` that the model has no row for."""
+    known, tokenizer = vocabulary(model.module), model.tokenizer
+    listed = getattr(config, "token_indices", None) or []
+    listed = getattr(config, "trainable_token_indices", None) or listed
+    groups = listed.values() if isinstance(listed, dict) else [listed]
+    tokens = [token for group in groups for token in group]
+    if getattr(config, "prompt_tuning_init", None) == "TEXT":
+        from transformers import AutoTokenizer
+
+        where, how = config.tokenizer_name_or_path, config.tokenizer_kwargs or {}  # type: ignore[attr-defined]
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, **how)
+        except Exception as error:  # of many kinds
+            raise UserError(
+                f"prompt tuning starts at a text, and '{where}' is no tokenizer"
+            ) from error
+        tokens = tokenizer(config.prompt_tuning_init_text)["input_ids"]  # type: ignore[attr-defined]
+    for token in tokens:
+        if known is not None and not 0 <= token < known:
+            raise unknown_token(token, known, method_name(config), tokenizer)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 
 from subkern.agreement.predictions import Score
 from subkern.errors import UserError
-from subkern.models.checks import check_function, check_length
+from subkern.models.checks import check_function, check_tokens
 from subkern.models.digest import weights_digest
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import fingerprint_examples
@@ -151,7 +151,7 @@ def _check_splits(splits: Splits, model: LogitModel) -> None:
     for name, examples in splits.items():
         if not examples:
             raise UserError(f"split '{name}' is empty: leave it out or give it examples")
-        check_length(model, max(examples, key=lambda e: len(e.input_ids)))
+        check_tokens(model, examples)
 
 
 def _run(

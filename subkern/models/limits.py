@@ -1,0 +1,106 @@
+"""What a model itself takes and gives: positions, and the width of its output.
+
+Configurations name numbers that are not these: RoBERTa's ``max_position_embeddings`` counts two
+rows that no token takes, OPT's output may be narrower than its layers. So the module is asked, by
+running it on three tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from subkern.errors import UserError
+from subkern.models.logit_model import Batch, LogitModel
+from subkern.models.precision import in_precision_of
+
+_TRIED = 3  # tokens
+_known: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()
+
+
+def positions(model: LogitModel) -> int | None:
+    """Most tokens that `model` takes, virtual ones included; None if nothing says a limit.
+
+    That is what its tables of absolute positions have rows for, in front of which some leave a
+    few; a model without such a table (rotary positions) is taken at its configuration's word.
+    """
+    if model.module not in _known:
+        _known[model.module] = _positions(model)
+    return _known[model.module]
+
+
+def _positions(model: LogitModel) -> int | None:
+    module = model.module
+    if (config := getattr(module, "config", None)) is None:
+        return None  # no transformer
+    virtual = getattr(module, "num_virtual_tokens", 0)
+    ids = _ids(module).to(model.device)
+    batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids[:, 0]))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Lookups() as lookups:
+        model(batch)
+    trained = {id(p) for p in getattr(module, "prompt_encoder", nn.Module()).parameters()}
+    steps = torch.arange(_TRIED, device=ids.device)
+    rooms = []
+    for table, rows in lookups.seen:
+        row = rows.reshape(-1)
+        # One row a token, each the one behind the last: neither words nor relative positions.
+        absolute = row.numel() == rows.shape[-1] and torch.equal(row[:_TRIED], row[:1] + steps)
+        if absolute and id(table) not in trained:
+            rooms.append(_TRIED + virtual + table.shape[0] - 1 - int(row.max()))
+    if rooms:
+        return min(rooms)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    most = getattr(text, "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def output_width(module: nn.Module) -> int:
+    """Numbers d that an encoder gives at a position.
+
+    Raises:
+        UserError: it does not run on tokens alone, or gives no hidden states.
+    """
+    ids = _ids(module).to(next(module.parameters()).device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_precision_of(module):
+            out = module(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return int(out.last_hidden_state.shape[-1])
+    except Exception as error:  # whatever a model does that expects more than tokens
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"{type(module).__name__} is no encoder of text ({reason}): use another model"
+        ) from error
+
+
+def _ids(module: nn.Module) -> Tensor:
+    """Three equal tokens ``[1, 3]``, not the one that counts as padding and has no position."""
+    config = getattr(module, "config", None)
+    pad = getattr(config, "pad_token_id", None)
+    return torch.full((1, _TRIED), 1 if pad == 0 else 0)
+
+
+class _Lookups(TorchFunctionMode):
+    """Inside, notes which rows of which tables are looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.embedding:
+            rows = args[0] if args else kwargs["input"]
+            table = args[1] if len(args) > 1 else kwargs["weight"]
+            self.seen.append((table, rows))
+        return func(*args, **kwargs)
