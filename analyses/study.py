@@ -22,7 +22,8 @@ from rich.console import Group, RenderableType
 from subkern.errors import UserError
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel
-from subkern.storage.files import only_run
+from subkern.storage.checksums import is_sound
+from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
 from subkern.training.grid_search import Search, search
 
@@ -350,7 +351,7 @@ class Study(ABC, Generic[C, F]):
         """Say if every figure and the report are there."""
         names = self._drawings(results)
         paths = [figure_path(out, name, kind) for name in names for kind in ("png", "pdf")]
-        return all(path.is_file() for path in [*paths, out / REPORT])
+        return all(path.is_file() and is_sound(path) for path in [*paths, out / REPORT])
 
     def _call(self, method: str, config: C, out: Path, *more: Any) -> str:
         given = ", ".join([f"Config(**{config.as_dict()!r})", repr(str(out)), *map(repr, more)])

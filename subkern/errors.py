@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-__all__ = ["NoMemoryError", "NoSpaceError", "UserError"]
+__all__ = ["DamagedError", "NoMemoryError", "NoSpaceError", "UserError"]
 
 
 class UserError(ValueError):
@@ -28,6 +28,10 @@ class NoSpaceError(UserError):
 
 class NoMemoryError(UserError):
     """Memory ran out: the user's to put right, by other limits than those asked for."""
+
+
+class DamagedError(UserError):
+    """A file does not hold what was written to it: what it was of has to be computed again."""
 
 
 def check_choice(what: str, value: str, known: Sequence[str]) -> None:

@@ -208,6 +208,7 @@ class Lab:
             training=self.config.training(learning_rate, keep=keep),
             metric=self.metric,
             out=None if self.folder is None else self.folder / "-".join(words),
+            overwrite=True,  # what is damaged
             progress=self.progress,
         )
 

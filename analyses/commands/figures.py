@@ -39,6 +39,8 @@ def figures(
     they have the same cells. Parts of another version of subkern or its libraries
     are refused unless --across-versions says that this is meant.
     """
+    from subkern.storage.lock import only_run
+
     from ..fourteen_tasks.results.combine import combine
     from ..fourteen_tasks.results.page import draw, write_tables
     from ..show.table import TABLE_FOLDER
@@ -50,9 +52,9 @@ def figures(
             raise UserError(f"{len(results)} studies are drawn as one: say where with --out FOLDER")
         study = combine(results, out, across_versions=across_versions)
     place = study if out is None else out
-    if tables_only:
-        written = write_tables(study, out=out, formats=wanted)
-        click.echo(f"wrote {len(written)} tables below {place / TABLE_FOLDER}")
-        return
-    report = draw(study, out=out, formats=wanted)
-    click.echo(f"wrote {report}")
+    with only_run(place):
+        if tables_only:
+            written = write_tables(study, out=out, formats=wanted)
+            click.echo(f"wrote {len(written)} tables below {place / TABLE_FOLDER}")
+        else:
+            click.echo(f"wrote {draw(study, out=out, formats=wanted)}")

@@ -66,7 +66,9 @@ def kernel(**asked: Any) -> None:
     from subkern.kernels.lm_kernel_ft import check_export, export_lmk
     from subkern.kernels.request import RunOptions, kernel_identity
     from subkern.kernels.rules import parse_rule
-    from subkern.storage.files import only_run
+    from subkern.kernels.tiles import TileStore
+    from subkern.storage.files import recover
+    from subkern.storage.lock import only_run
     from subkern.subspaces.text import as_subspace
     from subkern.tasks.catalogue import get_task
 
@@ -86,7 +88,10 @@ def kernel(**asked: Any) -> None:
     method = {k: asked[k] for k in ("rule", "subspace", "engine")}
     identity = kernel_identity(model, *sides, **method)
     tiles = out.with_name(f".{out.name}.tiles")
-    with only_run(tiles):
+    with only_run(out, beside=True):
+        recover(out)
+        if asked["overwrite"]:
+            TileStore(tiles, identity).drop_others()
         if found := _finished(out, identity, asked["overwrite"]):
             click.echo(f"{out} is up to date\n{wrapped(repr(found))}")
         else:

@@ -12,7 +12,8 @@ A run directory holds::
     report.html        the same for reading, in one file
     checkpoint/        only while computing
 
-Every file is written under another name and renamed when it is whole.
+Every file is written under another name and renamed when it is whole; its checksum stands in
+``.sha256`` (:mod:`subkern.storage.checksums`) and is verified when it is read.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
 from subkern.kernels.kernel import Kernel
+from subkern.storage.checksums import AGAIN, SUMS, is_noted, is_sound, require_sound
 from subkern.storage.claim import refuse_foreign, refuse_other
-from subkern.storage.files import PART, replacing
+from subkern.storage.files import PART, read_json, replacing
 from subkern.storage.provenance import differences, fingerprint, normalize, summary
 
 __all__ = [
@@ -52,17 +54,20 @@ _BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, VERIFICATION)}
 # In the order they are removed: without its table a run is unfinished, without its config foreign.
 _OURS = (
     *(TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, *_BESIDE.values()),
-    *(VERIFICATION, ENVIRONMENT, CONFIG),
+    *(VERIFICATION, ENVIRONMENT, SUMS, CONFIG),
 )
 
 State = Literal["new", "unfinished", "done"]
 
 
 class KernelFolder(MutableMapping[str, Kernel]):
-    """Kernels saved below a folder by name (``13/full``): written at once, read when asked for."""
+    """Kernels saved below a folder by name (``13/full``): written at once, read when asked for.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Of an ``unfinished`` run those that are damaged count as not there.
+    """
+
+    def __init__(self, folder: Path, *, unfinished: bool = False) -> None:
+        self.folder, self.unfinished = folder, unfinished
 
     def _path(self, name: str) -> Path:
         """Return where the kernel ``name`` lies."""
@@ -71,7 +76,12 @@ class KernelFolder(MutableMapping[str, Kernel]):
     def __getitem__(self, name: str) -> Kernel:
         if not self._path(name).exists():
             raise KeyError(name)
-        return Kernel.load(self._path(name))
+        try:
+            return Kernel.load(self._path(name))
+        except DamagedError:
+            if not self.unfinished:
+                raise
+            raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
         paths = sorted(self.folder.glob("*/*.zarr"))
@@ -122,6 +132,7 @@ class Results:
 
         Raises:
             UserError: ``path`` is no run directory, or one whose computation has not finished.
+            DamagedError: a file of it is not what was written.
         """
         root = Path(path)
         record = read_record(root)
@@ -133,12 +144,12 @@ class Results:
             analysis=record["analysis"],
             config=record["config"],
             inputs=record["inputs"],
-            table=pd.read_parquet(root / TABLE),
+            table=read_table(root / TABLE),
             kernels=KernelFolder(root / KERNELS),
-            environment=json.loads((root / ENVIRONMENT).read_text(encoding="utf-8")),
+            environment=read_json(root / ENVIRONMENT),
             command=record["command"],
             beside={
-                name: pd.read_parquet(root / file)
+                name: read_table(root / file)
                 for name, file in _BESIDE.items()
                 if (root / file).exists()
             },
@@ -178,8 +189,17 @@ class RunDirectory:
 
     @property
     def kernels(self) -> KernelFolder:
-        """The kernels saved so far."""
-        return KernelFolder(self.path / KERNELS)
+        """The kernels saved so far, but for damaged ones."""
+        return KernelFolder(self.path / KERNELS, unfinished=True)
+
+    def damage(self) -> DamagedError | None:
+        """Return what is wrong with the first damaged file or kernel of the finished run."""
+        try:
+            for kernel in Results.load(self.path).kernels.values():
+                del kernel  # it was read
+        except DamagedError as error:
+            return error
+        return None
 
     @property
     def checkpoint(self) -> Path:
@@ -198,19 +218,32 @@ class RunDirectory:
     def state(self, *, overwrite: bool = False) -> State:
         """Return how far this very run got here; writes nothing.
 
-        ``overwrite`` makes a run of other settings count as none.
+        ``overwrite`` makes a run of other settings count as none, and a damaged one as unfinished.
 
         Raises:
             UserError: the directory holds a run of other settings (named, both values shown) and
                 ``overwrite`` is false; or it holds something else, which is never overwritten.
+            DamagedError: the run is finished, a file of it is damaged (named) and ``overwrite`` is
+                false.
         """
-        record = self.record
+        try:
+            record = self.record
+        except DamagedError:
+            finished = (self.path / TABLE).exists() and not overwrite
+            if finished or not is_noted(self.path / CONFIG):
+                raise
+            return "new"  # nobody knows of what
         if record is None:
             refuse_foreign(self.path, "subkern run", "give another --out")
             return "new"
         changes = self._changes(record, numbers=overwrite)
         if not changes:
-            return "done" if (self.path / TABLE).exists() else "unfinished"
+            if not (self.path / TABLE).exists():
+                return "unfinished"
+            found = self.damage()
+            if found is not None and not overwrite:
+                raise found
+            return "done" if found is None else "unfinished"
         if not overwrite:
             if self._changes(record, numbers=True):
                 refuse_other(self.path, "a run", changes)
@@ -227,9 +260,18 @@ class RunDirectory:
         return record is not None and not self._changes(record, numbers=False)
 
     def claim(self, config: Mapping[str, Any], inputs: Mapping[str, Any], command: str) -> None:
-        """Make the directory this run's: clear a run of other settings, write ``config.yaml``."""
-        if self.state(overwrite=True) == "new":
+        """Make the directory this run's: clear a run of other settings, write ``config.yaml``.
+
+        What is damaged of a finished run is removed, and its table first: it is unfinished then.
+        """
+        state = self.state(overwrite=True)
+        if state == "new":
             self.clear()
+        elif state == "unfinished":
+            (self.path / TABLE).unlink(missing_ok=True)
+            for name in (ENVIRONMENT, *_BESIDE.values()):
+                if not is_sound(self.path / name):
+                    (self.path / name).unlink(missing_ok=True)
         record = {
             "analysis": self.analysis,
             "command": command,
@@ -277,6 +319,20 @@ class RunDirectory:
             table.to_parquet(part, index=False)
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    try:
+        return pd.read_parquet(require_sound(path))
+    except DamagedError:
+        raise
+    except Exception as error:  # as many ways as there are codecs
+        raise DamagedError(f"'{path}' is damaged ({type(error).__name__}): {AGAIN}") from error
+
+
 def write_record(root: Path, record: Mapping[str, Any]) -> None:
     """Write ``config.yaml``."""
     text = yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True, width=100)
@@ -296,14 +352,15 @@ def read_record(root: Path) -> dict[str, Any] | None:
     """Return the record in ``config.yaml``, or None where there is none of ours.
 
     Raises:
-        UserError: there is one that cannot be read.
+        DamagedError: there is one that is not what was written, or cannot be read.
     """
     path = root / CONFIG
     if not path.is_file():
         return None
     try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        record = yaml.safe_load(require_sound(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read ({type(error).__name__}): remove it") from error
+        why = type(error).__name__
+        raise DamagedError(f"'{path}' is damaged ({why}): {AGAIN}, or remove it") from error
     ours = isinstance(record, dict) and {"analysis", "config", "inputs", "asked"} <= record.keys()
     return record if ours else None

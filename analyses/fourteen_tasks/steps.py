@@ -25,7 +25,6 @@ from subkern.training.finetune import FineTuned, Training, add_splits, finetune
 from subkern.training.grid_search import TrainingGrid
 from subkern.training.linear_probe import linear_probe
 from subkern.training.monitor import labels_of, logits_of, score
-from subkern.training.result import RESULT
 
 from ..scheduler.work import Found
 from .inputs import Context
@@ -171,6 +170,7 @@ def _train(context: Context, training: Mapping[str, Any]) -> FineTuned:
         training=Training(**training),
         metric=context.metric,
         out=context.unfinished("training"),
+        overwrite=True,  # what is damaged
     )
 
 
@@ -191,11 +191,14 @@ def best(context: Context) -> Found:
     points = {each: FineTuned.load(each / RUN) for each in context.needs.values()}
     chosen = max(points, key=lambda each: points[each].rank_on_dev)  # the first of equals
     subspace = parse_subspace(context.cell.settings["subspace"])
-    if not (chosen / SHIFT / RESULT).is_file():
-        _train(context, points[chosen].training).save(chosen / SHIFT)
+    try:
+        winner = FineTuned.load(chosen / SHIFT)
+    except UserError:  # dropped, perhaps by a process that was killed while it did
+        winner = _train(context, points[chosen].training)
+        winner.save(chosen / SHIFT)
     found = add_splits(
         context.model,
-        FineTuned.load(chosen / SHIFT),
+        winner,
         context.encoded,
         subspace=subspace,
         metric=context.metric,

@@ -21,12 +21,22 @@ from typing import Any
 
 import pandas as pd
 
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
 from subkern.storage import provenance
+from subkern.storage.checksums import is_sound
 from subkern.storage.claim import refuse_foreign
 
 from ..engine.parts import environment_since
-from ..engine.run_folder import REPORT, TABLE, read_record, write_record, write_results
+from ..engine.run_folder import (
+    ENVIRONMENT,
+    FIGURE_FOLDER,
+    REPORT,
+    TABLE,
+    read_record,
+    read_table,
+    write_record,
+    write_results,
+)
 from ..scheduler.cell import Cell, Plan, State
 from ..scheduler.executors import Executor, Here
 from ..scheduler.run import Ran, prepare, run_cells
@@ -104,9 +114,9 @@ class StudyFolder:
 
     def check(self) -> None:
         """Raise `UserError` if the folder holds something else, which is never written to."""
-        record = read_record(self.out)
+        record = self._record
         if record is None:
-            if not any((self.out / name).exists() for name in ("cells", "work", ".lock")):
+            if not any((self.out / name).exists() for name in ("cells", "work")):
                 refuse_foreign(self.out, "study", "give another --out")
         elif record["analysis"] != NAME:
             raise UserError(
@@ -133,7 +143,7 @@ class StudyFolder:
 
     def claim(self, command: str) -> None:
         """Write down what is asked for, on what, and by which commands so far."""
-        settings, before = self._settings, (read_record(self.out) or {}).get("command", "")
+        settings, before = self._settings, (self._record or {}).get("command", "")
         others = [line for line in before.splitlines() if line != command]
         examples = {
             f"{cell.task}/{cell.k}-{cell.data_seed}": cell.identity["examples"]["digest"]
@@ -154,17 +164,29 @@ class StudyFolder:
         write_record(self.out, record)
 
     @property
+    def _record(self) -> dict[str, Any] | None:
+        """What was written down; None if nothing was, or it is damaged: cells know themselves."""
+        try:
+            return read_record(self.out)
+        except DamagedError:
+            return None
+
+    @property
     def _settings(self) -> Any:
         return provenance.normalize(self.config.as_dict())
 
     def written(self) -> pd.DataFrame | None:
-        """Return the table as it was last written, or None."""
-        path = self.out / TABLE
-        return pd.read_parquet(path) if path.is_file() else None
+        """Return the table as it was last written; None if it was not, or it is damaged."""
+        try:
+            if not is_sound(self.out / ENVIRONMENT):
+                return None
+            return read_table(self.out / TABLE) if (self.out / TABLE).is_file() else None
+        except DamagedError:
+            return None
 
     def withdraw(self) -> bool:
         """Remove a report, and a table, that are not of these settings; say if a table was."""
-        written, record = self.written(), read_record(self.out)
+        written, record = self.written(), self._record
         other = written is not None and not self.table().equals(written)
         if other or (record is not None and record["config"] != self._settings):
             (self.out / REPORT).unlink(missing_ok=True)
@@ -260,6 +282,7 @@ def _draw(out: Path, table: pd.DataFrame, *, changed: bool) -> Path | None:
     report = out / REPORT
     if not table["metric"].isin(SCORES).any():
         return None
-    if not changed and report.is_file():
+    pictures = (out / FIGURE_FOLDER).glob("*")
+    if not changed and report.is_file() and all(is_sound(each) for each in (report, *pictures)):
         return report
     return draw(out)

@@ -32,9 +32,10 @@ from typing import Any
 
 import numpy as np
 
+from subkern.errors import DamagedError
 from subkern.models.load import with_prompt
 from subkern.models.logit_model import LogitModel
-from subkern.storage.files import replacing
+from subkern.storage.files import read_json, replacing
 from subkern.storage.progress import Progress
 
 from ..engine.classifiers import Split
@@ -122,11 +123,14 @@ def _folder(place: Workplace, arm: Arm, seed: int) -> Path | None:
 
 
 def _kept(place: Workplace, arm: Arm, seed: int) -> list[Row] | None:
-    """Return the rows of a trial that was finished before."""
+    """Return the rows of a trial that was finished before, and is not damaged."""
     path = _path(place, arm, seed)
     if path is None or not path.is_file():
         return None
-    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        rows: list[Row] = read_json(path)
+    except DamagedError:
+        return None
     return rows
 
 

@@ -63,6 +63,7 @@ def training_rows(
                 grid=TrainingGrid(config.learning_rates, config.batch_sizes),
                 training=training,
                 out=folder,
+                overwrite=True,  # what is damaged
                 metric=metric,
             )
     except AllDiverged as error:

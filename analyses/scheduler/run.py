@@ -47,6 +47,8 @@ def prepare(
             unless they use one that is forgotten.
         overwrite: forget finished cells of other settings or versions, and what uses them.
 
+    Chosen cells that are damaged are forgotten, to be computed again.
+
     Raises:
         UserError: chosen cells are there of other settings or versions, and ``overwrite`` is
             false.
@@ -54,6 +56,7 @@ def prepare(
     if overwrite:
         store.discard(plan.dependents(store.others(plan, chosen)))
     store.refuse_others(plan, chosen)
+    store.discard_damaged(plan, chosen)
     store.discard_stale(plan, chosen)
     states = store.states(plan)
     store.forget_failures(key for key, state in states.items() if state == "missing")

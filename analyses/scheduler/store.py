@@ -31,9 +31,11 @@ from urllib.parse import quote, unquote
 
 import psutil
 
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
+from subkern.storage.checksums import seal, unsound
 from subkern.storage.claim import refuse_other
-from subkern.storage.files import hold, replacing
+from subkern.storage.files import read_json, replacing, sync
+from subkern.storage.lock import hold, only_run
 from subkern.storage.provenance import decisive, differences
 
 from .cell import Cell, Plan, State
@@ -86,20 +88,23 @@ class CellStore:
         return self.root / "unfinished" / quote(key, safe=" :=,+@")
 
     def stored(self, key: str) -> Stored | None:
-        """Return a finished cell, or None if it is not finished."""
+        """Return a finished cell, or None if it is not finished, or its record is damaged."""
         if key not in self._read:
             found = _json(self.folder(key) / "cell.json")
             if found is None:
                 return None
             known = {f.name: found[f.name] for f in fields(Stored) if f.name in found}
-            self._read[key] = Stored(**known)
+            try:
+                self._read[key] = Stored(**known)
+            except TypeError:  # of before there were checksums
+                return None
         return self._read[key]
 
     def failure(self, key: str) -> Failure | None:
         """Return why a cell failed, or None if it did not."""
         place = self.root / "failed" / key
         found = _json(place / "failure.json")
-        if found is None:
+        if found is None or not {"identity", "reason"} <= found.keys():
             return None
         return Failure(found["identity"], found["reason"], place / "traceback.txt")
 
@@ -168,6 +173,21 @@ class CellStore:
             for folder in (self.folder(key), self.root / "failed" / key, self.unfinished(key)):
                 self._remove(folder)
 
+    def discard_damaged(self, plan: Plan, chosen: Collection[str] | None = None) -> list[str]:
+        """Forget finished cells of which a file is not what was written; return which.
+
+        Of the chosen cells, or of all. What uses them stays: the same numbers come again.
+        """
+        found = [
+            cell.key
+            for cell in plan
+            if (chosen is None or cell.key in chosen)
+            and self.folder(cell.key).exists()
+            and (self.stored(cell.key) is None or any(unsound(self.folder(cell.key))))
+        ]
+        self.discard(found)
+        return found
+
     def discard_stale(self, plan: Plan, chosen: Collection[str] | None = None) -> None:
         """Forget finished cells that now wait for other cells than they did, and what uses them.
 
@@ -203,9 +223,7 @@ class CellStore:
         Raises:
             UserError: another run is at work there.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a") as file:
-            hold(file.fileno(), self.root, "see --status")
+        with only_run(self.root, otherwise="see --status"):
             self._sweep()
             yield
 
@@ -218,7 +236,7 @@ class CellStore:
         for work, _ in self._leases():
             shutil.rmtree(work, ignore_errors=True)
         for left in (self.root / "unfinished").glob("*"):
-            if (self.folder(unquote(left.name)) / "cell.json").exists():
+            if self.stored(unquote(left.name)) is not None:
                 shutil.rmtree(left, ignore_errors=True)
 
     def _leases(self) -> Iterator[tuple[Path, dict[str, Any] | None]]:
@@ -246,7 +264,7 @@ class CellStore:
             "born": process.create_time(),
             "host": socket.gethostname(),
         }
-        with replacing(work / "lease.json") as part:
+        with replacing(work / "lease.json", kept=False) as part:
             part.write_text(json.dumps(lease), encoding="utf-8")
         (work / "cell").mkdir()
         return Attempt(self, cell, work)
@@ -312,9 +330,12 @@ class Attempt:
         stored = Stored(identity_of(self.cell), rows, seconds, seen)
         record = {f.name: getattr(stored, f.name) for f in fields(stored)}
         (self.folder / "cell.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        seal(self.folder)
         _flush(self.folder)
         target = self.store.folder(self.cell.key)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and self.store.stored(self.cell.key) is None:
+            self.store._remove(target)  # it is damaged
         try:
             self.folder.rename(target)
         except OSError:
@@ -329,6 +350,8 @@ class Attempt:
         (place / "traceback.txt").write_text(traceback, encoding="utf-8")
         record = {"identity": identity_of(self.cell), "reason": reason}
         (place / "failure.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        seal(place)
+        _flush(place)
         target = self.store.root / "failed" / self.cell.key
         self.store._remove(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -367,19 +390,15 @@ def _alive(lease: Mapping[str, Any]) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file holds, or None if it is not there."""
+    """Return what a JSON file holds, or None if it is not there, or is damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        found = read_json(path)
+    except (FileNotFoundError, NotADirectoryError, DamagedError):
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def _flush(folder: Path) -> None:
     """Have the system write every file below a folder to the disk."""
     for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from subkern.errors import NoMemoryError, UserError
 from subkern.gradients.factor_files import FACTORS
-from subkern.storage.files import is_full, replacing
+from subkern.storage.files import is_full, read_json, replacing
 
 from .cell import Cell
 from .store import BEAT, Attempt, CellStore
@@ -263,6 +263,6 @@ def _beating(attempt: Attempt, unfinished: Path | None) -> Iterator[Callable[[],
 def _seconds(record: Path | None) -> float:
     """Return what earlier attempts spent; 0 if there is no record, or half of one."""
     try:
-        return 0.0 if record is None else float(json.loads(record.read_text())["seconds"])
+        return 0.0 if record is None else float(read_json(record)["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0

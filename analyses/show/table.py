@@ -228,7 +228,7 @@ def write(tables: Sequence[Table], folder: Path, formats: Sequence[str] = FORMAT
         for name in formats:
             suffix, text = _TEXTS.get(name, (name, None))
             path = folder / f"{table.name}.{suffix}"
-            with replacing(path) as part:
+            with replacing(path, kept=False) as part:
                 if text is not None:
                     part.write_text(text(table), encoding="utf-8")
                 elif table.frame is not None:

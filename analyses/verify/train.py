@@ -111,6 +111,7 @@ def train_all(
                         grid=trial.grid,
                         training=trial.training(config.rule),
                         out=place,
+                        overwrite=True,  # what is damaged
                         metric=metric,
                         progress=bar.within,
                     )

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subkern.errors import UserError
-from subkern.features.store import FeatureStore, holds_features
+from subkern.errors import DamagedError, UserError
+from subkern.features.store import FeatureStore, holds_features, is_begun
 from subkern.kernels.engines.projected import project_captured, rows_kernels, rows_per_batch
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import Request, RunOptions, kernel_identity
@@ -25,6 +25,8 @@ from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel
 from subkern.projections.project import Projection
 from subkern.storage.claim import refuse_other
+from subkern.storage.files import recover
+from subkern.storage.lock import only_run
 from subkern.storage.provenance import differences, fingerprint, summary
 from subkern.subspaces.random import RandomSubspace
 
@@ -156,19 +158,20 @@ def compute_features(
     assert projection is not None
     request.validate()
     provenance = features_identity(model, examples, subspace)
-    store = _open(out, provenance, overwrite)
-    if store is None:
-        step = rows_per_batch(request.job, examples, projection.projections)
-        head = {
-            "provenance": provenance,
-            "ids": [e.id for e in examples],
-            "labels": [e.label for e in examples],
-            "chunk": step,
-        }
-        shape = (len(examples), model.num_logits, subspace.dim)
-        FeatureStore.create(out, shape, head)
-        store = FeatureStore(out, writable=True)
-    return Features._of(store, _fill(store, request, projection))
+    with only_run(out, beside=True):
+        store = _open(out, provenance, overwrite)
+        if store is None:
+            step = rows_per_batch(request.job, examples, projection.projections)
+            head = {
+                "provenance": provenance,
+                "ids": [e.id for e in examples],
+                "labels": [e.label for e in examples],
+                "chunk": step,
+            }
+            shape = (len(examples), model.num_logits, subspace.dim)
+            FeatureStore.create(out, shape, head)
+            store = FeatureStore(out, writable=True)
+        return Features._of(store, _fill(store, request, projection))
 
 
 def features_identity(
@@ -182,6 +185,7 @@ def features_identity(
 
 def _open(out: Path, provenance: Mapping[str, Any], overwrite: bool) -> FeatureStore | None:
     """The store begun at `out` with these settings, or None where one is to be begun."""
+    recover(out)
     if not out.exists():
         return None
     if not holds_features(out):
@@ -190,21 +194,29 @@ def _open(out: Path, provenance: Mapping[str, Any], overwrite: bool) -> FeatureS
             return None
         raise UserError(f"{out} exists and holds no features: choose another path")
     if overwrite:
-        shutil.rmtree(out)
         return None
-    store = FeatureStore(out, writable=True)
+    try:
+        store = FeatureStore(out, writable=True)
+    except DamagedError:
+        if not is_begun(out):
+            raise
+        return None
     refuse_other(out, "features", differences(provenance, store.head["provenance"]))
     return store
 
 
 def _is_ours(out: Path) -> bool:
-    """Whether a folder holds at most what a killed run leaves before its head is written."""
+    """Whether a folder holds at most what a killed run of version 0.2 left before its head."""
     known = {"zarr.json", "values", "logits", ".features.part.json"}
     found = {p.name for p in out.iterdir()}
-    if not found <= known or (found and "zarr.json" not in found):
+    left = {name for name in found if name.endswith(".partial")}
+    if not found - left <= known or (found - left and "zarr.json" not in found):
         return False
     arrays = [out / name for name in ("values", "logits") if name in found]
-    return all((a / "zarr.json").exists() or not any(a.iterdir()) for a in arrays)
+    return all(
+        (a / "zarr.json").exists() or all(p.name.endswith(".partial") for p in a.iterdir())
+        for a in arrays
+    )
 
 
 def _fill(store: FeatureStore, request: Request, projection: Projection) -> int:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import zarr
 
-from subkern.errors import UserError
-from subkern.storage.files import replacing
+from subkern.errors import DamagedError, UserError
+from subkern.storage.checksums import is_sound, seal
+from subkern.storage.files import read_json, replacing, staged
 
 FORMAT = "subkern-features"
 VERSION = 1
 _HEAD = "features.json"
+_DESCRIBED = ("zarr.json", "values/zarr.json", "logits/zarr.json")
 
 
 class FeatureStore:
@@ -32,6 +34,7 @@ class FeatureStore:
 
     Raises:
         UserError: no features there, of another format, or they cannot be read (says why).
+        DamagedError: what they are of is damaged.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -42,14 +45,27 @@ class FeatureStore:
         if not holds_features(path):
             raise UserError(f"{path} holds no features: choose another path")
         try:
-            self.head = json.loads((path / _HEAD).read_text(encoding="utf-8"))
+            for name in _DESCRIBED:
+                if not is_sound(path / name, sealed=path):
+                    raise DamagedError(f"{name} is damaged")
+            self.head = read_json(path / _HEAD)
+            if self.head.get("format") != FORMAT:
+                raise DamagedError(f"{_HEAD} is damaged")
             group: Any = zarr.open_group(path, mode="r+" if writable else "r")
             self._values, self._logits = group["values"], group["logits"]
-        except (OSError, ValueError, KeyError) as error:
-            why = f"{type(error).__name__}: {error}"
+            if writable:
+                for left in path.glob("*/**/*.partial"):  # of a killed process
+                    left.unlink()
+        except PermissionError as error:
             raise UserError(
-                f"the features in {path} cannot be {'written' if writable else 'read'} ({why}):"
-                " make them readable, or compute them anew with --overwrite"
+                f"the features in {path} cannot be {'written' if writable else 'read'} ({error}):"
+                " make them so, or give another --out"
+            ) from error
+        except Exception as error:  # zarr's readers fail in as many ways as there is damage
+            kind = "" if isinstance(error, DamagedError) else f"{type(error).__name__}: "
+            raise DamagedError(
+                f"the features in {path} cannot be read ({kind}{error}): compute them anew"
+                " (--overwrite)"
             ) from error
         if self.head.get("version") != VERSION:
             raise UserError(
@@ -66,13 +82,14 @@ class FeatureStore:
             shape: ``(N, c, d)``.
             head: JSON-able, with ``chunk``, the examples of a chunk.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        group = zarr.open_group(path, mode="w")
         step = int(head["chunk"])
-        group.create_array("values", shape=shape, chunks=(step, *shape[1:]), dtype="float32")
-        group.create_array("logits", shape=shape[:2], chunks=(step, shape[1]), dtype="float64")
-        with replacing(path / _HEAD) as part:  # last: without it there is no store
-            part.write_text(json.dumps({"format": FORMAT, "version": VERSION, **head}))
+        with staged(path) as new:
+            group = zarr.open_group(new, mode="w")
+            group.create_array("values", shape=shape, chunks=(step, *shape[1:]), dtype="float32")
+            group.create_array("logits", shape=shape[:2], chunks=(step, shape[1]), dtype="float64")
+            text = json.dumps({"format": FORMAT, "version": VERSION, **head})
+            (new / _HEAD).write_text(text, encoding="utf-8")
+            seal(new)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,7 +121,11 @@ class FeatureStore:
             except OSError:
                 return False
             picks = self.chunks[k]
-            if marked == _digest(self._values[picks], self._logits[picks]):
+            try:
+                values, logits = self._values[picks], self._logits[picks]
+            except Exception:  # as many ways as there are codecs
+                return False
+            if marked == _digest(values, logits):
                 self._whole.add(k)
         return k in self._whole
 
@@ -125,6 +146,15 @@ class FeatureStore:
 def holds_features(path: Path) -> bool:
     """Whether features (finished or not) are stored at `path`."""
     return (path / _HEAD).exists()
+
+
+def is_begun(path: Path) -> bool:
+    """Whether fewer chunks are marked as finished than the rows at `path` have; or who knows."""
+    try:
+        values: Any = zarr.open_group(path, mode="r")["values"]
+        return len(list((path / "done").glob("*.sha256"))) < values.cdata_shape[0]
+    except Exception:
+        return False
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from subkern.errors import NoSpaceError
 from subkern.gradients.capture import Captured
 from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor, zero_like
+from subkern.storage.checksums import is_sound
 from subkern.storage.files import replacing, scratch_folder, scratch_root
 
 _KINDS = {"outer": OuterFactor, "rows": RowFactor, "dense": DenseFactor}
@@ -99,8 +100,11 @@ class Stored:
         return found
 
 
-def save_factors(captured: Captured, path: Path) -> None:
-    """Write factors to `path`, whole or not at all; what several share is written once."""
+def save_factors(captured: Captured, path: Path, *, kept: bool = True) -> None:
+    """Write factors to `path`, whole or not at all; what several share is written once.
+
+    Unless they are ``kept``, they serve this process only.
+    """
     tensors: dict[str, Tensor] = {"logits": captured.logits}
     known: dict[tuple[Any, ...], str] = {}
 
@@ -119,7 +123,7 @@ def save_factors(captured: Captured, path: Path) -> None:
         return {"kind": kind, **named, **turned}
 
     index = {name: [entry(f) for f in factors] for name, factors in captured.factors.items()}
-    with replacing(path) as partial:
+    with replacing(path, kept=kept) as partial:
         save_file(tensors, partial, {"index": json.dumps(index)})
 
 
@@ -143,10 +147,13 @@ class FactorFiles:
         return sum(len(group.logits) for group in self.groups)
 
     def find(self) -> bool:
-        """Add the next group if an earlier run left it; say whether it did."""
+        """Add the next group if an earlier run left it, undamaged; say whether it did."""
         if not self.spill or self.folder is None or not self._path(self.folder).exists():
             return False
-        self.groups.append(Stored(self._path(self.folder), self.device))
+        path = self._path(self.folder)
+        if not is_sound(path):
+            return False
+        self.groups.append(Stored(path, self.device))
         return True
 
     def add(self, captured: Captured) -> None:
@@ -161,7 +168,7 @@ class FactorFiles:
 
     def _store(self, captured: Captured, folder: Path) -> Stored:
         path = self._path(folder)
-        save_factors(captured, path)
+        save_factors(captured, path, kept=self.folder is not None)
         return Stored(path, self.device)
 
     def _path(self, folder: Path) -> Path:

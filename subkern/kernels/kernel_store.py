@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,35 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from subkern.errors import NoSpaceError, UserError
-from subkern.storage.files import is_full
+from subkern.errors import DamagedError, NoSpaceError, UserError
+from subkern.storage.files import is_full, recover, staged
+from subkern.storage.provenance import canonical_json
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "damaged", "holds_kernel", "read", "write"]
 
 FORMAT = "subkern-kernel"
 FORMAT_VERSION = 1
+_ATTRIBUTES = "attributes_checksum"  # since 0.3
+_NAMES = {
+    *("zarr.json", "kernel", "reverse", "left", "right"),
+    *("left_label", "right_label", "left_logits", "right_logits"),
+}
 
 
 def holds_kernel(path: Path) -> bool:
     """Return whether a kernel (whole or damaged) is stored at ``path``."""
-    return _attributes(path).get("format") == FORMAT
+    if _attributes(path).get("format") == FORMAT:
+        return True
+    # Its attributes may be what is damaged: then it is known by its arrays.
+    names = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    return {"zarr.json", "kernel", "left", "right"} <= names and names <= _NAMES
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damaged(path: Path, why: str) -> DamagedError:
     """Return the error for a store that is a kernel's but cannot be trusted."""
-    return UserError(f"{path} is a damaged kernel ({why}): compute it again and give --overwrite")
+    return DamagedError(
+        f"{path} is a damaged kernel ({why}): compute it again and give --overwrite"
+    )
 
 
 def write(path: Path, data: xr.Dataset, attributes: Mapping[str, Any]) -> None:
@@ -45,33 +56,15 @@ def write(path: Path, data: xr.Dataset, attributes: Mapping[str, Any]) -> None:
         format_version=FORMAT_VERSION,
         checksums={str(name): _checksum(data[name]) for name in data.variables},
     )
+    marked.attrs[_ATTRIBUTES] = _digest_of(marked.attrs)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-        ) as tmp:
-            new = Path(tmp) / "new"
+        with staged(path) as new:
             marked.to_zarr(new, mode="w", zarr_format=3, consolidated=False)
-            _swap(new, path, Path(tmp) / "old")
     except OSError as error:
         why = f"{path} cannot be written: {error.strerror or error}"
         if is_full(error):
             raise NoSpaceError(f"{why}; make room and run the same command again") from error
         raise UserError(why) from error
-
-
-def _swap(new: Path, path: Path, old: Path) -> None:
-    """Put ``new`` at ``path``; what was there goes to ``old``, and comes back if that fails."""
-    if not path.exists():
-        new.rename(path)
-        return
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        if not path.exists():
-            old.rename(path)
-        raise
 
 
 def read(path: Path) -> xr.Dataset:
@@ -81,8 +74,12 @@ def read(path: Path) -> xr.Dataset:
         UserError: nothing there, not a kernel, of a newer format, incomplete or altered.
     """
     if not path.exists():
+        recover(path)
+    if not path.exists():
         raise UserError(f"{path} does not exist: compute it with `subkern kernel --out {path}`")
     attributes = _attributes(path)
+    if holds_kernel(path) and attributes.get("format") != FORMAT:
+        raise damaged(path, "its zarr.json")
     if attributes.get("format") != FORMAT:
         raise UserError(f"{path} is not a kernel: give a store that `subkern kernel` wrote")
     if attributes.get("format_version") != FORMAT_VERSION:
@@ -96,6 +93,8 @@ def read(path: Path) -> xr.Dataset:
     # A damaged store fails in as many ways as there are codecs.
     except Exception as error:
         raise damaged(path, str(error).partition("\n")[0] or type(error).__name__) from error
+    if data.attrs.get(_ATTRIBUTES) not in (None, _digest_of(data.attrs)):
+        raise damaged(path, "its attributes do not match their checksum")
     _verify(path, data, data.attrs.get("checksums"))
     return data
 
@@ -121,6 +120,12 @@ def _checksum(variable: xr.DataArray) -> str:
         little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
         return hashlib.sha256(little.data).hexdigest()
     return hashlib.sha256(json.dumps(values.tolist()).encode("ascii")).hexdigest()
+
+
+def _digest_of(attributes: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of attributes, but for that of their own checksum."""
+    plain = {name: value for name, value in attributes.items() if name != _ATTRIBUTES}
+    return hashlib.sha256(canonical_json(plain).encode("ascii")).hexdigest()
 
 
 def _attributes(path: Path) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
 from subkern.gradients.batches import cut
+from subkern.storage.checksums import SUMS, is_noted, is_sound
 from subkern.storage.claim import refuse_foreign, refuse_other
-from subkern.storage.files import PART, replacing
+from subkern.storage.files import PART, UNREADABLE, read_json, replacing
 from subkern.storage.provenance import OLDER, decisive, differences, fingerprint
 
 Tile = tuple[str, int, int]
@@ -93,6 +94,7 @@ def choose_tiling(
 _RECORD = "tiling.json"
 _REMOVE = "remove the folder, or write elsewhere"
 _SECONDS = "seconds"  # in a tile's file: those since the one before
+_SPENT = "spent-"  # before the names of what else it took
 
 
 class TileStore:
@@ -111,24 +113,26 @@ class TileStore:
         self.folder = folder
         self.identity = decisive(identity)
         self.earlier = 0.0
+        self._spent: dict[str, float] = {}
+        self._counters: list[Callable[[], Mapping[str, float]]] = []
+        self._noted: dict[str, float] = {}
         self._counted = time.perf_counter()
 
     def tiling(self, choose: Callable[[], Tiling]) -> Tiling:
         """The tiling the folder was begun with, else a new one from `choose`.
+
+        Tiles of which the record is damaged are removed.
 
         Raises:
             UserError: the folder holds tiles of other settings, or other files.
         """
         if self.folder is None:
             return choose()
-        record = self.folder / _RECORD
-        if record.exists():
-            saved = json.loads(record.read_text())
-            if saved["fingerprint"] != fingerprint(self.identity):
-                stored = saved.get("identity")
-                changes = [OLDER] if stored is None else differences(self.identity, stored)
-                refuse_other(self.folder, "unfinished tiles", changes, _REMOVE)
+        saved = self._saved()
+        if saved is not None:
+            refuse_other(self.folder, "unfinished tiles", self._changes(saved), _REMOVE)
             return Tiling(*(tuple(slice(*s) for s in saved[side]) for side in ("left", "right")))
+        self._remove_all()
         refuse_foreign(self.folder, "record of tiles", "name a checkpoint folder of its own")
         tiling = choose()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,28 +142,78 @@ class TileStore:
         text = json.dumps(
             {"fingerprint": fingerprint(self.identity), "identity": self.identity, **bounds}
         )
-        with replacing(record) as path:
+        with replacing(self.folder / _RECORD) as path:
             path.write_text(text)
         return tiling
 
+    def _saved(self) -> dict[str, Any] | None:
+        """What was begun in the folder; None if nothing was, or nobody knows what."""
+        if self.folder is None or not (self.folder / _RECORD).exists():
+            return None
+        try:
+            saved: dict[str, Any] = read_json(self.folder / _RECORD)
+            return saved
+        except DamagedError:
+            if not is_noted(self.folder / _RECORD):
+                raise
+            return None
+
+    def _changes(self, saved: Mapping[str, Any]) -> list[str]:
+        """How what is asked for differs from what was begun."""
+        if saved["fingerprint"] == fingerprint(self.identity):
+            return []
+        stored = saved.get("identity")
+        return [OLDER] if stored is None else differences(self.identity, stored)
+
+    def drop_others(self) -> None:
+        """Remove tiles of other settings."""
+        saved = self._saved()
+        if saved is not None and self._changes(saved):
+            self._remove_all()
+
     def get(self, key: str | Tile) -> dict[str, np.ndarray] | None:
-        """The arrays saved under `key`, or None."""
+        """The arrays saved under `key`, or None, also if they are damaged."""
         if self.folder is None or not (path := self.folder / _file(key)).exists():
             return None
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
+        if not is_sound(path):
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in saved.files}
+        except (OSError, ValueError, KeyError, AttributeError, *UNREADABLE):
+            return None
         self.earlier += float(arrays.pop(_SECONDS, 0.0))
+        for name in [name for name in arrays if name.startswith(_SPENT)]:
+            what = name.removeprefix(_SPENT)
+            self._spent[what] = self._spent.get(what, 0.0) + float(arrays.pop(name))
         return arrays
 
     def put(self, key: str | Tile, arrays: dict[str, np.ndarray]) -> None:
-        """Save `arrays` under `key`, whole or not at all."""
+        """Save `arrays` under `key`, whole or not at all, and what was counted since the last."""
         if self.folder is None:
             return
         now = time.perf_counter()
         timed = arrays | {_SECONDS: np.array(now - self._counted)}
+        counted = self._counts()
+        for name, value in counted.items():
+            timed[f"{_SPENT}{name}"] = np.array(value - self._noted.get(name, 0.0))
+        self._noted = counted
         with replacing(self.folder / _file(key)) as path, path.open("wb") as file:
             np.savez(file, **timed)  # type: ignore[arg-type]
         self._counted = now
+
+    def count(self, counter: Callable[[], Mapping[str, float]]) -> None:
+        """Keep with every tile what `counter` counted for it: seconds, pairs, by name."""
+        self._counters.append(counter)
+
+    def counted(self) -> dict[str, float]:
+        """What was counted, by this run and by those whose tiles were asked for."""
+        now = self._counts()
+        names = dict.fromkeys([*now, *self._spent])
+        return {name: now.get(name, 0.0) + self._spent.get(name, 0.0) for name in names}
+
+    def _counts(self) -> dict[str, float]:
+        return {name: value for counter in self._counters for name, value in counter().items()}
 
     def drop(self, pattern: str) -> None:
         """Remove files that are no longer wanted."""
@@ -174,12 +228,14 @@ class TileStore:
         """
         if self.folder is None or not self.folder.exists():
             return
-        if (self.folder / _RECORD).exists():
-            for pattern in ("*.npz", "*.safetensors", f".*{PART}*"):
-                self.drop(pattern)
-            self.drop(_RECORD)
+        self._remove_all()
         with suppress(OSError):  # the user's own files stay
             self.folder.rmdir()
+
+    def _remove_all(self) -> None:
+        if self.folder is not None and (self.folder / _RECORD).exists():
+            for pattern in ("*.npz", "*.safetensors", f".*{PART}*", SUMS, _RECORD):
+                self.drop(pattern)
 
 
 def _file(key: str | Tile) -> str:

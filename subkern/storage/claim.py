@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subkern.errors import UserError
+from subkern.storage.checksums import SUMS
 from subkern.storage.files import PART
+from subkern.storage.lock import LOCK
 from subkern.storage.provenance import summary
 
 REPLACE = "overwrite (--overwrite) replaces it, another folder (--out) keeps it"
@@ -30,10 +32,11 @@ def refuse_other(
 def refuse_foreign(folder: Path, what: str, instead: str = "give another folder") -> None:
     """Raise `UserError` if a folder in which no ``what`` was begun holds something, or is a file.
 
-    What a killed process left of a file that it was writing does not count.
+    What a killed process left of a file that it was writing does not count, nor lock or checksums.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}' is a file: {instead}")
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not (path.name.startswith(".") and PART in path.name):
+        ours = path.name in (LOCK, SUMS) or (path.name.startswith(".") and PART in path.name)
+        if not ours:
             raise UserError(f"'{folder}' holds '{path.name}' and no {what}: {instead}")

@@ -1,26 +1,36 @@
-"""Files that are written whole or not at all, and folders that one run works in at a time."""
+"""Files and folders that are written whole or not at all, and carry checksums (`checksums`)."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import glob
 import json
 import os
+import shutil
 import tempfile
 import tomllib
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subkern.errors import NoSpaceError, UserError
+from safetensors import SafetensorError
+
+from subkern.errors import DamagedError, NoSpaceError, UserError
+from subkern.storage.checksums import AGAIN, note, require_sound
+from subkern.storage.lock import hold
 from subkern.storage.provenance import normalize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PART = ".part"  # in the names of files that are being written
+_STAGE, _NEW, _OLD = ".tmp", "new", "old"  # of folders
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# How numpy's and safetensors' readers fail on what they did not write, beside ValueError.
+UNREADABLE = (EOFError, zipfile.BadZipFile, zlib.error, SafetensorError)
 # As libraries say it that are not written in Python.
 _FULL_TEXTS = [os.strerror(code) for code in _FULL] + [f"(os error {code})" for code in _FULL]
 
@@ -38,18 +48,87 @@ def is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, kept: bool = True) -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; on leaving, move what is there to ``path``.
 
-    After an exception, or a killed process, ``path`` is as it was.
+    After an exception, or a killed process, ``path`` is as it was. What is ``kept``, to be read
+    again by another process, is on the disk before it gets its name, and its checksum is noted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
     try:
         yield temporary
+        if kept:
+            sync(temporary)
+            note(path, temporary)
         temporary.replace(path)
+        if kept:
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a name to make a folder at; on leaving, it takes the place of what is at ``path``.
+
+    No reader sees half of it. What killed processes left beside ``path`` is removed, and where one
+    was killed as it put the new folder in place of the old, the old one is back.
+    """
+    recover(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_STAGE, dir=path.parent))
+    mine = os.open(stage, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            hold(mine, stage, "")
+        new = stage / _NEW
+        yield new
+        for each in (*new.rglob("*"), new):
+            sync(each)
+        _swap(new, path, stage / _OLD)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        os.close(mine)
+
+
+def recover(path: Path) -> None:
+    """Put right what a process left that was killed while it put a folder at ``path``."""
+    for stage in path.parent.glob(f".{glob.escape(path.name)}.*{_STAGE}"):
+        with suppress(OSError, UserError):
+            theirs = os.open(stage, os.O_RDONLY)
+            try:
+                hold(theirs, stage, "")
+                if not path.exists() and (stage / _OLD).exists():
+                    whole = (stage / _NEW).exists()  # it was about to get its name
+                    (stage / (_NEW if whole else _OLD)).rename(path)
+                shutil.rmtree(stage, ignore_errors=True)
+            finally:
+                os.close(theirs)
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    """Put ``new`` at ``path``; what was there goes to ``old``, and comes back if that fails."""
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        if not path.exists():
+            old.rename(path)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def scratch_root() -> Path:
@@ -72,49 +151,6 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
     )
 
 
-def hold(lock: int, folder: Path, otherwise: str) -> None:
-    """Lock an open file (its descriptor) that stands for ``folder``, until it is closed.
-
-    Raises:
-        UserError: another process holds it; says to wait, or ``otherwise``.
-        OSError: the file system has no locks.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"another run is at work in '{folder}': wait for it, or {otherwise}"
-        ) from None
-
-
-@contextmanager
-def only_run(folder: str | Path | None) -> Iterator[None]:
-    """Be the only run in ``folder`` if any; the lock goes with the process, however it ends.
-
-    The folder is made if there is none, and removed again if nothing was written to it. Where the
-    file system has no locks there is none.
-
-    Raises:
-        UserError: another run is at work there.
-    """
-    if folder is None or (Path(folder).exists() and not Path(folder).is_dir()):
-        yield  # who reads a file there says what is wrong with it
-        return
-    folder = Path(folder)
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            hold(lock, folder, "choose another --out")
-        yield
-    finally:
-        os.close(lock)
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-
-
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -123,7 +159,6 @@ def write_tensors(
     Raises:
         OSError: they cannot be written (no space left, say).
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file  # late: it imports torch, and a start needs neither
 
     named = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
@@ -138,6 +173,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(normalize(value), indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that `write_json` or `replacing` wrote.
+
+    Raises:
+        DamagedError: it is not what was written, or no JSON.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(require_sound(path).read_text(encoding="utf-8"))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise DamagedError(f"'{path}' is damaged (no JSON: {error}): {AGAIN}") from error
 
 
 def read_fields(path: Path, what: str, page: str) -> dict[str, Any]:

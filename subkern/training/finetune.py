@@ -24,7 +24,7 @@ from subkern.models.checks import check_function, check_tokens
 from subkern.models.digest import weights_digest
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import fingerprint_examples
-from subkern.storage.files import only_run
+from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
 from subkern.storage.provenance import environment, normalize
 from subkern.subspaces.base import Subspace

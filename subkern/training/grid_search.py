@@ -12,6 +12,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from typing import Any
 import pandas as pd
 
 from subkern.agreement.predictions import Score
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
 from subkern.models.logit_model import LogitModel
-from subkern.storage.files import only_run, write_json
+from subkern.storage.files import read_json, write_json
+from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
 from subkern.storage.provenance import differences
 from subkern.subspaces.base import Subspace
@@ -128,7 +130,13 @@ def search(
         root = None if out is None else Path(out)
         if root is not None:
             _claim(root, run_settings(model, seen, subspace, training, metric), overwrite)
-        asked = {"subspace": subspace, "metric": metric, "checkpoint_seconds": checkpoint_seconds}
+            overwrite |= not (root / TABLE).exists()  # damaged points are trained again
+        asked = {
+            "subspace": subspace,
+            "metric": metric,
+            "checkpoint_seconds": checkpoint_seconds,
+            "overwrite": overwrite,
+        }
         runner = _Points(model, seen, points, root, asked, progress)
         best = runner.run()
         chosen = _finish_best(model, runner.runs[best], splits, root, subspace, metric)
@@ -231,7 +239,7 @@ def _claim(root: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
     own = ("learning_rate", "batch_size")
     shared = {k: v for k, v in settings["training"].items() if k not in own}
     settings = {**settings, "training": shared}
-    if claim(root, settings, overwrite=overwrite):
+    if claim(root, settings, overwrite=overwrite, result=TABLE):
         (root / TABLE).unlink(missing_ok=True)
         for folder in (root / BEST, root / POINTS):
             shutil.rmtree(folder, ignore_errors=True)
@@ -286,8 +294,10 @@ def _table(
 
 def _write_table(path: Path, table: Mapping[str, Any]) -> None:
     """Write the table, or leave the file alone where it is there already."""
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != table:
-        write_json(path, table)
+    with suppress(OSError, DamagedError):
+        if read_json(path) == table:
+            return
+    write_json(path, table)
 
 
 def _edge(best: Training, grid: TrainingGrid) -> str | None:

@@ -13,19 +13,18 @@ A folder holds::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from subkern.errors import UserError
-from subkern.storage.files import replacing, write_json, write_tensors
+from subkern.errors import DamagedError, UserError
+from subkern.storage.checksums import AGAIN, require_sound
+from subkern.storage.files import UNREADABLE, read_json, replacing, write_json, write_tensors
 from subkern.storage.provenance import fingerprint
 from subkern.training.settings import Diverged
 
@@ -110,24 +109,27 @@ class FineTuned:
         """Read what `save` wrote.
 
         Raises:
-            UserError: there is no finished run, or a file of it is damaged.
+            UserError: there is no finished run.
+            DamagedError: a file of it is damaged.
             Diverged: the run ended so.
         """
         root = Path(folder)
         if not (root / RESULT).exists():
             state = "is unfinished: run it again" if (root / SETTINGS).exists() else "is none"
             raise UserError(f"'{root}' should hold a fine-tuning run and {state}")
+        for name in (TRAJECTORY, SHIFT, KEPT, ADAPTER):
+            if (root / name).exists():
+                require_sound(root / name)
+        settings, result = stored_settings(root), read_json(root / RESULT)
         try:
-            settings = json.loads((root / SETTINGS).read_text(encoding="utf-8"))["settings"]
-            result = json.loads((root / RESULT).read_text(encoding="utf-8"))
             if (diverged := result.get("diverged")) is not None:
                 raise Diverged(**diverged)
             return cls._read(root, settings, result)
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, *UNREADABLE) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"the run in '{root}' is damaged ({reason}): remove it") from error
+            raise DamagedError(f"the run in '{root}' is damaged ({reason}): {AGAIN}") from error
 
     @classmethod
     def _read(cls, root: Path, settings: Mapping[str, Any], result: Mapping[str, Any]) -> FineTuned:
@@ -182,6 +184,21 @@ def write_result(root: Path, found: FineTuned) -> None:
     """Write ``result.json``: the run is finished, and whether the folder holds what moved."""
     numbers = {"best_step": found.best_step, "scores": found.scores, "seconds": found.seconds}
     write_json(root / RESULT, {**numbers, "has_shift": bool(found.shift)})
+
+
+def stored_settings(root: Path) -> dict[str, Any]:
+    """Read ``settings.json``.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    path = root / SETTINGS
+    try:
+        return dict(read_json(path)["settings"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"'{path}' is damaged ({error}): {AGAIN}") from error
 
 
 def write_settings(root: Path, settings: Mapping[str, Any]) -> None:

@@ -18,7 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from subkern.errors import UserError
+from subkern.errors import DamagedError
+from subkern.storage.checksums import SUMS, is_noted, is_sound
 from subkern.storage.claim import refuse_foreign, refuse_other
 from subkern.storage.files import write_json, write_tensors
 from subkern.storage.provenance import differences
@@ -32,6 +33,7 @@ from subkern.training.result import (
     SHIFT,
     TRAJECTORY,
     FineTuned,
+    stored_settings,
     write_result,
     write_settings,
 )
@@ -41,7 +43,7 @@ __all__ = ["TrainingFolder", "claim"]
 
 CHECKPOINT = "checkpoint.safetensors"
 # In the order they are removed: without its result a run is unfinished.
-_OURS = (RESULT, SHIFT, KEPT, ADAPTER, TRAJECTORY, CHECKPOINT, SETTINGS)
+_OURS = (RESULT, SHIFT, KEPT, ADAPTER, TRAJECTORY, CHECKPOINT, SUMS, SETTINGS)
 
 
 class TrainingFolder:
@@ -50,11 +52,12 @@ class TrainingFolder:
     Args:
         path: the folder; it need not exist.
         settings: everything that decides the run.
-        overwrite: replace a run of other settings.
+        overwrite: replace a run of other settings, and one that is damaged.
         every: seconds between checkpoints; 0 writes one after every step.
 
     Raises:
         UserError: the folder holds a run of other settings (the fields are named), or other files.
+        DamagedError: a finished run's settings are damaged.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class TrainingFolder:
         every: float = 60.0,
     ) -> None:
         self.path, self.settings, self.every = Path(path), settings, every
+        self.overwrite = overwrite
         self._saved_at = time.monotonic()
         if claim(self.path, settings, overwrite=overwrite):
             self.clear()
@@ -77,11 +81,23 @@ class TrainingFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def finished(self) -> FineTuned | None:
-        """The run, if it is done. Raises `Diverged` if that is how it ended."""
+        """The run, if it is done; a damaged one is removed if it may be.
+
+        Raises:
+            Diverged: that is how it ended.
+            DamagedError: a file of it is not what was written.
+        """
         if not (self.path / RESULT).exists():
             return None
         (self.path / CHECKPOINT).unlink(missing_ok=True)  # of a process killed as it finished
-        return FineTuned.load(self.path)
+        try:
+            return FineTuned.load(self.path)
+        except DamagedError:
+            if not self.overwrite:
+                raise
+        self.clear()
+        write_settings(self.path, self.settings)
+        return None
 
     def finish(self, found: FineTuned) -> None:
         """Keep the run and drop its checkpoint."""
@@ -126,11 +142,13 @@ class TrainingFolder:
     ) -> tuple[int, float, Trajectory]:
         """Stand where the checkpoint was written: (step, seconds so far, what was recorded).
 
+        At the start if there is none, or it is damaged.
+
         Raises:
-            UserError: the checkpoint is damaged.
+            UserError: it holds something else than a run's state; it is removed.
         """
         path = self.path / CHECKPOINT
-        if not path.exists():
+        if not path.exists() or not is_sound(path):
             return 0, 0.0, Trajectory()
         try:
             with safe_open(path, framework="pt") as file:
@@ -139,31 +157,37 @@ class TrainingFolder:
             _put_back(tensors, tunable, optimizer)
             recorded = _unpack(tensors, state["best_step"])
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            raise UserError(f"'{path}' is damaged ({error}): remove it") from error
+            path.unlink()
+            raise DamagedError(
+                f"'{path}' was damaged ({error}) and is removed: give the same command again"
+            ) from error
         return state["step"], state["seconds"], recorded
 
 
-def claim(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+def claim(
+    path: Path, settings: Mapping[str, Any], *, overwrite: bool, result: str = RESULT
+) -> bool:
     """Whether the folder holds a run of other settings, which is to be replaced.
+
+    So is one of which nobody knows what it is of, unless its ``result`` is there.
 
     Raises:
         UserError: it does and must not be (the fields are named), or it holds other files.
+        DamagedError: its settings are damaged and it is finished.
     """
     if not (path / SETTINGS).exists():
         refuse_foreign(path, "run of fine-tuning")
         return False
-    changes = differences(settings, _stored_settings(path))
+    try:
+        changes = differences(settings, stored_settings(path))
+    except DamagedError:
+        finished = (path / result).exists() and not overwrite
+        if finished or not is_noted(path / SETTINGS):
+            raise
+        return True
     if not overwrite:
         refuse_other(path, "a run", changes)
     return bool(changes)
-
-
-def _stored_settings(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads((path / SETTINGS).read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{path / SETTINGS}' is damaged: remove the folder") from error
-    return dict(stored)
 
 
 def _put_back(

@@ -21,6 +21,7 @@ from analyses.engine.settings import Settings
 from analyses.study import Outcome, Study
 from subkern.errors import UserError
 from tests.support.browser import Browser, chromium
+from tests.support.folders import names as names_in
 
 Analyze = Callable[..., Outcome]
 
@@ -30,11 +31,11 @@ def check_written(found: Outcome, figures: Iterable[str], kernels: int) -> None:
     out = found.report.parent
     assert not found.up_to_date
     beside = {f"{name}.parquet" for name in found.results.beside}
-    assert {path.name for path in out.iterdir()} == beside | {
+    assert names_in(out) == beside | {
         "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
     }  # fmt: skip
     names = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
-    assert {path.name for path in (out / "figures").iterdir()} == names
+    assert names_in(out / "figures") == names
     assert len(found.results.kernels) == kernels
 
 

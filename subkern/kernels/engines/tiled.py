@@ -51,6 +51,7 @@ class Tiled:
         left, extra = (job.sizes(side) for side in (sides.left, sides.extra))
         tiling = store.tiling(lambda: choose_tiling(left, extra, _FACTOR_SHARE * job.memory))
         block = _Timed(self.block or full_block(request.coordinates))
+        store.count(block.cost)
         source = _Source(job, request.capturing(self.observer), block, tiling, sides, store)
         done = 0
         tiles: dict[Tile, dict[str, np.ndarray]] = {}
@@ -66,12 +67,13 @@ class Tiled:
             if progress is not None:
                 progress(done, sides.entries)
         store.drop(FACTORS)
+        spent = store.counted()
         values, *logits = sides.assemble(tiles, tiling)
         if values.ndim == 5:
-            return [Outcome(values, logits[0], logits[1], block.cost())]
+            return [Outcome(values, logits[0], logits[1], spent)]
         zeroed = _zeroed(tiles, tiling)
         return [
-            Outcome(values[:, k], logits[0], logits[1], block.cost() | cost)
+            Outcome(values[:, k], logits[0], logits[1], spent | cost)
             for k, cost in enumerate(zeroed or [{}] * values.shape[1])
         ]
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from subkern.gradients.batches import CaptureJob, Capturing, Observer, cut, fill
+from subkern.gradients.capture import Captured
 from subkern.gradients.factor_files import FACTORS, FactorFiles
+from subkern.gradients.factors import nbytes
 from subkern.kernels.engines.threads import side_by_side
 from subkern.kernels.engines.update_blocks import Zeroed, parameter_updates
 from subkern.kernels.request import Request
@@ -47,7 +49,6 @@ class Updates:
         ordered = sides.by_length
         everyone, n = ordered.every, len(sides.left)
         columns = slice(0 if sides.overlap else n, None)
-        units = _units(job)
         tiling = store.tiling(
             lambda: Tiling(cut(job.sizes(everyone), _GROUP_SHARE * job.memory), ())
         )
@@ -55,13 +56,12 @@ class Updates:
         shapes = [(rule.directions, n, c, len(everyone[columns]), c) for rule in rules]
         values = [np.zeros(shape) for shape in shapes]
         zeroed, logits = 0, np.zeros((0, c))
-        files = None
+        factors = _Factors(job, request.capturing(self.observer), everyone, tiling, store)
+        units = factors.units
         for k, names in enumerate(units):
             unit = store.get(f"parameters-{k}")
             if unit is None:
-                capturing = request.capturing(self.observer)
-                files = files or _captured(job, capturing, everyone, tiling, store)
-                unit = _unit(job, rules, files, names, n, columns)
+                unit = _unit(job, rules, factors.of(k), names, n, columns)
                 store.put(f"parameters-{k}", unit)
             for i, sums in enumerate(values):
                 sums += unit[f"values-{i}"]
@@ -90,22 +90,78 @@ def _units(job: CaptureJob) -> list[list[str]]:
     return [names[s] for s in cut(sizes, sum(sizes) / _UNITS)]
 
 
-def _captured(
-    job: CaptureJob,
-    capturing: Capturing,
-    examples: Sequence[EncodedExample],
-    tiling: Tiling,
-    store: TileStore,
-) -> FactorFiles:
-    """All examples' factors: captured now, or by an earlier run."""
-    sizes = job.sizes(examples)
-    files = FactorFiles(store.folder, sum(sizes) > _HELD_SHARE * job.memory, job.model.device)
-    fill(files, examples, tiling.left, None)
-    rest = sizes[len(files) :]
-    if rest and files.spill:
-        files.require_room(sum(rest))
-    fill(files, examples, tiling.left, capturing)
-    return files
+class _Factors:
+    """Factors of all examples: captured now, or by an earlier run.
+
+    Those of all parameters at once where memory or disk have room; else of as many units of
+    parameters at a time as there is room for, and the examples are captured anew for the next.
+    """
+
+    def __init__(
+        self,
+        job: CaptureJob,
+        capturing: Capturing,
+        examples: Sequence[EncodedExample],
+        tiling: Tiling,
+        store: TileStore,
+    ) -> None:
+        self.job, self.capturing, self.examples, self.tiling = job, capturing, examples, tiling
+        self.store, self.units = store, _units(job)
+        self.held = _HELD_SHARE * job.memory
+        self.files: FactorFiles | None = None
+        self.reach = range(0)
+
+    def of(self, unit: int) -> FactorFiles:
+        """The factors of a unit."""
+        if self.files is None or unit not in self.reach:
+            self.files = self._all() if not self.reach else None
+            self.reach = range(len(self.units))
+            if self.files is None:
+                self.store.drop(FACTORS)
+                self.reach, nbytes = self._reach(unit)
+                self.files = self._some(nbytes)
+        return self.files
+
+    def _all(self) -> FactorFiles | None:
+        """Of all parameters; None where there is no room for what an earlier run did not leave."""
+        sizes = self.job.sizes(self.examples)
+        files = FactorFiles(self.store.folder, sum(sizes) > self.held, self.job.model.device)
+        fill(files, self.examples, self.tiling.left, None)
+        rest = sizes[len(files) :]
+        if rest and files.spill and not files.has_room(sum(rest)):
+            return None
+        fill(files, self.examples, self.tiling.left, self.capturing)
+        return files
+
+    def _reach(self, first: int) -> tuple[range, float]:
+        """Which units there is room for, judged by the first examples, and bytes of them."""
+        sizes, some = self.job.sizes(self.examples), self.tiling.left[0]
+        captured = self.capturing(self.examples[some])
+        scale = sum(sizes) / sum(sizes[some])
+        files = FactorFiles(self.store.folder, True, self.job.model.device)
+        total, last = 0.0, first
+        for names in self.units[first:]:
+            more = scale * nbytes(f for n in names for f in captured.factors.get(n, ()))
+            if last > first and total + more > self.held and not files.has_room(total + more):
+                break
+            total, last = total + more, last + 1
+        return range(first, last), total
+
+    def _some(self, nbytes: float) -> FactorFiles:
+        """Of the units in reach."""
+        names = {name for k in self.reach for name in self.units[k]}
+        title = f"factors-{self.reach.start}to{self.reach.stop}"
+        files = FactorFiles(self.store.folder, nbytes > self.held, self.job.model.device, title)
+        if files.spill:
+            files.require_room(nbytes)
+
+        def only(examples: Sequence[EncodedExample]) -> Captured:
+            captured = self.capturing(examples)
+            kept = {n: f for n, f in captured.factors.items() if n in names}
+            return Captured(kept, captured.logits)
+
+        fill(files, self.examples, self.tiling.left, only)
+        return files
 
 
 def _unit(

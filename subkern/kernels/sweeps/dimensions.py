@@ -88,6 +88,7 @@ def sweep_dimensions(
     }
     swept = {"sweep": [each.describe() for each in subspaces.values()]}
     store = request.store(request.identity(applied) | swept)
+    store.count(projector.cost)
     (outcome,) = request.run(engine_for(request, projector), store)
     projector.catch_up(request)
     mine, theirs = projector.rows(sides.left), projector.rows(sides.right)
@@ -100,7 +101,7 @@ def sweep_dimensions(
         )
         for c, subspace in subspaces.items()
     }
-    cost = outcome.cost | {"projection_seconds": projector.seconds} | request.cost(store)
+    cost = outcome.cost | store.counted() | request.cost(store)
     return DimensionSweep(request.kernel(outcome, applied, {}), kernels, cost)
 
 
@@ -127,6 +128,10 @@ class _Projector:
         for k, i in enumerate(fresh):
             self._known[examples[i].id] = {cell: v[k] for cell, v in values.items()}
         self.seconds += time.perf_counter() - started
+
+    def cost(self) -> dict[str, float]:
+        """Seconds of projecting."""
+        return {"projection_seconds": self.seconds}
 
     def catch_up(self, request: Request) -> None:
         """Project the examples of tiles that an earlier run finished."""

@@ -34,6 +34,7 @@ from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.examples import Example
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
+from tests.support.folders import names
 from tests.support.study_checks import check_summary, page_of, with_f1
 
 behavior = BehaviorStudy()
@@ -400,11 +401,10 @@ def test_the_error_of_f1_is_not_that_of_a_share(results: Results) -> None:
 def test_the_directory_holds_everything_and_is_found_done(tmp_path: Path) -> None:
     settings = config(learning_rates=(1e-2,))
     first = behavior.analyze(settings, tmp_path / "run")
-    names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {
+    assert names(tmp_path / "run") == {
         "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
     }  # fmt: skip
-    assert {p.name for p in (tmp_path / "run" / "figures").iterdir()} == {
+    assert names(tmp_path / "run" / "figures") == {
         f"{name}.{kind}"
         for name in ("linearization", "features", "trajectories", "errors")
         for kind in ("png", "pdf")

@@ -14,8 +14,9 @@ from analyses.engine.run_folder import KernelFolder, Results, RunDirectory, repl
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.storage.claim import REPLACE
-from subkern.storage.files import only_run
+from subkern.storage.lock import only_run
 from subkern.storage.provenance import OLDER
+from tests.support.folders import names
 
 ASKED = {"settings": {"rank": [1, 2], "task": "mr"}, "answer": {"max_drop": 0.02}}
 TABLE = pd.DataFrame({"metric": ["cka"], "value": [0.5]})
@@ -31,10 +32,6 @@ def claim(run: RunDirectory) -> None:
 
 def kernel(value: float = 1.0) -> Kernel:
     return Kernel(np.full((1, 1, 1, 1), value), ["a"], ["a"], provenance={"rule": "sgd"})
-
-
-def names(path: Path) -> set[str]:
-    return {each.name for each in path.iterdir()} if path.exists() else set()
 
 
 def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -132,7 +129,7 @@ def test_foreign_files_are_never_overwritten(
 
 def test_a_damaged_record_is_reported(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: [")
-    with pytest.raises(UserError, match=r"config\.yaml' cannot be read"):
+    with pytest.raises(UserError, match=r"config\.yaml' is damaged"):
         directory(tmp_path).state()
 
 

@@ -17,6 +17,7 @@ from analyses.fourteen_tasks.results import page as paper
 from analyses.fourteen_tasks.results.combine import combine, differences
 from analyses.fourteen_tasks.results.read import load
 from subkern.errors import UserError
+from subkern.storage.files import write_json
 from tests.support import fake_study
 
 SHOTS = {"shots": (16,), "seeds": (13, 21), "heads": ("prompt",)}
@@ -45,7 +46,7 @@ def versioned(folder: Path, digest: str = "abc", torch: str = "2.13.0") -> Path:
         "code": {"digest": digest, "commit": f"{digest}0123456789"},
         "versions": {"torch": torch},
     }
-    place.write_text(json.dumps(json.loads(place.read_text()) | about))
+    write_json(place, json.loads(place.read_text()) | about)
     return folder
 
 

@@ -13,13 +13,14 @@ import yaml
 from click.testing import CliRunner, Result
 
 import cli
-from analyses.engine.run_folder import RunDirectory
+from analyses.engine.run_folder import RunDirectory, write_record
 from analyses.fourteen_tasks.results import page as paper
 from analyses.fourteen_tasks.results.read import load
 from analyses.fourteen_tasks.table import SCHEMA
 from subkern.errors import UserError
 from tests.support import fake_study
 from tests.support.browser import Browser, chromium
+from tests.support.folders import names
 
 SMALL = {"tasks": ("SST-2", "ag_news", "RTE"), "seeds": (13, 21)}
 PNG, PDF = b"\x89PNG", b"%PDF-1"
@@ -66,7 +67,7 @@ def test_what_limits_a_study_is_said(tmp_path: Path, html: str) -> None:
     folder = fake_study.write(tmp_path / "few", small()[lambda rows: rows["task"] == "SST-2"])
     record = yaml.safe_load((folder / "config.yaml").read_text())
     record["config"]["test_limit"] = 100
-    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    write_record(folder, record)
     text = paper.draw(folder).read_text(encoding="utf-8")
     assert "At most 100 test examples a task: one standard error of an accuracy is about" in text
 
@@ -92,12 +93,12 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_what_is_written(drawn: Path) -> None:
-    names = {path.stem for path in (drawn / "figures").iterdir()}
-    assert names == {
+    stems = {name.partition(".")[0] for name in names(drawn / "figures")}
+    assert stems == {
         "kernel-vs-finetuning", "prompting", "linearization", "fixed-features",
         "subspace-kernels", "subspace-sizes",
     }  # fmt: skip
-    for name in names:
+    for name in stems:
         assert (drawn / "figures" / f"{name}.png").read_bytes().startswith(PNG)
         assert (drawn / "figures" / f"{name}.pdf").read_bytes().startswith(PDF)
     tables = {path.name for path in (drawn / "tables").iterdir()}
@@ -167,9 +168,8 @@ def test_an_old_figure_that_can_no_longer_be_drawn_is_removed(tmp_path: Path) ->
     assert not {"subspaces-linear.md", "behaviour.parquet"} & {
         path.name for path in (folder / "tables").iterdir()
     }
-    assert [
-        path.name for path in (folder / "figures").iterdir() if "prompting" not in path.name
-    ] == ["mine.png"]
+    left = {name for name in names(folder / "figures") if "prompting" not in name}
+    assert left == {"mine.png"}
     assert "No kernel stands beside its fine-tuning yet" in (folder / "report.html").read_text()
 
 

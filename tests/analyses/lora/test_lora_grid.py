@@ -34,6 +34,7 @@ from subkern.subspaces.lora_targets import NAMED, resolve
 from tests.analyses.lora.test_lora import _made_up, undrawn  # noqa: F401  (fixtures)
 from tests.support.browser import Browser
 from tests.support.fake_lora import Outcomes, config, judged
+from tests.support.folders import names
 from tests.support.study_checks import check_in_browser, check_summary
 
 lora = LoraStudy()
@@ -292,8 +293,9 @@ def test_json_names_targets_and_rank(results: Results) -> None:
 
 def test_a_grid_run_directory(finished: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     out = finished.report.parent
-    drawn = {path.name for path in (out / "figures").iterdir()}
-    assert drawn == {f"{n}.{kind}" for n in ("pareto", *FIGURES) for kind in ("png", "pdf")}
+    assert names(out / "figures") == {
+        f"{n}.{kind}" for n in ("pareto", *FIGURES) for kind in ("png", "pdf")
+    }
     monkeypatch.setattr(study, "load_model", None)
     again = config(target_sets=SETS, solvers=("ridge",), budget="5%")
     assert lora.analyze(again, out).up_to_date

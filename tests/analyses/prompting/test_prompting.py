@@ -38,6 +38,7 @@ from subkern.tasks.examples import load_examples
 from subkern.training.grid_search import AllDiverged
 from tests.support import fake_finetune, tiny_folder
 from tests.support.browser import Browser
+from tests.support.folders import names
 from tests.support.study_checks import (
     captions,
     check_in_browser,
@@ -465,11 +466,14 @@ def test_an_interrupted_run_goes_on(
     else:
         with pytest.raises(KeyboardInterrupt):
             prompting.analyze(settings, tmp_path)
-    assert {path.name for path in tmp_path.glob("checkpoint/trials/13/*")} == {
-        "kernel": {"prompt-lm-bff.json"},
-        "training": set(),
-        "between": {"prompt-lm-bff.json", "prompt-minimal.json"},
-    }[where]
+    assert (
+        names(tmp_path / "checkpoint" / "trials" / "13")
+        == {
+            "kernel": {"prompt-lm-bff.json"},
+            "training": set(),
+            "between": {"prompt-lm-bff.json", "prompt-minimal.json"},
+        }[where]
+    )
     assert not list(tmp_path.glob("checkpoint/training/13/*/weights"))
     done.clear()
     monkeypatch.setattr(prompting_training, "search", searched)

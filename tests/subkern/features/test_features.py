@@ -125,10 +125,10 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
 def test_why_features_cannot_be_read_is_told(tmp_path: Path) -> None:
     compute_features(oracles.logit_model(GPT2), examples(3), subspace=SUBSPACE, out=tmp_path / "f")
     (tmp_path / "f" / "values" / "zarr.json").unlink()
-    with pytest.raises(UserError, match=r"cannot be read \(KeyError: .*values"):
+    with pytest.raises(UserError, match=r"cannot be read \(values/zarr.json is damaged"):
         Features.load(tmp_path / "f")
     (tmp_path / "f" / "features.json").write_text("{")
-    with pytest.raises(UserError, match=r"cannot be read \(JSONDecodeError: Expecting"):
+    with pytest.raises(UserError, match=r"cannot be read \(.*damaged"):
         Features.load(tmp_path / "f")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no features"):

@@ -21,6 +21,7 @@ from subkern.gradients.contract import contract, shared_inputs
 from subkern.gradients.factor_files import FactorFiles
 from subkern.gradients.plan import validate
 from subkern.kernels.compute import compute_kernel
+from subkern.kernels.engines import updates
 from subkern.kernels.engines.signs import engine as sign_kernel
 from subkern.kernels.engines.signs import rows as sign_rows
 from subkern.kernels.request import RunOptions
@@ -112,11 +113,11 @@ def test_a_disk_that_fills_up_meanwhile_is_no_end(
     captured.clear()
     save, tried = factor_shelf.save_factors, []
 
-    def full(group: Captured, path: Path) -> None:
+    def full(group: Captured, path: Path, *, kept: bool) -> None:
         tried.append(path.name)
         if len(tried) > 3:
             raise SafetensorError("Error while serializing: I/O error: … (os error 122)")
-        save(group, path)
+        save(group, path, kept=kept)
 
     monkeypatch.setattr(factor_shelf, "save_factors", full)
     (found,) = kernel(model, RunOptions(memory=tight(model), checkpoint=tmp_path / "tiles"))
@@ -137,7 +138,7 @@ def test_what_is_on_files_is_read_from_them_on_a_full_disk(
 
 
 def test_other_errors_are_not_hidden(model: LogitModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(group: Captured, path: Path) -> None:
+    def broken(group: Captured, path: Path, *, kept: bool) -> None:
         raise OSError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(factor_shelf, "save_factors", broken)
@@ -176,9 +177,10 @@ def test_temporary_files_have_no_name_that_a_kill_could_leave(
     written: list[Path] = []
     replacing = factor_shelf.replacing
 
-    def noted(path: Path) -> AbstractContextManager[Path]:
+    def noted(path: Path, *, kept: bool) -> AbstractContextManager[Path]:
         written.append(path)
-        return replacing(path)
+        assert not kept
+        return replacing(path, kept=kept)
 
     monkeypatch.setattr(factor_shelf, "replacing", noted)
     monkeypatch.setattr(sign_rows, "replacing", noted)
@@ -238,11 +240,35 @@ def test_four_gibibytes_of_the_disk_are_left_free(
 
 
 @pytest.mark.parametrize("checkpoint", [None, "tiles"])
+@pytest.mark.parametrize("room", [0.0, 0.4], ids=["memory", "disk"])
+def test_where_the_disk_lacks_room_parameters_are_taken_some_at_a_time(
+    room: float,
+    checkpoint: str | None,
+    model: LogitModel,
+    captured: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = compute_kernel(model, X, MORE, rule="adam")
+    captured.clear()
+    monkeypatch.setattr(factor_shelf, "_SPARE", SPARE)
+    free = SPARE + room * 2 * tight(model)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=free))
+    folder = checkpoint and tmp_path / checkpoint
+    options = RunOptions(memory=tight(model), checkpoint=folder)
+    found = compute_kernel(model, X, MORE, rule="adam", options=options)
+    assert len(captured) > len(MORE)
+    assert oracles.error(found.values, expected.values) <= 1e-12
+    assert not list(tmp_path.rglob("factors-*"))
+
+
+@pytest.mark.parametrize("checkpoint", [None, "tiles"])
 def test_rules_that_need_files_say_so_before_the_disk_is_full(
     checkpoint: str | None, model: LogitModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**30))
     monkeypatch.setattr(factor_shelf, "_SPARE", SPARE)
+    monkeypatch.setattr(updates, "_HELD_SHARE", 0.0)
     folder = checkpoint and tmp_path / checkpoint
     options = RunOptions(memory=tight(model), checkpoint=folder)
     advice = "make room or" if checkpoint else "make room, set TMPDIR or"

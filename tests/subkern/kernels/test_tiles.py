@@ -15,6 +15,7 @@ from subkern import UserError
 from subkern.kernels import tiles
 from subkern.kernels.tiles import TileStore, Tiling, choose_tiling
 from subkern.storage.provenance import OLDER
+from tests.support.folders import names
 
 sizes = st.lists(st.floats(1, 100), min_size=1, max_size=30)
 
@@ -82,7 +83,7 @@ def test_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert saved is not None
     assert saved.keys() == TILE.keys()
     assert all(np.array_equal(saved[k], TILE[k]) for k in TILE)
-    assert sorted(p.name for p in store.folder.iterdir()) == ["left-0-0.npz", "tiling.json"]
+    assert names(store.folder) == {"left-0-0.npz", "tiling.json"}
     store.clear()
     assert not store.folder.exists()
 
@@ -131,7 +132,9 @@ def test_clearing_takes_the_record_last_and_leaves_other_files(
         Path, "unlink", lambda path, **kwargs: (gone.append(path.name), unlink(path, **kwargs))[1]
     )
     store.clear()
-    assert sorted(gone[:-1]) == [".left-0-1.part.npz", "factors-0.safetensors", "left-0-0.npz"]
+    files = [".left-0-1.part.npz", "factors-0.safetensors", "left-0-0.npz"]
+    assert sorted(gone[:-2]) == files
+    assert gone[-2] == ".sha256"
     assert gone[-1] == "tiling.json"
     assert [p.name for p in store.folder.iterdir()] == ["notes.txt"]
 
@@ -159,6 +162,7 @@ def test_tiles_that_do_not_say_of_what_are_of_an_older_version(tmp_path: Path) -
     del record["identity"]
     record["fingerprint"] = "f" * 64
     (tmp_path / "tiling.json").write_text(json.dumps(record))
+    (tmp_path / ".sha256").unlink()  # it had no checksums
     with pytest.raises(UserError, match=OLDER):
         TileStore(tmp_path, IDENTITY).tiling(other)
 
@@ -177,5 +181,5 @@ def test_a_tile_is_kept_whole_or_not_at_all(
     with pytest.raises(OSError, match="disk full"):
         store.put("left-0-0", TILE)
     assert store.get("left-0-0") is None
-    assert [p.name for p in tmp_path.iterdir()] == ["tiling.json"]
+    assert names(tmp_path) == {"tiling.json"}
     assert json.loads((tmp_path / "tiling.json").read_text())["identity"] == IDENTITY

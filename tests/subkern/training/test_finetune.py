@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import TrainingArguments
 
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
 from subkern.models.logit_model import LogitModel, named_parameters
 from subkern.projections.dense import dense_matrix
 from subkern.prompts.prompt import EncodedExample
@@ -37,6 +37,7 @@ from subkern.training.finetune import Diverged, FineTuned, Training, finetune
 from subkern.training.optimizers import SignGD, rate_factor
 from tests.support import oracles
 from tests.support.families import FAMILIES, random_examples
+from tests.support.folders import names
 
 ROOT = Path(__file__).resolve().parents[3]
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
@@ -296,9 +297,8 @@ def test_a_saved_run_is_read_back(text: str, tmp_path: Path) -> None:
     data, model = splits(), oracles.logit_model(BERT)
     asked = training(keep_steps=[3], learning_rate=0.05)
     found = finetune(model, data, subspace=text, training=asked, out=tmp_path / "run")
-    names = {p.name for p in (tmp_path / "run").iterdir()}
     adapter = {"adapter.safetensors"} if text.startswith("lora") else set()
-    assert names == adapter | {
+    assert names(tmp_path / "run") == adapter | {
         "settings.json", "result.json", "shift.safetensors", "kept.safetensors", "trajectory.npz"
     }  # fmt: skip
     read = FineTuned.load(tmp_path / "run")
@@ -511,11 +511,11 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     model, data, run = oracles.logit_model(BERT), splits(), tmp_path / "run"
     finetune(model, data, subspace="bias", training=training(), out=run)
     (run / "trajectory.npz").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"^the run in '.*' is damaged .*: remove it$"):
+    with pytest.raises(DamagedError, match=r"^'.*trajectory.npz' is damaged .*--overwrite"):
         FineTuned.load(run)
     (run / "result.json").unlink()
     (run / "checkpoint.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"^'.*checkpoint.safetensors' is damaged .*: remove it$"):
+    with pytest.raises(UserError, match=r"^'.*checkpoint.safetensors' was damaged .*same command"):
         finetune(model, data, subspace="bias", training=training(), out=run)
     with pytest.raises(UserError, match="should hold a fine-tuning run and is unfinished"):
         FineTuned.load(run)

@@ -22,6 +22,7 @@ from subkern.kernels.request import Request
 from subkern.kernels.rules import UpdateRule
 from subkern.kernels.sides import Outcome, Sides
 from subkern.kernels.tiles import Tile, TileStore, Tiling
+from subkern.storage.checksums import is_sound
 from subkern.storage.files import scratch_folder
 from subkern.storage.progress import Progress
 
@@ -97,7 +98,7 @@ class _Signs:
     def kept(self, k: int, examples: Sequence[EncodedExample]) -> SignRows:
         """Rows of group k of the left examples, now and later."""
         path = None if self.folder is None else self.folder / f"signs-{k}.safetensors"
-        if path is not None and path.exists():
+        if path is not None and path.exists() and is_sound(path):
             rows = read_rows(path)
         else:
             rows = self.form(examples)
@@ -105,7 +106,7 @@ class _Signs:
                 rows = rows.save(path)
             elif self.held + rows.nbytes > _KEPT_SHARE * self.job.memory:
                 with scratch_folder() as scratch:  # it stays mapped
-                    rows = rows.save(Path(scratch) / "signs.safetensors")
+                    rows = rows.save(Path(scratch) / "signs.safetensors", kept=False)
             else:
                 self.held += rows.nbytes
         self.rows.append(rows)

@@ -143,15 +143,18 @@ class SignRows:
     zeroed: int
     nbytes: int
 
-    def save(self, path: Path) -> SignRows:
-        """Write to `path`, whole or not at all, and return what reads it from there."""
+    def save(self, path: Path, *, kept: bool = True) -> SignRows:
+        """Write to `path`, whole or not at all, and return what reads it from there.
+
+        Unless they are ``kept``, they serve this process only.
+        """
         arrays: dict[str, npt.NDArray[np.generic]] = {"logits": self.logits}
         for name, planes in self.planes.items():
             for part in _PARTS:
                 arrays[f"{part}/{name}"] = np.ascontiguousarray(getattr(planes, part))
             arrays[f"layout/{name}"] = np.array([planes.layout.rows, planes.layout.row_size])
         metadata = {"zeroed": str(self.zeroed), "nbytes": str(self.nbytes)}
-        with replacing(path) as partial:
+        with replacing(path, kept=kept) as partial:
             save_file(arrays, partial, metadata)
         return read_rows(path)
 

@@ -18,6 +18,7 @@ from subkern.kernels.engines.signs import products as sign_products
 from subkern.kernels.engines.signs.pack import pack
 from subkern.kernels.engines.signs.products import planes_product, product
 from subkern.kernels.engines.signs.rows import Planes, SignRows, read_rows
+from tests.support.folders import names
 
 C = 2
 Case = tuple[list[Factor], torch.Size]
@@ -142,7 +143,7 @@ def rows_of(k: int, seed: int) -> SignRows:
 def test_rows_on_disk_give_the_same_products(tmp_path: Path) -> None:
     left, right = rows_of(3, 0), rows_of(2, 7)
     stored = left.save(tmp_path / "rows.safetensors")
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.safetensors"]
+    assert names(tmp_path) == {"rows.safetensors"}
     assert (stored.zeroed, stored.nbytes, len(stored.planes)) == (3, left.nbytes, 3)
     again = read_rows(tmp_path / "rows.safetensors")
     wanted = product(left, right)
