@@ -6,12 +6,13 @@ is refused. Remote code is never run.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from subkern.errors import UserError
 from subkern.models.demo import DEMO_MODELS, demo_path
@@ -24,6 +25,7 @@ from subkern.models.logit_model import (
     untie,
     vocabulary,
 )
+from subkern.models.precision import cast, tensors
 from subkern.prompts.prompt import Prompt
 from subkern.storage.provenance import versions
 from subkern.tasks.catalogue import Task
@@ -85,7 +87,7 @@ def load_model(
     tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
     kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
     if weights == "random":
-        module = _random_module(spec, place, kind, seed, **where)
+        module = _random_module(spec, place, kind, DTYPES[dtype], seed, **where)
     else:
         module = _module(spec, place, kind, DTYPES[dtype], **where)
     if tie == "untied" and kind != "plain":
@@ -99,7 +101,8 @@ def load_model(
         tokenizer=tokenizer,
         prompt=prompt,
     )
-    model = model.to(device=_device(device), dtype=DTYPES[dtype]).eval()
+    model.readout.to(DTYPES[dtype])
+    model = model.to(device=_device(device)).eval()
     model.description = {
         "name": str(spec),
         "revision": where.get("revision"),
@@ -109,6 +112,7 @@ def load_model(
         "prompt": prompt.description,
         **({"pooling": pooling, "head_seed": seed} if kind == "plain" else {}),
         **({"weights": "random", "weights_seed": seed} if weights == "random" else {}),
+        **_kept_in_float32(module, DTYPES[dtype]),
     }
     return model
 
@@ -222,18 +226,38 @@ _AUTO = {
 
 
 def _random_module(
-    spec: str | Path, place: str | Path, kind: str, seed: int, **where: Any
+    spec: str | Path, place: str | Path, kind: str, dtype: torch.dtype, seed: int, **where: Any
 ) -> nn.Module:
     """The architecture of a checkpoint with the weights transformers starts training from."""
     import transformers
 
-    config = _pretrained("AutoConfig", spec, place, **where)
+    config, auto = _pretrained("AutoConfig", spec, place, **where), _AUTO[kind]
+    make = getattr(transformers, auto).from_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module: nn.Module = getattr(transformers, _AUTO[kind]).from_config(
-            config, dtype=torch.float32
-        )
+        module: nn.Module = make(config, dtype=torch.float32)
+    with torch.device("meta"):
+        made = make(config, dtype=dtype)
+    cast(module, dtype, kept=_kept(module, made, dtype))
     return module
+
+
+def _kept(module: nn.Module, made: nn.Module, dtype: torch.dtype) -> list[Tensor]:
+    """What of `module` stays in float32 where transformers loads it in `dtype`, as in `made`."""
+    names = getattr(made, "_keep_in_fp32_modules_strict", None) or ()
+    strict = re.compile("|".join(rf"(^|\.){name}(\.|$)" for name in names) or "(?!)")
+    types = {n: t.dtype for n, t in _named(made).items()}
+    return [t for n, t in _named(module).items() if types[n] != dtype or strict.search(n)]
+
+
+def _kept_in_float32(module: nn.Module, dtype: torch.dtype) -> dict[str, int]:
+    """How many tensors are not in `dtype`, for provenance: bfloat16 was not always exact there."""
+    kept = sum(t.dtype == torch.float32 for t in tensors(module)) if dtype != torch.float32 else 0
+    return {"kept_in_float32": kept} if kept else {}
+
+
+def _named(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _module(
@@ -245,6 +269,8 @@ def _module(
         module, info = _pretrained(
             auto, spec, place, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
         )
+    if dtype == torch.float64:
+        cast(module, dtype)  # buffers, which transformers leaves in float32
     missing = [k for k in sorted(info["missing_keys"]) if "pooler" not in k]
     if missing:
         advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"

@@ -1,4 +1,4 @@
-"""Keep float64 models in float64.
+"""Precision as a model keeps it: float64 stays float64, and what it keeps in float32 stays so.
 
 Many transformers upcast to float32 inside (RMS norms, rotary tables, softmax): written for half
 precision, the same line *down*casts a float64 model and rounds its gradients to 1e-7.
@@ -7,11 +7,11 @@ precision, the same line *down*casts a float64 model and rounds its gradients to
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _PRODUCTS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__}
@@ -54,3 +54,23 @@ def in_precision_of(module: nn.Module) -> contextlib.AbstractContextManager[Any]
     """Where `module` is run: `KeepDouble` if it is in float64."""
     double = next(module.parameters()).dtype == torch.float64
     return KeepDouble() if double else contextlib.nullcontext()
+
+
+def cast(module: nn.Module, dtype: torch.dtype, kept: Collection[Tensor] = ()) -> None:
+    """Cast parameters and buffers of `module` in place, all but `kept` ones.
+
+    To float64 go all of them: nothing that a model keeps in float32 loses by it.
+    """
+    stay = set() if dtype == torch.float64 else {id(t) for t in kept}
+    for part in module.modules():
+        for p in part.parameters(recurse=False):
+            if p.is_floating_point() and id(p) not in stay:
+                p.data = p.data.to(dtype)
+        for name, b in list(part.named_buffers(recurse=False)):
+            if b.is_floating_point() and id(b) not in stay:
+                part._buffers[name] = b.to(dtype)
+
+
+def tensors(module: nn.Module) -> list[Tensor]:
+    """All parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]

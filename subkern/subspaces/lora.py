@@ -96,10 +96,10 @@ class Lora(HasCheckpoint):
         wrapped = wrap(model, self.config_for(model), self.seed)
         layers = dict(wrapped.module.named_modules())
         for name in targeted_modules(wrapped.module):
-            if "default" not in layers[name].lora_A:
-                raise UserError(
-                    f"'{name}' is not a linear layer: adapt it with Peft(LoraConfig(…))"
-                )
+            linear = "default" in layers[name].lora_A
+            if not linear or hasattr(layers[name], "parameter_name"):  # PEFT's way with experts
+                advice = "targets=attention, or Peft(LoraConfig(…))"
+                raise UserError(f"'{name}' is not a linear layer: adapt it with {advice}")
             weight = layers[name].lora_A["default"].weight
             _check_rank(self.r, name, weight.shape[1], layers[name].lora_B["default"].out_features)
             rows = draw_rows(self.seed, name, self.r, weight.shape[1])

@@ -19,6 +19,7 @@ from subkern.errors import UserError
 from subkern.models.anatomy import _linear, linear_modules, norm_modules
 from subkern.models.copy import copy_module
 from subkern.models.logit_model import LogitModel, vocabulary
+from subkern.models.precision import cast, tensors
 from subkern.prompts.prompt import unknown_token
 from subkern.subspaces.virtual_tokens import add_virtual_tokens, method_name
 
@@ -37,6 +38,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     """
     _check_tokens(model, config)
     module = copy_module(model.module, shared=not rewrites_weights(config))
+    ours = tensors(module)
     # PEFT decomposes weights (PiSSA, OLoRA) in float32 only.
     double = _keeps_function(config) and model.dtype == torch.float64
     config = _with_targets(module, config)
@@ -52,7 +54,8 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     except Exception as error:  # PEFT's refusals are of many kinds
         raise UserError(_explain(model, config, error)) from error
     _refuse_turned_olora(wrapped, config)
-    inner = wrapped.to(model.dtype).base_model.model
+    cast(wrapped, model.dtype, kept=ours)
+    inner = wrapped.base_model.model
     assert isinstance(inner, nn.Module)
     if double:
         _restore(model.module, inner)

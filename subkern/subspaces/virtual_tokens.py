@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from subkern.errors import UserError
+from subkern.models.precision import cast, tensors
 
 
 def method_name(config: peft.PeftConfig) -> str:
@@ -116,7 +117,9 @@ def add_virtual_tokens(model: PreTrainedModel, config: peft.PeftConfig) -> Virtu
     """
     method, kind = method_name(config), type(model).__name__
     try:
-        wrapped = VirtualTokens(model, config).eval().to(next(model.parameters()).dtype)
+        dtype, ours = next(model.parameters()).dtype, tensors(model)
+        wrapped = VirtualTokens(model, config).eval()
+        cast(wrapped, dtype, kept=ours)
         moves = _moves_output(wrapped)
     except UserError:
         raise
