@@ -5,6 +5,7 @@ Subspaces, random subspaces and update rules are written so on the command line 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,9 @@ from subkern.errors import UserError
 
 Read = Callable[[str], Any]
 """Reads the text of a value; raises ValueError for one that it cannot read."""
+
+SEEDS = 2**32
+"""Seeds are below it: NumPy, torch and scikit-learn all take those."""
 
 
 def read_options(what: str, text: str, known: Mapping[str, Read]) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def read_options(what: str, text: str, known: Mapping[str, Read]) -> dict[str, A
         known: key -> how to read its value.
 
     Raises:
-        UserError: an option that is not known, or whose value its function refuses.
+        UserError: an option that is not known or stands twice, or whose value its function refuses.
     """
     options: dict[str, Any] = {}
     for part in filter(None, re.split(r",(?=\w+=)", text)):
@@ -34,11 +38,13 @@ def read_options(what: str, text: str, known: Mapping[str, Read]) -> dict[str, A
         if key not in known or not equals:
             hint = f"write key=value with {', '.join(known)}" if known else "it has none"
             raise UserError(f"unknown option '{part}' of {what}: {hint}")
+        if key in options:
+            raise UserError(f"option {key} of {what} stands twice in '{text}': give it once")
         try:
             options[key] = known[key](value)
         except UserError:
             raise
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             wanted = _WANTED.get(known[key], "a number")
             raise UserError(f"option {key}='{value}' of {what} is not {wanted}") from error
     return options
@@ -58,8 +64,32 @@ def read_count(text: str) -> int:
     return number
 
 
+def read_number(text: str) -> float:
+    """A finite number; anything else is a ValueError."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+def read_positive(text: str) -> float:
+    """A finite number above 0; anything else is a ValueError."""
+    if (number := read_number(text)) <= 0:
+        raise ValueError(text)
+    return number
+
+
+def read_seed(text: str) -> int:
+    """A whole number from 0 that every generator takes; anything else is a ValueError."""
+    if not 0 <= (number := int(text)) < SEEDS:
+        raise ValueError(text)
+    return number
+
+
 _WANTED: Mapping[Read, str] = {
     read_flag: "true or false",
     read_count: "a whole number from 1",
+    read_number: "a number (a finite one)",
+    read_positive: "a finite number above 0",
+    read_seed: f"a whole number from 0 to {SEEDS - 1}",
     int: "a whole number",
 }

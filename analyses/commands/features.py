@@ -63,10 +63,12 @@ def features(**asked: Any) -> None:
     from subkern.tasks.catalogue import get_task
     from subkern.tasks.examples import load_examples
 
+    from ..engine.heads import check_running
     from ..show.terminal import ProgressBar, show
 
     task, inner = get_task(asked["task"]), as_subspace(asked["subspace"])
     kind, seed, dim = asked["kind"], asked["projection_seed"], asked["dim"]
+    check_running(asked)
     subspace = RandomSubspace(dim, kind, seed, asked["allocation"], inner)
     if asked["check"] is not None:
         if asked["check"] < 1:

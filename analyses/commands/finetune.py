@@ -99,11 +99,12 @@ def finetune(**asked: Any) -> None:
     from subkern.tasks.catalogue import get_task
     from subkern.training.grid_search import TrainingGrid, search
 
-    from ..engine.heads import load_started
+    from ..engine.heads import check_running, load_started
     from ..show.terminal import ProgressBar
 
     task, subspace = get_task(asked["task"]), as_subspace(asked["subspace"])
     grid, training = TrainingGrid(asked["learning_rates"], asked["batch_sizes"]), _training(asked)
+    check_running(asked)
     grid.trainings(training)  # refuse bad ones before the model is loaded
     examples = _examples(task, asked)
     model = load_started(task, asked)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subkern.errors import UserError
+from subkern.errors import UserError, check_choice
 from subkern.subspaces.text import FORMS
 
 from .options import (
@@ -64,7 +64,7 @@ def kernel(**asked: Any) -> None:
     """
     from subkern.kernels.compute import compute_kernel
     from subkern.kernels.lm_kernel_ft import check_export, export_lmk
-    from subkern.kernels.request import RunOptions, kernel_identity
+    from subkern.kernels.request import ENGINES, RunOptions, kernel_identity
     from subkern.kernels.rules import parse_rule
     from subkern.kernels.tiles import TileStore
     from subkern.storage.files import recover
@@ -72,12 +72,14 @@ def kernel(**asked: Any) -> None:
     from subkern.subspaces.text import as_subspace
     from subkern.tasks.catalogue import get_task
 
-    from ..engine.heads import load_started
+    from ..engine.heads import check_running, load_started
     from ..show.terminal import ProgressBar, wrapped
 
     out, task = asked["out"], get_task(asked["task"])
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
     rule = parse_rule(asked["rule"])
+    check_running(asked)
+    check_choice("engine", asked["engine"], ENGINES)
     if asked["export_lmk"] is not None:
         overwrite = asked["overwrite"]
         check_export(asked["export_lmk"], rule.name, rule.is_asymmetric, overwrite=overwrite)

@@ -9,7 +9,21 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+
+class Place(click.ParamType):
+    """A path to read or write; not the empty text, which would be the working directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return a `Path`; ``.`` and ``..`` are made whole, so that they have a name."""
+        path = Path(value)
+        if not str(value).strip() or "\0" in str(value):
+            return self.fail(f"{value!r} is no path: give a file or folder", param, ctx)
+        return path if path.name not in ("", "..") else path.resolve()
+
+
+PATH = Place()
 SPLITS = click.Choice(["train", "dev", "test"])
 
 

@@ -6,14 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from subkern.errors import UserError
-from subkern.models.load import load_model
+from subkern.kernels.request import RunOptions
+from subkern.models.load import check_reading, check_seed, load_model
 from subkern.models.logit_model import LinearReadout, LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.catalogue import Task
 
-__all__ = ["at_start", "load_started"]
+__all__ = ["at_start", "check_running", "load_started"]
 
 _READING = ("head", "tie", "logits", "dtype", "device", "revision")
+
+
+def check_running(asked: Mapping[str, Any]) -> None:
+    """Refuse bad options of how to read a model and compute, before examples or weights are read.
+
+    Raises:
+        UserError: an unknown choice, device, size of memory or batch, or a revision of a folder.
+    """
+    RunOptions(asked.get("batch_size"), asked.get("memory"))
+    check_reading(asked["model"], **{k: asked[k] for k in _READING})
+    check_seed(asked["head_seed"])
+    if asked.get("head_init") == "probe" and asked["head"] != "linear":
+        raise UserError("--head-init probe starts a linear head: add --head linear")
 
 
 def load_started(task: Task, asked: Mapping[str, Any]) -> LogitModel:
@@ -22,11 +36,9 @@ def load_started(task: Task, asked: Mapping[str, Any]) -> LogitModel:
     The probe sees the training examples of ``data``, ``shots`` and ``seed``.
 
     Raises:
-        UserError: a probe for a head that is not linear, or what `load_model` refuses.
+        UserError: what `load_model` refuses; see `check_running`.
     """
     probe = asked["head_init"] == "probe"
-    if probe and asked["head"] != "linear":
-        raise UserError("--head-init probe starts a linear head: add --head linear")
     reading = {k: asked[k] for k in _READING}
     model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
     if not probe:

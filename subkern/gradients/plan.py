@@ -21,6 +21,7 @@ from subkern.errors import UserError
 from subkern.gradients.capture import Captured, NotCovered, capture, frozen
 from subkern.gradients.contract import parameter_block
 from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor
+from subkern.models.autograd_mode import check_mode
 from subkern.models.checks import TOLERANCE, check_function, check_logits, check_tokens, spread
 from subkern.models.logit_model import LogitModel
 from subkern.subspaces.base import Coordinates
@@ -101,6 +102,7 @@ def validate(
             or a parameter's recorded gradient does not equal autograd's even alone.
     """
     model, parameters = coordinates.model, coordinates.parameters
+    check_mode(model)
     check_tokens(model, examples)
     by_length = sorted(examples, key=lambda e: len(e.input_ids))
     few = spread(examples)

@@ -71,6 +71,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"batch size {self.batch_size} is not positive: use 1 or more")
+        parse_memory(self.memory)  # a mistake is said before the model is loaded
 
     def clear(self) -> None:
         """Remove the checkpoint: its kernel is saved."""

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.one_line import Read, read_options
+from subkern.one_line import Read, read_number, read_options
 
 NAMES = ("sgd", "signgd", "asymmetric_signgd", "adam", "asymmetric_adam")
 ZERO_TOLERANCE = 2e-5
@@ -111,13 +111,17 @@ def parse_rule(text: str) -> UpdateRule:
     Raises:
         UserError: unknown name or option, or a value that is no number.
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
+    if colon and not rest:
+        raise UserError(f"rule '{text}' ends in a colon: give options after it, or leave it out")
     known: dict[str, Read] = {}
     if name not in NAMES or name.endswith("adam"):  # an unknown name is refused below
-        known |= {"eps": float, "epsilon": float}
+        known |= {"eps": read_number, "epsilon": read_number}
     if name != "sgd":
-        known["zero_tolerance"] = float
+        known["zero_tolerance"] = read_number
     options = read_options(f"rule '{name}'", rest, known)
+    if {"eps", "epsilon"} <= options.keys():
+        raise UserError(f"rule '{text}' gives eps and epsilon, which are the same: give it once")
     if "eps" in options:
         options["epsilon"] = options.pop("eps")
     return UpdateRule(name, **options)

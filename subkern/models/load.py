@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subkern.errors import UserError
+from subkern.errors import UserError, check_choice
 from subkern.models.demo import DEMO_MODELS, demo_path
 from subkern.models.limits import output_width
 from subkern.models.logit_model import (
@@ -26,6 +26,7 @@ from subkern.models.logit_model import (
     vocabulary,
 )
 from subkern.models.precision import cast, tensors
+from subkern.one_line import SEEDS
 from subkern.prompts.prompt import Prompt
 from subkern.storage.provenance import versions
 from subkern.tasks.catalogue import Task
@@ -73,15 +74,9 @@ def load_model(
     Raises:
         UserError: unknown choice, model not found, weights missing, or a prompt that does not fit.
     """
-    for what, value, known in (
-        ("head", head, HEADS),
-        ("tie", tie, TIES),
-        ("dtype", dtype, tuple(DTYPES)),
-        ("logits", logits, ("all", "binary", "auto")),
-        ("weights", weights, WEIGHTS),
-    ):
-        if value not in known:
-            raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
+    on = check_reading(spec, head, tie, logits, dtype, device, revision)
+    check_choice("weights", weights, WEIGHTS)
+    check_seed(seed)
     place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
     where = _where(spec, revision)
     tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
@@ -102,7 +97,7 @@ def load_model(
         prompt=prompt,
     )
     model.readout.to(DTYPES[dtype])
-    model = model.to(device=_device(device)).eval()
+    model = model.to(device=on).eval()
     model.description = {
         "name": str(spec),
         "revision": where.get("revision"),
@@ -115,6 +110,40 @@ def load_model(
         **_kept_in_float32(module, DTYPES[dtype]),
     }
     return model
+
+
+def check_reading(
+    spec: str | Path,
+    head: str = "prompt",
+    tie: str = "model",
+    logits: str = "all",
+    dtype: str = "float32",
+    device: str = "cpu",
+    revision: str | None = None,
+) -> torch.device:
+    """Refuse how a model is to be read where `load_model` would, and load nothing.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: an unknown choice or device, or a revision of what is not on the hub.
+    """
+    for what, value, known in (
+        ("head", head, HEADS),
+        ("tie", tie, TIES),
+        ("dtype", dtype, tuple(DTYPES)),
+        ("logits", logits, ("all", "binary", "auto")),
+    ):
+        if value not in known:
+            raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
+    if not str(spec).strip() or "\0" in str(spec):
+        raise UserError(f"model {str(spec)!r} is no name: give a hub id, a folder or demo:minilm")
+    if revision is not None and not _is_of_hub(spec):
+        raise UserError(
+            f"revision '{revision}' is of a model on the hub and '{spec}' is none: leave it out"
+        )
+    return check_device(device)
 
 
 def with_prompt(model: LogitModel, task: Task) -> LogitModel:
@@ -307,10 +336,21 @@ def _readout(
     return LinearReadout(output_width(module), num_labels, pooling, seed)
 
 
-def _device(name: str) -> torch.device:
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        raise UserError(f"seed of the model is {seed!r}: give a whole number from 0 to {SEEDS - 1}")
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device of a name, tried with a number.
+
+    Raises:
+        UserError: torch does not know it, or it is not here.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # the meta device has no numbers
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # of many kinds: a backend that is not built raises what it likes
         raise UserError(f"device '{name}' is not available here: use cpu") from error
     return device

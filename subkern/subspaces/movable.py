@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from subkern.errors import UserError
+from subkern.models.autograd_mode import check_mode
 from subkern.models.copy import shared_copy
 from subkern.models.logit_model import Batch, LogitModel, parameter_path
 from subkern.projections.displace import displace
@@ -41,6 +42,7 @@ class MovableModel(nn.Module):
 
     def __init__(self, model: LogitModel, subspace: Subspace, *, dropout: bool = False) -> None:
         super().__init__()
+        check_mode(model)
         attached = subspace.attach(shared_copy(model))
         self.subspace = subspace
         self.dropout = dropout

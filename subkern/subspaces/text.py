@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from subkern.errors import UserError
-from subkern.one_line import Read, read_count, read_flag, read_options
+from subkern.one_line import (
+    Read,
+    read_count,
+    read_flag,
+    read_options,
+    read_positive,
+    read_seed,
+)
 from subkern.subspaces.group_names import GROUPS
 
 if TYPE_CHECKING:
@@ -28,9 +35,11 @@ def parse_subspace(text: str) -> Subspace:
         UserError: unknown kind or option, a value of the wrong type, or an empty checkpoint.
     """
     line, at, checkpoint = text.partition("@")
-    kind, _, rest = line.partition(":")
+    kind, colon, rest = line.partition(":")
     if kind not in PARSERS:
         raise UserError(f"unknown subspace '{text}': use {', '.join(FORMS.values())}")
+    if colon and not rest and kind not in ("last", "params", "random"):  # these say what they need
+        raise UserError(f"'{text}' has nothing after its colon: write {FORMS[kind]}, or {kind}")
     subspace = PARSERS[kind](rest)
     if not at:
         return subspace
@@ -115,8 +124,15 @@ def _random(rest: str) -> RandomSubspace:
     from subkern.subspaces.random import RandomSubspace
 
     head, has_inner, inner = rest.partition("inner=")
-    known: dict[str, Read] = {"dim": int, "kind": str, "seed": int, "allocation": str}
+    known: dict[str, Read] = {
+        "dim": read_count,
+        "kind": str,
+        "seed": read_seed,
+        "allocation": str,
+    }
     options = read_options("random", head.removesuffix(","), known | {"inner": parse_subspace})
+    if has_inner and "inner" in options:
+        raise UserError(f"option inner of random stands twice in '{rest}': give it once")
     if has_inner:
         options["inner"] = parse_subspace(inner)
     if "dim" not in options:
@@ -125,6 +141,18 @@ def _random(rest: str) -> RandomSubspace:
 
 
 # --- adapters ---
+
+
+def _read_init(text: str) -> str:
+    """A start of LoRA that the weights alone decide; the others of PEFT see data or a quantizer."""
+    if text not in INITS and not re.fullmatch(r"pissa_niter_[1-9]\d{0,2}", text):
+        known = f"{', '.join(INITS)} or pissa_niter_16"
+        raise UserError(f"init '{text}' of LoRA is unknown here: use {known}, or leave it out")
+    return text
+
+
+INITS = ("gaussian", "orthogonal", "pissa", "olora")
+"""Starts of `lora:…,init=`, beside PEFT's usual one and ``pissa_niter_N``."""
 
 
 def _lora(rest: str) -> HasCheckpoint:
@@ -170,7 +198,7 @@ class _Adapter:
         from subkern.subspaces.base import Peft
 
         known: dict[str, Read] = {key: read for key, (_, read) in self.options.items()}
-        options = read_options(self.kind, rest, known | {"seed": int})
+        options = read_options(self.kind, rest, known | {"seed": read_seed})
         seed = options.pop("seed", 0)
         values = dict(self.fixed) | dict.fromkeys(self.seeded, seed)
         values |= {self.options[key][0]: value for key, value in options.items()}
@@ -183,7 +211,7 @@ class _Adapter:
 
 _Options = Mapping[str, tuple[str, Read]]
 _TARGETS: _Options = {"targets": ("target_modules", _peft_targets)}
-_RANKED: _Options = {"r": ("r", read_count), "alpha": ("alpha", float), **_TARGETS}
+_RANKED: _Options = {"r": ("r", read_count), "alpha": ("alpha", read_positive), **_TARGETS}
 _LINEAR = {"target_modules": "all-linear"}
 _VIRTUAL: _Options = {"n": ("num_virtual_tokens", read_count)}
 _ADAPTERS = (
@@ -195,7 +223,7 @@ _ADAPTERS = (
     _Adapter(
         "vera",
         "VeraConfig",
-        {"r": ("r", read_count), "d_initial": ("d_initial", float), **_TARGETS},
+        {"r": ("r", read_count), "d_initial": ("d_initial", read_positive), **_TARGETS},
         _LINEAR,
         ("projection_prng_key",),
     ),
@@ -222,13 +250,13 @@ _ADAPTERS = (
     _Adapter("ln", "LNTuningConfig", _TARGETS),
 )
 _LORA_OPTIONS: dict[str, Read] = {
-    "r": int,
-    "alpha": float,
-    "seed": int,
+    "r": read_count,
+    "alpha": read_positive,
+    "seed": read_seed,
     "targets": parse_targets,
     "rslora": read_flag,
     "dora": read_flag,
-    "init": str,
+    "init": _read_init,
 }
 PARSERS: dict[str, Callable[[str], HasCheckpoint | RandomSubspace]] = {
     "full": _alone("full", _full),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -25,18 +26,29 @@ def read_rows(path: Path, source: FileSource) -> list[Row]:
     """Read every row of `path`, in order; texts verbatim, labels without surrounding spaces.
 
     As LM-BFF reads them: a leading byte-order mark is dropped, a ``.tsv`` knows no quoting, blank
-    lines do not count. Words such as ``NA`` or ``null`` are text like any other.
+    lines do not count. Words such as ``NA`` or ``null`` are text like any other, and a text may be
+    of any length: prompts are cut later.
 
     Raises:
         UserError: not UTF-8, no rows, a column that is not there, or a row of the wrong length.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file, _any_length():
             return list(_rows(file, path, source))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): convert it first") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+@contextmanager
+def _any_length() -> Iterator[None]:
+    """Inside, a field of a CSV file may be of any length: Python's limit is 131,072 characters."""
+    before = csv.field_size_limit(2**31 - 1)  # what a C long holds everywhere
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _rows(file: TextIO, path: Path, source: FileSource) -> Iterator[Row]:

@@ -60,6 +60,8 @@ def load_examples(
         UserError: anything about the source or the request that the user can put right.
     """
     _check_request(split, shots, seed, limit)
+    if not str(source).strip() or "\0" in str(source):
+        raise UserError(f"data {str(source)!r} is no source: give a folder, hub or demo")
     if source == "hub":
         rows = hub_rows(task, split=split, shots=shots, seed=seed)
     elif source == "demo":

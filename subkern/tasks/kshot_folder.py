@@ -28,18 +28,18 @@ def folder_rows(task: Task, root: Path, *, split: str, shots: int, seed: int) ->
     base = _task_folder(task, root)
     available = _splits(base)
     if (shots, seed) in available:
-        return _read(task, base, shots, seed, split)
+        return _read(task, available[shots, seed], split)
     larger = min((k for k, s in available if s == seed and k > shots), default=None)
     if larger is None:
         found = ", ".join(f"{k}-{s}" for k, s in sorted(available)) or "none"
         raise UserError(
             f"{base} has no split {shots}-{seed} nor a larger one of seed {seed}: it has {found}"
         )
-    rows = _read(task, base, larger, seed, split)
+    rows = _read(task, available[larger, seed], split)
     if split == "test":
         return rows
     if split == "dev" and _fewest(task, rows) < shots:
-        return _per_label(_read(task, base, larger, seed, "train"), shots, 2 * shots)
+        return _per_label(_read(task, available[larger, seed], "train"), shots, 2 * shots)
     return _per_label(rows, 0, shots)
 
 
@@ -47,7 +47,10 @@ def _task_folder(task: Task, root: Path) -> Path:
     """Find what holds the task's ``<k>-<seed>`` folders: a folder below `root`, or `root`."""
     if not root.is_dir():
         raise UserError(f"no data folder '{root}': check the path")
-    names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    try:
+        names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    except OSError as error:
+        raise UserError(f"cannot read data folder '{root}': {error.strerror}") from None
     for name in names:
         if name == task.folder:
             return root / name
@@ -61,14 +64,14 @@ def _task_folder(task: Task, root: Path) -> Path:
     )
 
 
-def _splits(folder: Path) -> set[tuple[int, int]]:
-    """Return the (k, seed) of every split folder."""
-    matches = (_SPLIT_FOLDER.fullmatch(p.name) for p in folder.iterdir() if p.is_dir())
-    return {(int(m[1]), int(m[2])) for m in matches if m}
+def _splits(folder: Path) -> dict[tuple[int, int], Path]:
+    """Return every split folder by its (k, seed); ``016-13`` is one of 16 and 13."""
+    found = sorted((p for p in folder.iterdir() if p.is_dir()), reverse=True)
+    matches = ((_SPLIT_FOLDER.fullmatch(p.name), p) for p in found)
+    return {(int(m[1]), int(m[2])): p for m, p in matches if m}
 
 
-def _read(task: Task, base: Path, shots: int, seed: int, split: str) -> list[Row]:
-    folder = base / f"{shots}-{seed}"
+def _read(task: Task, folder: Path, split: str) -> list[Row]:
     path = folder / task.file_source.file_name(split)
     if not path.is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"

@@ -40,6 +40,10 @@ class FileSource:
     def __post_init__(self) -> None:
         if self.format not in ("csv", "tsv"):
             raise UserError(f"unknown file format '{self.format}': use 'csv' or 'tsv'")
+        if self.folder:
+            _check_place("folder of the files", self.folder, single=True)
+        for split in ("train", "dev", "test"):
+            _check_place(f"{split} of the files", getattr(self, split), single=False)
         named = [c for c in (*self.texts, self.label) if isinstance(c, str)]
         if named and not self.header:
             raise UserError(
@@ -117,6 +121,7 @@ class Task:
     def __post_init__(self) -> None:
         if not self.name:
             raise UserError("a task needs a name")
+        _check_place("a task's name", self.name, single=True)
         self._check_labels()
         self._check_words("label_words", self.label_words, bool(self.template))
         self._check_words("causal_label_words", self.causal_label_words, False)
@@ -164,3 +169,11 @@ class Task:
             value = getattr(self, what)
             if value is not None and value < 1:
                 raise UserError(f"task {self.name}: {what} is {value}, it must be at least 1")
+
+
+def _check_place(what: str, name: str, *, single: bool) -> None:
+    """Refuse a name that folders and files are called by and that leads out of where they are."""
+    parts = name.replace("\\", "/").split("/")
+    strange = not name.strip() or not name.isprintable() or len(name) > 100
+    if strange or {".", "..", ""} & set(parts) or (single and len(parts) > 1):
+        raise UserError(f"{what} is {name!r}: give a plain name, without '/' or '..'")

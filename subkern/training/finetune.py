@@ -20,6 +20,7 @@ import numpy as np
 
 from subkern.agreement.predictions import Score
 from subkern.errors import UserError
+from subkern.models.autograd_mode import check_mode
 from subkern.models.checks import check_function, check_tokens
 from subkern.models.digest import weights_digest
 from subkern.models.logit_model import LogitModel
@@ -148,6 +149,7 @@ def run_settings(
 def _check_splits(splits: Splits, model: LogitModel) -> None:
     if not splits.get("train"):
         raise UserError("there are no training examples: give splits['train'] at least one")
+    check_mode(model)
     for name, examples in splits.items():
         if not examples:
             raise UserError(f"split '{name}' is empty: leave it out or give it examples")

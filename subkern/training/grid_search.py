@@ -21,6 +21,7 @@ import pandas as pd
 
 from subkern.agreement.predictions import Score
 from subkern.errors import DamagedError, UserError
+from subkern.models.autograd_mode import check_mode
 from subkern.models.logit_model import LogitModel
 from subkern.storage.files import read_json, write_json
 from subkern.storage.lock import only_run
@@ -125,6 +126,7 @@ def search(
     points = grid.trainings(training)
     if len(points) > 1 and "dev" not in splits:
         raise UserError(f"{len(points)} points to choose from and no dev split: give splits['dev']")
+    check_mode(model)
     seen = {n: splits[n] for n in splits if n != "test" or training.log_steps is not None}
     with only_run(out):
         root = None if out is None else Path(out)

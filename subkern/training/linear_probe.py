@@ -19,6 +19,7 @@ from torch import nn
 
 from subkern.agreement.predictions import Score
 from subkern.errors import UserError
+from subkern.models.autograd_mode import check_mode
 from subkern.models.copy import copy_module
 from subkern.models.logit_model import LinearReadout, LogitModel
 from subkern.prompts.prompt import fingerprint_examples
@@ -66,6 +67,7 @@ def hidden_states(model: LogitModel, examples: Sequence[EncodedExample]) -> Arra
     Raises:
         UserError: the model has no decoder whose input could be read.
     """
+    check_mode(model)
     linear = isinstance(model.readout, LinearReadout)
     last = _last_layer(model)
     seen: list[torch.Tensor] = []

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from subkern.errors import UserError, check_choice
+from subkern.one_line import SEEDS
 from subkern.training.losses import get_loss
 from subkern.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -86,6 +87,8 @@ class Training:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least {low}")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning rate {self.learning_rate} is not a positive number")
+        if self.seed >= SEEDS:
+            raise UserError(f"seed is {self.seed}: it must be below {SEEDS}")
         if not 0 <= self.epsilon < math.inf:
             raise UserError(f"epsilon {self.epsilon} is negative or not a number")
         if not 0 <= self.warmup <= self.steps:

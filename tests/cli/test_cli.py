@@ -125,7 +125,7 @@ def test_kernel_of_other_settings_is_not_replaced(run: Run, small: list[object])
         (["--device", "cuda:7"], ["cuda:7", "cpu"]),
         (["--device", "meta"], ["'meta'", "use cpu"]),
         (["--rule", "asymmetric_signgd", "--export-lmk", "K.pt"], ["cannot be exported"]),
-        (["--subspace", "random:dim=8,seed=-1"], ["seed -1", "0 or more"]),
+        (["--subspace", "random:dim=8,seed=-1"], ["seed='-1'", "from 0"]),
         (["--subspace", "lora:targets=("], ["'('", "regular expression"]),
         (["--task", "MNLI", "--logits", "binary"], ["two classes", "--logits all"]),
     ],

@@ -382,3 +382,14 @@ def test_a_sweep_of_rules_equals_each_kernel(family: Family, shared: bool) -> No
 def test_rules_that_cannot_share_a_pass(rules: list[str], subspace: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         sweep_rules(oracles.logit_model(BERT), examples(BERT), rules=rules, subspace=subspace)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["adam:eps=nan", "adam:eps=inf", "adam:eps=1e999", "adam:eps=0", "adam:eps=1e-8,eps=1e-6",
+     "adam:eps=1e-8,epsilon=1e-8", "signgd:zero_tolerance=nan", "adam:", "sgd:eps=1"],
+)  # fmt: skip
+def test_what_is_no_rule_is_one_line(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_rule(text)
+    assert "\n" not in str(caught.value)

