@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from subkern.errors import UserError
-from subkern.models.load import not_found
+from subkern.models.pretrained import not_found
 from subkern.storage import provenance
 from subkern.tasks.catalogue import get_task
 

@@ -7,6 +7,7 @@ is refused. Remote code is never run.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from subkern.errors import UserError, check_choice
-from subkern.models.demo import DEMO_MODELS, demo_path
+from subkern.models.demo import DEMO_MODELS
 from subkern.models.limits import output_width
 from subkern.models.logit_model import (
     LinearReadout,
@@ -26,6 +27,7 @@ from subkern.models.logit_model import (
     vocabulary,
 )
 from subkern.models.precision import cast, tensors
+from subkern.models.pretrained import Source, few, is_local, load_weights
 from subkern.one_line import SEEDS
 from subkern.prompts.prompt import Prompt
 from subkern.storage.provenance import versions
@@ -77,14 +79,13 @@ def load_model(
     on = check_reading(spec, head, tie, logits, dtype, device, revision)
     check_choice("weights", weights, WEIGHTS)
     check_seed(seed)
-    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
-    where = _where(spec, revision)
-    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
-    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    source = _source(spec, revision)
+    tokenizer = _tokenizer(source)
+    kind = model_kind(source, tokenizer) if head == "prompt" else "plain"
     if weights == "random":
-        module = _random_module(spec, place, kind, DTYPES[dtype], seed, **where)
+        module = _random_module(source, kind, DTYPES[dtype], seed)
     else:
-        module = _module(spec, place, kind, DTYPES[dtype], **where)
+        module = _module(source, kind, DTYPES[dtype])
     if tie == "untied" and kind != "plain":
         untie(module)
     prompt = Prompt.for_task(task, tokenizer, kind, vocabulary(module))
@@ -100,7 +101,7 @@ def load_model(
     model = model.to(device=on).eval()
     model.description = {
         "name": str(spec),
-        "revision": where.get("revision"),
+        "revision": source.revision,
         "class": type(module).__name__,
         "head": head,
         "tie": tie,
@@ -139,7 +140,7 @@ def check_reading(
             raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
     if not str(spec).strip() or "\0" in str(spec):
         raise UserError(f"model {str(spec)!r} is no name: give a hub id, a folder or demo:minilm")
-    if revision is not None and not _is_of_hub(spec):
+    if revision is not None and is_local(spec):
         raise UserError(
             f"revision '{revision}' is of a model on the hub and '{spec}' is none: leave it out"
         )
@@ -176,10 +177,9 @@ def load_tokenizer(
     spec: str | Path, *, head: str = "prompt", revision: str | None = None
 ) -> tuple[Any, str]:
     """The tokenizer of a model and the style of its prompts, without loading any weight."""
-    place = demo_path(str(spec)) if str(spec) in DEMO_MODELS else spec
-    where = _where(spec, revision)
-    tokenizer = _pretrained("AutoTokenizer", spec, place, **where)
-    kind = model_kind(spec, place, tokenizer, **where) if head == "prompt" else "plain"
+    source = _source(spec, revision)
+    tokenizer = _tokenizer(source)
+    kind = model_kind(source, tokenizer) if head == "prompt" else "plain"
     return tokenizer, kind
 
 
@@ -194,14 +194,6 @@ def origin(spec: str, revision: str | None = None) -> str | None:
         return f"{package} {versions(package)[package]}"
     commit = _commit(spec, revision)
     return None if commit is None else f"commit {commit}"
-
-
-def not_found(spec: str | Path) -> UserError:
-    """The error to raise where a model is nowhere."""
-    return UserError(
-        f"model '{spec}' is no directory and not on the hub (or the hub is offline): use a local"
-        f" directory or {', '.join(DEMO_MODELS)}"
-    )
 
 
 @cache
@@ -222,18 +214,28 @@ def _commit(spec: str, revision: str | None) -> str | None:
     return None
 
 
-def _where(spec: str | Path, revision: str | None) -> dict[str, str]:
-    """What `from_pretrained` is told beside a model's name: the commit, where there is one."""
-    commit = _commit(str(spec), revision) if _is_of_hub(spec) else None
-    found = commit or revision
-    return {"revision": found} if found else {}
+def _source(spec: str | Path, revision: str | None) -> Source:
+    """Where the model is; one of the hub is at a commit from the first file on."""
+    source = Source.of(spec, revision)
+    if isinstance(source.place, Path) or source.revision != revision:
+        return source
+    return replace(source, revision=_commit(source.spec, revision) or revision)
 
 
-def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any) -> str:
+def _tokenizer(source: Source) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = source.load(AutoTokenizer)
+    tokenizer.name_or_path = source.spec  # not the folder of the cache
+    return tokenizer
+
+
+def model_kind(source: Source, tokenizer: Any) -> str:
     """``"masked"`` or ``"causal"``: what kind of language model a checkpoint is."""
+    import transformers
     import transformers.models.auto.modeling_auto as auto
 
-    config = _pretrained("AutoConfig", spec, place, **where)
+    config = source.load(transformers.AutoConfig)
     name = (getattr(config, "architectures", None) or [""])[0]
     if name.endswith(("ForMaskedLM", "ForPreTraining")):
         return "masked"
@@ -244,7 +246,9 @@ def model_kind(spec: str | Path, place: str | Path, tokenizer: Any, **where: Any
         return "masked"
     if config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "causal"
-    raise UserError(f"'{spec}' ({config.model_type}) is no language model: use --head linear")
+    raise UserError(
+        f"'{source.spec}' ({config.model_type}) is no language model: use --head linear"
+    )
 
 
 _AUTO = {
@@ -254,14 +258,12 @@ _AUTO = {
 }
 
 
-def _random_module(
-    spec: str | Path, place: str | Path, kind: str, dtype: torch.dtype, seed: int, **where: Any
-) -> nn.Module:
+def _random_module(source: Source, kind: str, dtype: torch.dtype, seed: int) -> nn.Module:
     """The architecture of a checkpoint with the weights transformers starts training from."""
     import transformers
 
-    config, auto = _pretrained("AutoConfig", spec, place, **where), _AUTO[kind]
-    make = getattr(transformers, auto).from_config
+    config = source.load(transformers.AutoConfig)
+    make = getattr(transformers, _AUTO[kind]).from_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module: nn.Module = make(config, dtype=torch.float32)
@@ -289,43 +291,21 @@ def _named(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _module(
-    spec: str | Path, place: str | Path, kind: str, dtype: torch.dtype, **where: Any
-) -> nn.Module:
-    auto = _AUTO[kind]
+def _module(source: Source, kind: str, dtype: torch.dtype) -> nn.Module:
+    import transformers
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a pooler that the checkpoint lacks is drawn, the same every time
-        module, info = _pretrained(
-            auto, spec, place, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
-        )
-    if dtype == torch.float64:
-        cast(module, dtype)  # buffers, which transformers leaves in float32
-    missing = [k for k in sorted(info["missing_keys"]) if "pooler" not in k]
+        module, missing = load_weights(getattr(transformers, _AUTO[kind]), source, dtype)
     if missing:
         advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"
         raise UserError(
-            f"'{spec}' has no weights for {', '.join(missing[:3])}"
-            f"{' …' if len(missing) > 3 else ''} of {type(module).__name__}: {advice}"
+            f"'{source.spec}' has no weights for {few(missing)} of {type(module).__name__}:"
+            f" {advice}"
         )
+    if dtype == torch.float64:
+        cast(module, dtype)  # buffers, which transformers leaves in float32
     return module
-
-
-def _is_of_hub(spec: str | Path) -> bool:
-    return str(spec) not in DEMO_MODELS and not Path(spec).is_dir()
-
-
-def _pretrained(auto: str, spec: str | Path, place: str | Path, **options: Any) -> Any:
-    """``transformers.<auto>.from_pretrained`` with its errors in one line."""
-    import transformers
-
-    try:
-        return getattr(transformers, auto).from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
-        if isinstance(place, Path) or Path(str(place)).is_dir():
-            reason = f"directory '{spec}' does not load as {auto}"
-        else:
-            raise not_found(spec) from error
-        raise UserError(f"{reason}: {str(error).strip().splitlines()[0][:160]}") from error
 
 
 def _readout(

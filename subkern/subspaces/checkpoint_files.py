@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from subkern.errors import UserError
+from subkern.models.pretrained import Source, load_weights
 from subkern.storage.provenance import differences, summary
 
 if TYPE_CHECKING:
@@ -122,18 +123,7 @@ def _stored(path: Path) -> Iterator[tuple[str, Tensor]]:
 def _read_model(path: Path, model: LogitModel) -> dict[str, Tensor]:
     """Parameters of a folder of transformers, which knows older names and other layouts."""
     kind = type(model.module)
-    try:
-        module, info = kind.from_pretrained(  # type: ignore[attr-defined]
-            path,
-            dtype=model.dtype,
-            output_loading_info=True,
-            use_safetensors=True,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"'{path}' does not load as {kind.__name__}: {reason}") from error
-    missing = sorted(k for k in info["missing_keys"] if "pooler" not in k)
+    module, missing = load_weights(kind, Source(str(path), path, None), model.dtype)
     if missing:
         raise UserError(f"'{path}' lacks {few(missing)} of {kind.__name__}: is it that model's?")
     return {n: p.detach() for n, p in module.named_parameters(remove_duplicate=False)}

@@ -31,28 +31,68 @@ def test_a_folder_is_what_it_holds(tmp_path: Path) -> None:
     assert before != model_files(str(tmp_path), None)
 
 
-def test_a_hub_model_is_the_commit_in_the_cache_and_loaded_at_it(tmp_path: Path) -> None:
-    """In a process of its own: the place of the cache is read once, from the environment."""
-    repository = tmp_path / "hub" / "models--some--model"
+def hub_cache(root: Path) -> Path:
+    """A cache with one model; the folder of its files."""
+    repository = root / "hub" / "models--some--model"
     snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     tiny_folder.masked_model(snapshot)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    return snapshot
+
+
+def run(code: str, cache: Path, **environment: str) -> list[str]:
+    """What ``code`` prints in a process of its own, which reads where the cache is once."""
+    known = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "HF_HUB_OFFLINE")}
+    known |= {"HF_HOME": str(cache), "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_hub_model_is_the_commit_in_the_cache_and_loaded_at_it(tmp_path: Path) -> None:
+    hub_cache(tmp_path)
     code = """
 from subkern.models.load import load_model, origin
 from subkern.tasks.catalogue import get_task
 model = load_model("some/model", task=get_task("mr"))
 print(origin("some/model"), origin("some/other"), model.description["revision"])
 """
-    environment = {
-        **os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)
-    }  # fmt: skip
-    environment.pop("HF_HUB_CACHE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    assert run(code, tmp_path, HF_HUB_OFFLINE="1")[-1] == f"commit {COMMIT} None {COMMIT}"
+
+
+def test_a_cached_model_asks_no_network(tmp_path: Path) -> None:
+    """Every connection is refused; a broken file is named although the hub is not there."""
+    snapshot = hub_cache(tmp_path)
+    code = f"""
+import socket
+asked = []
+def refuse(self, address):
+    asked.append(address)
+    raise OSError("no network here")
+socket.socket.connect = refuse
+from pathlib import Path
+from subkern.errors import UserError
+from subkern.models.load import load_model, load_prompt
+from subkern.tasks.catalogue import get_task
+for head in ("prompt", "linear"):
+    model = load_model("some/model", task=get_task("mr"), head=head)
+load_prompt("some/model", task=get_task("mr"))
+print(len(asked), model.tokenizer.name_or_path, model.description["name"])
+Path({str(snapshot)!r}, "model.safetensors").write_bytes(b"version https://git-lfs.github.com/")
+try:
+    load_model("some/model", task=get_task("mr"))
+except UserError as error:
+    print(error)
+"""
+    loaded, broken = run(code, tmp_path)[-2:]
+    assert loaded == "0 some/model some/model"
+    assert broken == (
+        f"'some/model' does not load: {snapshot}/model.safetensors is a git-lfs pointer, not the"
+        " weights: run git lfs pull"
     )
-    assert done.stdout.splitlines()[-1] == f"commit {COMMIT} None {COMMIT}"
 
 
 def test_what_is_nowhere_has_no_origin() -> None:

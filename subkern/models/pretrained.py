@@ -1,0 +1,312 @@
+"""The files of a pretrained model: where they are, and what is wrong with those that do not load.
+
+transformers raises errors of many kinds, few of which name a file, and attaches an adapter that it
+finds beside a model in silence. Here everything that does not load is one line with the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from subkern.errors import UserError
+from subkern.models.demo import DEMO_MODELS, demo_path
+
+_ADAPTER = "adapter_config.json"
+# PEFT's methods as `--subspace` calls them, with the settings that it has to be told.
+_KINDS = {
+    "LORA": ("lora", {"r": "r", "alpha": "lora_alpha", "targets": "target_modules"}),
+    "IA3": ("ia3", {"targets": "target_modules", "feedforward": "feedforward_modules"}),
+    "VERA": ("vera", {"r": "r", "targets": "target_modules"}),
+    "LOHA": ("loha", {"r": "r", "alpha": "alpha", "targets": "target_modules"}),
+    "LOKR": ("lokr", {"r": "r", "alpha": "alpha", "targets": "target_modules"}),
+    "OFT": ("oft", {"block": "oft_block_size", "targets": "target_modules"}),
+    "BOFT": ("boft", {"block": "boft_block_size", "targets": "target_modules"}),
+    "PROMPT_TUNING": ("prompt", {"n": "num_virtual_tokens"}),
+    "PREFIX_TUNING": ("prefix", {"n": "num_virtual_tokens"}),
+    "LN_TUNING": ("ln", {}),
+}
+# Buffers that older versions of transformers saved.
+_BUFFERS = re.compile(r"(position_ids|token_type_ids|inv_freq|masked_bias|att(entio)?n\.bias)$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        spec: as the user names it.
+        place: what transformers is given: a folder, or a name on the hub.
+        revision: of the hub; the commit where the cache knows it.
+    """
+
+    spec: str
+    place: Path | str
+    revision: str | None
+
+    @classmethod
+    def of(cls, spec: str | Path, revision: str | None = None) -> Source:
+        """Find the model `spec`; one of the hub whose weights are cached needs no network.
+
+        Raises:
+            UserError: a folder that holds an adapter.
+        """
+        name = str(spec)
+        if is_local(name):
+            place = demo_path(name) if name in DEMO_MODELS else Path(name)
+            refuse_adapter(name, place)
+            return cls(name, place, None)
+        snapshot = cached(name, revision)
+        if snapshot is None:
+            return cls(name, name, revision)
+        refuse_adapter(name, snapshot)
+        complete = any(snapshot.glob("*.safetensors")) and not _absent(snapshot)
+        return cls(name, snapshot if complete else name, snapshot.name)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What `from_pretrained` is told beside the place."""
+        return {"revision": self.revision} if self.revision and self.place == self.spec else {}
+
+    def load(self, maker: Any, **options: Any) -> Any:
+        """``maker.from_pretrained`` with its errors in one line.
+
+        Raises:
+            UserError: whatever it raises.
+        """
+        try:
+            return maker.from_pretrained(self.place, **self.options, **options)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # of many kinds, by files of all kinds
+            raise self._refusal(maker.__name__, error) from error
+
+    def _refusal(self, maker: str, error: Exception) -> UserError:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        local = isinstance(self.place, Path)
+        folder = Path(self.place) if local else cached(self.spec, self.revision)
+        if folder is None:
+            if "gated" in reason.lower() or "401" in reason or "403" in reason:
+                return UserError(f"model '{self.spec}' is not open to everybody: log in to the hub")
+            return not_found(self.spec)
+        if wrong := wrong_file(folder):
+            return UserError(f"'{self.spec}' does not load: {wrong}")
+        if method := _quantization(folder):
+            return UserError(
+                f"'{self.spec}' is quantized ({method}, in config.json) and does not load"
+                f" ({reason}): use the model it was made from"
+            )
+        what = "directory" if local else "model"
+        return UserError(f"{what} '{self.spec}' does not load as {maker}: {reason}")
+
+
+def is_local(spec: str | Path) -> bool:
+    """Whether a model is a folder or comes in a package, and not from the hub."""
+    return str(spec) in DEMO_MODELS or Path(spec).is_dir()
+
+
+def load_weights(
+    maker: Any, source: Source, dtype: torch.dtype
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model with its weights, and the names of those that it has not; poolers aside.
+
+    Args:
+        maker: of transformers, with ``from_pretrained``.
+        source: where.
+        dtype: of the weights.
+
+    Raises:
+        UserError: it does not load, a weight has another shape than its place or no place in the
+            model, an adapter was attached, or the weights are quantized.
+    """
+    module, info = source.load(
+        maker,
+        dtype=dtype,
+        output_loading_info=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # to be named below
+    )
+    kind = type(module).__name__
+    if getattr(module, "_hf_peft_config_loaded", False):
+        raise UserError(f"'{source.spec}' {_BESIDE}")
+    if wrong := sorted(info["mismatched_keys"]):
+        name, stored, place = wrong[0]
+        raise UserError(
+            f"'{source.spec}' has {name} of shape {_shape(stored)}, and config.json asks for"
+            f" {_shape(place)}: mend config.json{_and_others(wrong)}"
+        )
+    if homeless := _homeless(module, info["unexpected_keys"]):
+        raise UserError(
+            f"{kind} has no place for {few(homeless)} of '{source.spec}': config.json describes"
+            " another model"
+        )
+    if any(not p.is_floating_point() for p in module.parameters()) or any(
+        n.rsplit(".", 1)[-1] in ("qweight", "weight_packed") for n, _ in module.named_buffers()
+    ):
+        raise UserError(
+            f"'{source.spec}' has quantized weights, which have no gradients: use the model it was"
+            " made from"
+        )
+    return module, tuple(k for k in sorted(info["missing_keys"]) if "pooler" not in k)
+
+
+def _homeless(module: nn.Module, unexpected: Iterable[str]) -> list[str]:
+    """Weights of parts that the model has: a layer too many, a bias that it does not add.
+
+    Weights of other heads are no loss.
+    """
+    prefix = getattr(module, "base_model_prefix", "") + "."
+    modules = {name for name, _ in module.named_modules()}
+    stems = {re.sub(r"\d+", "*", name) for name, _ in module.named_parameters()}
+    found = []
+    for key in sorted(unexpected):
+        for name in {key, key.removeprefix(prefix)}:
+            parent = name.rpartition(".")[0]
+            known = re.sub(r"\d+", "*", name) in stems or (parent and parent in modules)
+            if known and not _BUFFERS.search(name):
+                found.append(key)
+                break
+    return found
+
+
+def refuse_adapter(spec: str, folder: Path) -> None:
+    """Refuse a folder that holds an adapter.
+
+    Raises:
+        UserError: it holds a model too, and which of both is meant cannot be told; or the adapter
+            alone: then the line says how to use it.
+    """
+    if not (folder / _ADAPTER).exists():
+        return
+    if (folder / "config.json").exists():
+        raise UserError(f"'{spec}' {_BESIDE}")
+    base, subspace = _adapter(folder)
+    raise UserError(
+        f"'{spec}' holds an adapter and no model: use --model {base} --subspace {subspace}@{spec}"
+    )
+
+
+_BESIDE = (
+    f"holds a model and an adapter ({_ADAPTER}), so that it is unclear which is meant: move the"
+    " adapter's files to a folder of their own, and add @FOLDER to its --subspace to use it"
+)
+
+
+def _adapter(folder: Path) -> tuple[str, str]:
+    """Base model and subspace, as options take them, of an adapter's folder."""
+    try:
+        config = json.loads((folder / _ADAPTER).read_bytes())
+        kind, settings = _KINDS.get(config.get("peft_type"), ("KIND", {}))
+    except (ValueError, AttributeError):
+        return "BASE", "KIND"
+    given = []
+    for key, field in settings.items():
+        value = config.get(field)
+        if value not in (None, [], ""):
+            shown = "+".join(sorted(map(str, value))) if isinstance(value, list) else str(value)
+            given.append(f"{key}={shown}")
+    given += [f"{key}=true" for key in ("rslora", "dora") if config.get(f"use_{key}")]
+    return config.get("base_model_name_or_path") or "BASE", ":".join(
+        [kind, ",".join(given)][: 1 + bool(given)]
+    )
+
+
+def wrong_file(folder: Path) -> str | None:
+    """The first file of a model's folder that cannot be read, and why; None if all can."""
+    for file in sorted(folder.glob("*.json")):
+        content = file.read_bytes()
+        if _is_pointer(content):
+            return f"{file} is a git-lfs pointer, not the file: run git lfs pull"
+        try:
+            if file.name != "vocab.json" and not isinstance(json.loads(content), dict):
+                return f"{file} is no JSON object: get the file again"
+        except ValueError as error:
+            return f"{file} is no JSON ({error}): get the file again"
+    for file in sorted(folder.glob("*.safetensors")):
+        if wrong := _wrong_weights(file):
+            return wrong
+    if absent := _absent(folder):
+        return f"{folder / absent[0]} is missing{_and_others(absent)}: get the file again"
+    if not any(folder.glob("*.safetensors")):
+        pickles = [f for kind in ("*.bin", "*.pt", "*.pth") for f in sorted(folder.glob(kind))]
+        if pickles:
+            return f"{pickles[0]} is a pickle, which is not read: save it as safetensors"
+    return None
+
+
+def _wrong_weights(file: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    with file.open("rb") as opened:
+        if _is_pointer(opened.read(64)):
+            return f"{file} is a git-lfs pointer, not the weights: run git lfs pull"
+    try:
+        with safe_open(file, framework="pt"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"{file} does not read as safetensors ({error}): get the file again"
+
+
+def _is_pointer(content: bytes) -> bool:
+    return content.startswith(b"version https://git-lfs")
+
+
+def _absent(folder: Path) -> list[str]:
+    """Files that the index of weights in several files names and that are not there."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        named = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return sorted(name for name in named if not (folder / name).exists())
+
+
+def _quantization(folder: Path) -> str | None:
+    """How the weights are quantized, as config.json says; None if they are not."""
+    try:
+        found = json.loads((folder / "config.json").read_bytes()).get("quantization_config")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if not found else str(found.get("quant_method", "quantized"))
+
+
+def cached(spec: str, revision: str | None) -> Path | None:
+    """The folder of a hub model's files in the cache, of its main branch or `revision`."""
+    from huggingface_hub import hf_hub_download
+
+    for name in ("config.json", _ADAPTER):
+        try:
+            found = hf_hub_download(spec, name, revision=revision, local_files_only=True)
+        except Exception:  # of many kinds: who loads the model says why
+            continue
+        return Path(found).parent
+    return None
+
+
+def not_found(spec: str | Path) -> UserError:
+    """The error to raise where a model is nowhere."""
+    return UserError(
+        f"model '{spec}' is no directory and not on the hub (or the hub is offline): use a local"
+        f" directory or {', '.join(DEMO_MODELS)}"
+    )
+
+
+def few(names: Iterable[str], count: int = 3) -> str:
+    """The first names of many, for a message."""
+    listed = list(names)
+    return ", ".join(listed[:count]) + (" …" if len(listed) > count else "")
+
+
+def _and_others(found: list[Any]) -> str:
+    return f" ({len(found) - 1} more)" if len(found) > 1 else ""
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
