@@ -20,6 +20,7 @@ from torch import Tensor
 from subkern.agreement import agreement_table, prediction_agreement, score_predictions
 from subkern.agreement.predictions import Score
 from subkern.errors import UserError
+from subkern.kernels.belonging import READING, Side
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
@@ -173,8 +174,10 @@ def feature_change(start: Kernel, now: Kernel, *, resamples: int = 0) -> pd.Data
         the start scores against itself.
 
     Raises:
-        UserError: the kernels are of other examples.
+        UserError: the kernels are of other examples, or differ in rule, readout or prompt.
     """
+    if mine := Side.of(start, "left", "the kernel at the start"):
+        mine.require_made_alike(Side.of(now, "left", "the later kernel"), READING)
     table = agreement_table(start, now, n_resamples=resamples)
     same = (table["value"] == table["reference"]) | (
         table["value"].isna() & table["reference"].isna()

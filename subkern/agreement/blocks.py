@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subkern.errors import UserError
+from subkern.kernels.belonging import Side
 
 __all__ = [
     "Array",
@@ -79,8 +80,10 @@ def as_matrix(blocks: Array) -> Array:
 def as_pair(reference: KernelLike, other: KernelLike) -> tuple[Array, Array]:
     """Return two kernels over the same examples and logits as blocks.
 
-    Raises `UserError` if the shapes differ, or if both carry example ids and those differ or are in
-    another order.
+    Kernels of other models, rules and subspaces are what is compared; of other examples never.
+
+    Raises `UserError` if the shapes differ, or if both are a `Kernel` and the examples' ids, order,
+    labels or content differ.
     """
     left, right = as_blocks(reference, "reference kernel"), as_blocks(other, "other kernel")
     if left.shape != right.shape:
@@ -88,21 +91,11 @@ def as_pair(reference: KernelLike, other: KernelLike) -> tuple[Array, Array]:
             f"kernels differ in shape: reference {list(left.shape)}, other {list(right.shape)}; "
             "compare kernels of the same examples and logits"
         )
-    for side in ("left_ids", "right_ids"):
-        _same_ids(getattr(reference, side, None), getattr(other, side, None), side)
+    for side in ("left", "right"):
+        mine = Side.of(reference, side, f"the {side} side of the reference kernel")
+        if mine is not None:
+            mine.require_same_examples(Side.of(other, side, f"the {side} side of the other kernel"))
     return left, right
-
-
-def _same_ids(reference: Any, other: Any, side: str) -> None:
-    """Raise `UserError` at the first position where two lists of example ids differ."""
-    if reference is None or other is None:
-        return
-    for position, (mine, theirs) in enumerate(zip(reference, other, strict=True)):
-        if mine != theirs:
-            raise UserError(
-                f"kernels are of different examples: {side} at {position} is {str(mine)!r} in the "
-                f"reference and {str(theirs)!r} in the other; select the same ones in one order"
-            )
 
 
 def centre(blocks: Array) -> Array:

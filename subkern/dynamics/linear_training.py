@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from subkern.dynamics.linearize import LinearizedModel
 from subkern.dynamics.problem import Floats, trajectory
+from subkern.errors import UserError
 from subkern.training.losses import get_loss
 from subkern.training.settings import Diverged
 
@@ -159,8 +160,10 @@ def train_on_jacobian(
 
     Raises:
         Diverged: the loss is not finite.
+        UserError: the two are of other coordinates, or at another point z₀.
     """
     followed = train if evaluation is None else evaluation
+    _require_one_point(train, followed)
     z = {name: nn.Parameter(value.clone()) for name, value in train.point.items()}
     criterion = get_loss(loss)
 
@@ -175,6 +178,21 @@ def train_on_jacobian(
     made = optimizer(list(z.values()))
     steps, values = _train(made, batch_loss, everything, batches, record)
     return trajectory(values, followed.ids, "step", steps, loss=loss)
+
+
+def _require_one_point(train: Jacobian, followed: Jacobian) -> None:
+    """Raise `UserError` unless both are gradients by the same coordinates at the same z₀."""
+    if other := sorted(train.point.keys() ^ followed.point.keys()):
+        raise UserError(
+            f"the gradients are by different coordinates ('{other[0]}' is of one only): take both"
+            " from one tunable"
+        )
+    for name, value in train.point.items():
+        if not torch.equal(value, followed.point[name]):
+            raise UserError(
+                f"the gradients are at different points ('{name}' differs): take both from one"
+                " tunable"
+            )
 
 
 def _train(

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from subkern.errors import UserError
+from subkern.kernels.belonging import Side
 from subkern.kernels.kernel import Kernel
 from subkern.training.losses import get_loss, residual, targets
 
@@ -53,8 +54,8 @@ class Problem:
             loss: which loss is minimized.
 
         Raises:
-            UserError: the kernels do not belong together (other examples, logits, rule or
-                subspace), or carry no labels or initial logits.
+            UserError: the kernels do not belong together (other examples, labels, weights, logits,
+                rule or subspace: says which), or carry no labels or initial logits.
         """
         get_loss(loss)
         evaluation = train if evaluation is None else evaluation
@@ -63,23 +64,13 @@ class Problem:
                 f"the training kernel is of {len(train.left_ids)} examples with"
                 f" {len(train.right_ids)} others: give train against train"
             )
-        if evaluation.left_ids != train.left_ids:
-            raise UserError(
-                f"the kernels' training examples differ ({train.left_ids[0]} … and"
-                f" {evaluation.left_ids[0]} …): the second one needs them as its rows"
-            )
         if evaluation.num_logits != train.num_logits:
             raise UserError(
                 f"the kernels have {train.num_logits} and {evaluation.num_logits} logits an"
                 " example: compute both with the same --logits"
             )
-        for name in ("rule", "subspace"):
-            mine, theirs = (each.provenance.get(name) for each in (train, evaluation))
-            if mine is not None and theirs is not None and mine != theirs:
-                raise UserError(
-                    f"the kernels differ in their {name} ({mine} and {theirs}): compute both with"
-                    f" the same --{name}"
-                )
+        if mine := Side.of(train, "left", "the training kernel"):
+            mine.require_together(Side.of(evaluation, "left", "the evaluation kernel"))
         return cls(
             train.values,
             evaluation.values,

@@ -10,6 +10,7 @@ import numpy as np
 
 from subkern.errors import UserError
 from subkern.features.features import Features
+from subkern.kernels.belonging import READING, Side
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
@@ -64,10 +65,14 @@ def sketch_error(exact: Kernel, sketched: Kernel, dim: int) -> SketchError:
     bound for rademacher, count_sketch and srht, the leading term for very_sparse.
 
     Raises:
-        UserError: other examples, or not symmetric.
+        UserError: other examples, weights, readout or rule, or not symmetric.
     """
     if exact.left_ids != sketched.left_ids or not (exact.is_symmetric and sketched.is_symmetric):
         raise UserError("the two kernels are not of one set of examples with itself: compute both")
+    if mine := Side.of(exact, "left", "the exact kernel"):
+        theirs = Side.of(sketched, "left", "the sketched kernel")
+        mine.require_same_examples(theirs)
+        mine.require_made_alike(theirs, (("weights",), *READING))
     true, found = exact.matrix(), sketched.matrix()
     scale = np.sqrt(np.outer(np.diag(true), np.diag(true)))
     upper = np.triu_indices(len(true))

@@ -46,6 +46,7 @@ class Features:
         provenance: everything that decided the numbers.
         positions: which rows of the store these are; None for all.
         computed: how many of them were projected now; the others stood there.
+        content: digests of what the examples hold, or None in features of 0.2.0 and before.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Features:
     provenance: dict[str, Any]
     positions: tuple[int, ...] | None = field(default=None, repr=False)
     computed: int = field(default=0, repr=False, compare=False)
+    content: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Features:
@@ -74,6 +76,7 @@ class Features:
                 f"{store.path} lacks {len(missing)} of {len(chunks)} chunks (unfinished or"
                 " damaged): run the same `subkern features` again"
             )
+        content = store.head.get("content")
         return cls(
             store.path,
             tuple(store.head["ids"]),
@@ -81,6 +84,7 @@ class Features:
             store.logits(),
             store.head["provenance"],
             computed=computed,
+            content=None if content is None else tuple(content),
         )
 
     def __len__(self) -> int:
@@ -116,6 +120,7 @@ class Features:
             self.logits[at],
             self.provenance,
             tuple(rows[i] for i in at),
+            content=None if self.content is None else tuple(self.content[i] for i in at),
         )
 
     def kernel(self, right: Features | None = None, rule: UpdateRule | str = "sgd") -> Kernel:
@@ -166,6 +171,7 @@ def compute_features(
                 "provenance": provenance,
                 "ids": [e.id for e in examples],
                 "labels": [e.label for e in examples],
+                "content": [e.content for e in examples],
                 "chunk": step,
             }
             shape = (len(examples), model.num_logits, subspace.dim)
@@ -255,4 +261,6 @@ def _kernel(left: Features, right: Features, rule: UpdateRule) -> Kernel:
         left.logits,
         right.logits,
         values[1] if len(values) == 2 else None,
+        left_content=left.content,
+        right_content=right.content,
     )

@@ -43,11 +43,14 @@ class Kernel:
             ``reverse[i, a, j, b] = ⟨g_ia, u(g_jb)⟩`` ``[n, c, m, c]``; `values` has u on the left.
         asymmetric: the rule treats the two sides differently, so a kernel of a set with itself need
             not be symmetric; given with `reverse`, or alone where the other direction is unknown.
+        left_content: digests of what the n rows' examples hold, or None where unknown.
+        right_content: of the m columns' examples.
 
     Raises:
         UserError: shapes disagree, an id repeats, a value is not finite, a label is out of range,
-            or rows are columns and the kernel is not symmetric (to `subkern.symmetry.SYMMETRY_RTOL`
-            of its largest entry), or `reverse` not its transpose.
+            an id names other content left than right, or rows are columns and the kernel is not
+            symmetric (to `subkern.symmetry.SYMMETRY_RTOL` of its largest entry), or `reverse` not
+            its transpose.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Kernel:
         right_logits: npt.ArrayLike | None = None,
         reverse: npt.ArrayLike | None = None,
         asymmetric: bool = False,
+        left_content: Sequence[str] | None = None,
+        right_content: Sequence[str] | None = None,
     ) -> None:
         array = kernel_checks.floats(values)
         if array.ndim != 4 or array.shape[1] != array.shape[3] or 0 in array.shape:
@@ -72,20 +77,24 @@ class Kernel:
         data: dict[str, Any] = {"kernel": (_DIMS, array)}
         coords: dict[str, Any] = {}
         sides = (
-            ("left", array.shape[0], left_ids, left_labels, left_logits),
-            ("right", array.shape[2], right_ids, right_labels, right_logits),
+            ("left", array.shape[0], left_ids, left_labels, left_logits, left_content),
+            ("right", array.shape[2], right_ids, right_labels, right_logits, right_content),
         )
-        for side, count, ids, labels, logits in sides:
+        for side, count, ids, labels, logits, content in sides:
             coords[side] = kernel_checks.ids(side, ids, count)
             if labels is not None:
                 indices = kernel_checks.labels(side, labels, count, num_logits)
                 coords[f"{side}_label"] = (side, indices)
+            if content is not None:
+                digests = kernel_checks.content(side, content, count)
+                coords[f"{side}_content"] = (side, digests)
             if logits is not None:
                 f0 = kernel_checks.logits(side, logits, (count, num_logits))
                 data[f"{side}_logits"] = ((side, f"{side}_logit"), f0)
         if reverse is not None:
             data["reverse"] = (_DIMS, kernel_checks.reverse(reverse, array.shape))
         self._data = xr.Dataset(data, coords)
+        kernel_checks.one_content(*(self._named(side) for side in ("left", "right")))
         self._provenance = canonical_json({} if provenance is None else provenance)
         self._asymmetric = asymmetric or reverse is not None
         kernel_checks.finite(array, self.left_ids, self.right_ids)
@@ -153,6 +162,24 @@ class Kernel:
         """Initial logits f0 ``[m, c]`` of the columns' examples, or None."""
         return self._optional("right_logits")
 
+    @property
+    def left_content(self) -> tuple[str, ...] | None:
+        """Digests of what the rows' examples hold, or None where unknown."""
+        return self._content("left")
+
+    @property
+    def right_content(self) -> tuple[str, ...] | None:
+        """Digests of what the columns' examples hold, or None where unknown."""
+        return self._content("right")
+
+    def _named(self, side: str) -> dict[str, str]:
+        ids = self._data[side].values.tolist()
+        return dict(zip(ids, self._content(side) or (), strict=False))
+
+    def _content(self, side: str) -> tuple[str, ...] | None:
+        name = f"{side}_content"
+        return tuple(self._data[name].values.tolist()) if name in self._data else None
+
     def _optional(self, name: str) -> Any:
         return _read_only(self._data[name].values) if name in self._data else None
 
@@ -208,7 +235,12 @@ class Kernel:
         """Whether provenance, ids, labels, logits and every value are the same."""
         if not isinstance(other, Kernel):
             return NotImplemented
-        return self.fingerprint == other.fingerprint and self._data.equals(other._data)
+        # Older kernels carry no content: that of equal fingerprints is equal.
+        known = [
+            each._data.drop_vars(["left_content", "right_content"], errors="ignore")
+            for each in (self, other)
+        ]
+        return self.fingerprint == other.fingerprint and known[0].equals(known[1])
 
     __hash__ = None  # type: ignore[assignment]  # compared by value
 
@@ -289,6 +321,10 @@ def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any], asymmetric: b
         name: data[name].values if name in data else None
         for name in ("left_label", "right_label", "left_logits", "right_logits", "reverse")
     }
+    content = {
+        side: data[f"{side}_content"].values.tolist() if f"{side}_content" in data else None
+        for side in ("left", "right")
+    }
     return Kernel(
         data["kernel"].values,
         data["left"].values.tolist(),
@@ -300,6 +336,8 @@ def _from_dataset(data: xr.Dataset, provenance: Mapping[str, Any], asymmetric: b
         optional["right_logits"],
         optional["reverse"],
         asymmetric,
+        content["left"],
+        content["right"],
     )
 
 

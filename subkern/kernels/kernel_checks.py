@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,17 @@ import numpy.typing as npt
 from subkern.errors import UserError
 from subkern.symmetry import is_symmetric
 
-__all__ = ["finite", "floats", "ids", "labels", "logits", "reverse", "symmetric"]
+__all__ = [
+    "content",
+    "finite",
+    "floats",
+    "ids",
+    "labels",
+    "logits",
+    "one_content",
+    "reverse",
+    "symmetric",
+]
 
 
 def floats(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -32,6 +42,22 @@ def ids(side: str, names: Sequence[str], count: int) -> npt.NDArray[np.object_]:
             raise UserError(f"{side} id {name!r} stands twice: ids must be unique")
         seen.add(name)
     return np.array(list(names), dtype=object)
+
+
+def content(side: str, given: Sequence[str], count: int) -> npt.NDArray[np.object_]:
+    """Return one digest an example as an object array."""
+    if len(given) != count:
+        raise UserError(f"{len(given)} {side} contents for {count} {side} examples: give one each")
+    return np.array([str(each) for each in given], dtype=object)
+
+
+def one_content(left: Mapping[str, str], right: Mapping[str, str]) -> None:
+    """Raise if an id that stands on both sides has another digest left than right."""
+    for name in left.keys() & right.keys():
+        if left[name] != right[name]:
+            raise UserError(
+                f"example id '{name}' names different examples left and right: rename one"
+            )
 
 
 def labels(side: str, given: npt.ArrayLike, count: int, num_logits: int) -> npt.NDArray[np.int64]:

@@ -237,6 +237,8 @@ class Request:
             outcome.left_logits,
             outcome.right_logits,
             outcome.values[1] if rule.is_asymmetric else None,
+            left_content=[e.content for e in left],
+            right_content=[e.content for e in right],
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from subkern.errors import UserError
@@ -32,12 +32,20 @@ class EncodedExample:
         label: position of its label in ``task.labels``.
         input_ids: token ids; segment ids, where a model has them, are all 0.
         read: position whose output is read: the mask, the last token, or [CLS].
+        content: digest of what it is of, whatever the prompt: ``text:…`` of its texts, ``tokens:…``
+            of its ids where those are not known.
     """
 
     id: str
     label: int
     input_ids: tuple[int, ...]
     read: int
+    content: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.content:
+            seen = tuple(self.input_ids), self.read
+            object.__setattr__(self, "content", content_digest("tokens", seen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +151,13 @@ class Prompt:
                     f"task {self.task.name} has {self.task.num_texts}"
                 )
         encoded = [
-            EncodedExample(example.id, example.label, tuple(ids), read)
+            EncodedExample(
+                example.id,
+                example.label,
+                tuple(ids),
+                read,
+                content_digest("text", tuple(example.texts)),
+            )
             for example, (ids, read) in zip(examples, self.encoder.encode(examples), strict=True)
         ]
         for each in encoded:
@@ -322,6 +336,11 @@ def _token(prompt: Prompt, token: int) -> str:
     if "\ufffd" in text or not text or vocabulary.startswith("##"):
         return vocabulary
     return str(text).replace(" ", "_").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def content_digest(kind: str, content: tuple[object, ...]) -> str:
+    """``kind:`` and 16 hex digits that tell one example's content from another's."""
+    return f"{kind}:{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
 
 
 def fingerprint_examples(examples: Sequence[EncodedExample]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from subkern.agreement.blocks import Array, KernelLike, as_blocks
 from subkern.agreement.predictions import Labels, Score, labels_from_scores, score_predictions
 from subkern.errors import UserError
+from subkern.kernels.belonging import Side
 from subkern.solvers.directions import reverse_of
 from subkern.symmetry import SYMMETRY_RTOL, asymmetry
 
@@ -72,7 +73,8 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     two, whose sign picks class 0 or 1. The evaluation kernel is ``[n, c, m, c]``: *training
     examples on the left*, as kernel files have them (scikit-learn's own precomputed kernels are the
     other way round). Labels are indices in logit order. A `Kernel` may stand for any
-    of these; it brings labels where ``y`` is None, never f0.
+    of these; it brings labels where ``y`` is None, never f0, and what is fitted on one refuses a
+    `Kernel` of other training examples, labels, weights, rule, readout or subspace.
 
     Initial logits f0 ``[n, c]`` enter as ``f0 / f0_scale``: the solver learns what is to be added
     to them, and adds them back when it predicts. ``f0_scale=None`` ignores f0. What is given to
@@ -95,6 +97,8 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     f0_scale: float | None
     coef_: Array
     classes_: Labels
+    trained_on_: Side | None
+    """What the training kernel says that it is of; None of an array."""
 
     @abstractmethod
     def _solve(self, problem: Problem) -> None:
@@ -123,6 +127,7 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
             )
         self.symmetric_ = self._check_symmetry(kernel)
         labels = _check_labels(getattr(K, "left_labels", None) if y is None else y, n, c, "y")
+        self.trained_on_ = self._training_side(K, y)
         self.n_train_, self.num_logits_ = n, c
         self.classes_ = np.arange(max(c, 2))
         self.uses_f0_ = f0 is not None and self.f0_scale is not None
@@ -139,6 +144,9 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         unexpected.
         """
         check_is_fitted(self, "classes_")
+        if self.trained_on_ is not None:
+            self.trained_on_.require_together(Side.of(K, "left", "the evaluation kernel"))
+            self.trained_on_.require_same_examples(Side.of(reverse, "left", "the reverse kernel"))
         kernel = as_blocks(K, "evaluation kernel")
         n, c, m, _ = kernel.shape
         if (n, c) != (self.n_train_, self.num_logits_):
@@ -175,6 +183,19 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         return score_predictions(
             _check_labels(given, len(predicted), self.num_logits_, "y"), predicted, metric
         )
+
+    @staticmethod
+    def _training_side(kernel: KernelLike, y: ArrayLike | None) -> Side | None:
+        """Return what a training kernel is of; labels that are given replace its own."""
+        rows, columns = (Side.of(kernel, side, "the training kernel") for side in ("left", "right"))
+        if rows is None or columns is None:
+            return None
+        if rows.ids != columns.ids:
+            raise UserError(
+                f"the training kernel's rows and columns are other examples ({rows.ids[0]} … and"
+                f" {columns.ids[0]} …): give the kernel of train against train"
+            )
+        return rows if y is None else replace(rows, labels=None)
 
     def _check_symmetry(self, kernel: Array) -> bool:
         """Say whether a training kernel is symmetric; refuse one that is not and has to be."""

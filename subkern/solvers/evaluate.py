@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from subkern.agreement.predictions import Score, labels_from_scores, score_predictions
 from subkern.errors import UserError
+from subkern.kernels.belonging import Side
 from subkern.kernels.kernel import Kernel
 from subkern.solvers.base import KernelSolver
 from subkern.solvers.directions import reverse_of
@@ -41,17 +42,15 @@ def evaluate(
         and evaluation, the zero-shot score (None without initial logits), and numbers of examples.
 
     Raises:
-        UserError: kernels of different training examples, unknown labels, several values without
-            dev, or what the solver refuses.
+        UserError: kernels of different training examples, labels, weights, readouts, rules or
+            subspaces (says which), unknown labels, several values without dev, or what the solver
+            refuses.
     """
-    others = [k for k in (dev, evaluation) if k is not None]
-    for kernel in others:
-        if kernel.left_ids != train.left_ids:
-            raise UserError(
-                f"the kernels' training examples differ ({train.left_ids[0]} … and"
-                f" {kernel.left_ids[0]} …, {len(train.left_ids)} and {len(kernel.left_ids)}):"
-                " EVAL needs TRAIN's examples as its rows"
-            )
+    named = {"dev": dev, "evaluation": evaluation}
+    for name, kernel in named.items():  # before anything is fitted
+        if mine := Side.of(train, "left", "the training kernel"):
+            mine.require_together(Side.of(kernel, "left", f"the {name} kernel"))
+    others = [k for k in named.values() if k is not None]
     known = all(k.right_logits is not None for k in [train, *others])
     points = _grid(solver, grid, f0_scales, known, dev)
     fitted, dev_score = _fit(make_solver(solver), train, dev, points, metric)

@@ -121,7 +121,11 @@ def fingerprint(provenance: Mapping[str, Any]) -> str:
 
 
 def differences(
-    asked: Mapping[str, Any], stored: Mapping[str, Any], *, only_asked: bool = False
+    asked: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    *,
+    only_asked: bool = False,
+    whose: tuple[str, str] = ("asked for", "stored"),
 ) -> list[str]:
     """Return a readable line per decisive field that differs: ``rule: "sgd" asked for, ...``.
 
@@ -131,6 +135,7 @@ def differences(
         asked: what the caller wants.
         stored: what exists.
         only_asked: compare only the top-level fields that ``asked`` names; each of them wholly.
+        whose: words after a value of the one and of the other.
     """
     want, have = decisive(asked), decisive(stored)
     if only_asked:
@@ -139,7 +144,7 @@ def differences(
     if older:
         want, have = (_without(_INCOMPARABLE, each) for each in (want, have))
     found = _walk("", want, have)
-    lines = [f"{place}: {mine} asked for, {theirs} stored" for place, mine, theirs in found]
+    lines = [f"{place}: {mine} {whose[0]}, {theirs} {whose[1]}" for place, mine, theirs in found]
     return [OLDER, *lines] if older else lines
 
 

@@ -161,7 +161,7 @@ def test_solve_refuses_kernels_that_do_not_belong_together(run: Run, tmp_path: P
     eye = np.eye(4)[:, None, :, None]
     Kernel(eye, list("abcd"), list("abcd"), [0, 1, 0, 1], [0, 1, 0, 1]).save(tmp_path / "A")
     Kernel(eye, list("abce"), list("wxyz"), [0, 1, 0, 1], [0, 1, 0, 1]).save(tmp_path / "B")
-    assert "training examples differ" in refusal(run("solve", tmp_path / "A", tmp_path / "B"))
+    assert "of different examples" in refusal(run("solve", tmp_path / "A", tmp_path / "B"))
     assert "no initial logits" in refusal(
         run("solve", tmp_path / "A", tmp_path / "A", "--f0-scales", "1")
     )

@@ -341,7 +341,7 @@ def test_divergence_is_said_with_step_and_learning_rate() -> None:
             lambda x: sgd(
                 x.train, x.kernel(slice(None), "asymmetric_signgd"), learning_rate=1.0, batches=[]
             ),
-            r"differ in their rule \(sgd and asymmetric_signgd\)",
+            'rule: "sgd" of the training kernel, "asymmetric_signgd" of the evaluation',
         ),
     ],
 )
