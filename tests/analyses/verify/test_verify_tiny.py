@@ -151,7 +151,7 @@ def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
     trial = Trial(optimizer="sgd", learning_rates=(0.01,), batch_sizes=(6,), steps=20)
     found = unseen.verify(config(), out, trial).results
     for name in ("full", "bias"):
-        assert of_one(found, name, "change_correlation") > 0.8, name
+        assert of_one(found, name, "change_correlation") > 0.7, name
 
 
 def test_training_starts_at_the_probe_of_its_data_seed(tmp_path: Path) -> None:
