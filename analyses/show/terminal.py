@@ -48,7 +48,8 @@ class ProgressBar:
         self.task = self.bar.add_task(what, total=None, rate="")
 
     def __enter__(self) -> progress.Progress:
-        self.bar.start()
+        if not self.bar.disable:
+            self.bar.start()
         return self.report
 
     def report(self, done: int, total: int) -> None:
@@ -58,7 +59,8 @@ class ProgressBar:
         self.bar.update(self.task, completed=done, total=total, rate=rate)
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if not self.bar.disable:  # rich before 14.3 writes an empty line
+            self.bar.stop()
 
 
 def rich_table(table: page.Table) -> Table:
