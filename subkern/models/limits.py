@@ -1,4 +1,4 @@
-"""What a model itself takes and gives: positions, and the width of its output.
+"""What a model itself takes and gives: positions, width of its output, whether it looks ahead.
 
 Configurations name numbers that are not these: RoBERTa's ``max_position_embeddings`` counts two
 rows that no token takes, OPT's output may be narrower than its layers. So the module is asked, by
@@ -77,11 +77,42 @@ def output_width(module: nn.Module) -> int:
         ) from error
 
 
+def sees_later(module: nn.Module) -> bool | None:
+    """Whether what a language model says at a token depends on later ones; None: not to be told.
+
+    Told by changing them: what a class is called or a configuration claims is not asked.
+
+    Raises:
+        UserError: it does not run on tokens alone.
+    """
+    pad, device = _pad(module), next(module.parameters()).device
+    a, b, c = [i for i in range(4) if i != pad][:3]
+    first, again = (torch.tensor([[a, x, x, x]], device=device) for x in (b, c))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_precision_of(module):
+            said, other = (
+                module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0]
+                for ids in (first, again)
+            )
+    except Exception as error:  # whatever a model does that expects more than tokens
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"{type(module).__name__} does not run on text alone ({reason}): use another model"
+        ) from error
+    change, scale = float((said - other).abs().max()), float(said.abs().max())
+    if change > 16 * torch.finfo(said.dtype).eps * scale:
+        return True
+    exact = change == 0 and said.dtype in (torch.float32, torch.float64)
+    return False if exact else None  # little may be rounding
+
+
+def _pad(module: nn.Module) -> int | None:
+    return getattr(getattr(module, "config", None), "pad_token_id", None)
+
+
 def _ids(module: nn.Module) -> Tensor:
     """Three equal tokens ``[1, 3]``, not the one that counts as padding and has no position."""
-    config = getattr(module, "config", None)
-    pad = getattr(config, "pad_token_id", None)
-    return torch.full((1, _TRIED), 1 if pad == 0 else 0)
+    return torch.full((1, _TRIED), 1 if _pad(module) == 0 else 0)
 
 
 class _Lookups(TorchFunctionMode):

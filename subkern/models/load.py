@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from subkern.errors import UserError, check_choice
 from subkern.models.demo import DEMO_MODELS
-from subkern.models.limits import output_width
+from subkern.models.limits import output_width, sees_later
 from subkern.models.logit_model import (
     LinearReadout,
     LogitModel,
@@ -85,7 +85,8 @@ def load_model(
     if weights == "random":
         module = _random_module(source, kind, DTYPES[dtype], seed)
     else:
-        module = _module(source, kind, DTYPES[dtype])
+        module = load_module(source, kind, DTYPES[dtype])
+    _check_kind(source, module, kind)
     if tie == "untied" and kind != "plain":
         untie(module)
     prompt = Prompt.for_task(task, tokenizer, kind, vocabulary(module))
@@ -231,24 +232,42 @@ def _tokenizer(source: Source) -> Any:
 
 
 def model_kind(source: Source, tokenizer: Any) -> str:
-    """``"masked"`` or ``"causal"``: what kind of language model a checkpoint is."""
+    """``"masked"`` or ``"causal"``: what kind of language model a checkpoint is.
+
+    Where transformers has both (BERT), its configuration says whether it sees later tokens; that
+    it is so is seen once it is loaded (`_check_kind`).
+
+    Raises:
+        UserError: neither.
+    """
     import transformers
     import transformers.models.auto.modeling_auto as auto
 
     config = source.load(transformers.AutoConfig)
-    name = (getattr(config, "architectures", None) or [""])[0]
-    if name.endswith(("ForMaskedLM", "ForPreTraining")):
-        return "masked"
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return "causal"
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"'{source.spec}' ({config.model_type}) is an encoder-decoder, and prompts are for"
+            " masked and causal models: use --head linear, which reads its encoder"
+        )
     masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if masked and tokenizer.mask_token_id is not None:
-        return "masked"
     if config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return "causal"
-    raise UserError(
-        f"'{source.spec}' ({config.model_type}) is no language model: use --head linear"
-    )
+        decoder = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+        return "masked" if masked and not decoder else "causal"
+    if not masked:
+        raise UserError(
+            f"'{source.spec}' ({config.model_type}) is no language model: use --head linear"
+        )
+    return "masked"
+
+
+def _check_kind(source: Source, module: nn.Module, kind: str) -> None:
+    """Refuse a model that looks ahead though causal, or does not though masked."""
+    if kind != "plain" and sees_later(module) is (kind == "causal"):
+        what = "also sees what comes after" if kind == "causal" else "sees only what stands before"
+        raise UserError(
+            f"'{source.spec}' is no {kind} language model: at a token, {type(module).__name__}"
+            f" {what}: use --head linear"
+        )
 
 
 _AUTO = {
@@ -266,9 +285,9 @@ def _random_module(source: Source, kind: str, dtype: torch.dtype, seed: int) -> 
     make = getattr(transformers, _AUTO[kind]).from_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module: nn.Module = make(config, dtype=torch.float32)
+        module = _text(make(config, dtype=torch.float32), kind)
     with torch.device("meta"):
-        made = make(config, dtype=dtype)
+        made = _text(make(config, dtype=dtype), kind)
     cast(module, dtype, kept=_kept(module, made, dtype))
     return module
 
@@ -291,12 +310,29 @@ def _named(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _module(source: Source, kind: str, dtype: torch.dtype) -> nn.Module:
+def _text(module: nn.Module, kind: str) -> nn.Module:
+    """What a linear head reads: the encoder of an encoder-decoder, else the whole model."""
+    pair = kind == "plain" and getattr(module.config, "is_encoder_decoder", False)
+    encoder: nn.Module = module.get_encoder() if pair else module  # type: ignore[operator]
+    return encoder
+
+
+def load_module(source: Source, kind: str, dtype: torch.dtype) -> nn.Module:
+    """The language model, or the encoder (``"plain"``), with its weights in `dtype`.
+
+    Raises:
+        UserError: it does not load, or lacks a weight.
+    """
     import transformers
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a pooler that the checkpoint lacks is drawn, the same every time
         module, missing = load_weights(getattr(transformers, _AUTO[kind]), source, dtype)
+    whole, module = module, _text(module, kind)
+    if module is not whole:
+        ours = {id(p) for p in module.parameters()}
+        names = {n for n, p in whole.named_parameters(remove_duplicate=False) if id(p) in ours}
+        missing = tuple(name for name in missing if name in names)
     if missing:
         advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"
         raise UserError(

@@ -14,6 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+# The product of every expert's tokens with its weights, which knows no float64.
+_GROUPED = {
+    getattr(torch, "_grouped_mm", None), getattr(nn.functional, "grouped_mm", None)
+} - {None}  # fmt: skip
 _PRODUCTS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__}
 
 
@@ -23,7 +27,8 @@ class KeepDouble(TorchFunctionMode):
     Covers ``x.float()``, ``x.to(torch.float32)``, ``x.type(...)`` and ``dtype=torch.float32`` of
     functions such as ``softmax``. Tensors of other types are left alone, unless they are multiplied
     with a float64 one: rotary tables of older transformers are frequencies, kept in float64 here,
-    times positions that were cast to float32.
+    times positions that were cast to float32. Fused experts, whose product has no float64, are
+    multiplied one by one.
     """
 
     def __torch_function__(
@@ -38,12 +43,22 @@ class KeepDouble(TorchFunctionMode):
         if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
             if func is torch.Tensor.float:
                 return first
+            if func in _GROUPED:
+                return _each_expert(*args, **kwargs)
             args = tuple(torch.float64 if _is_low(a) else a for a in args)
             if _is_low(kwargs.get("dtype")):
                 kwargs = {**kwargs, "dtype": torch.float64}
         if func in _PRODUCTS and {a.dtype for a in args[:2]} == {torch.float32, torch.float64}:
             args = tuple(a.double() for a in args)
         return func(*args, **kwargs)
+
+
+def _each_expert(tokens: Tensor, weights: Tensor, offs: Tensor, **_: Any) -> Tensor:
+    """Tokens ``[n, d_in]``, expert by expert up to `offs`, times weights ``[e, d_in, d_out]``."""
+    ends = offs.tolist()
+    begins = [0, *ends[:-1]]
+    parts = [tokens[b:e] @ w for b, e, w in zip(begins, ends, weights, strict=True)]
+    return torch.cat([*parts, tokens.new_zeros(len(tokens) - ends[-1], weights.shape[-1])])
 
 
 def _is_low(value: Any) -> bool:

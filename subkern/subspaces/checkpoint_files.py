@@ -122,8 +122,16 @@ def _stored(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _read_model(path: Path, model: LogitModel) -> dict[str, Tensor]:
     """Parameters of a folder of transformers, which knows older names and other layouts."""
-    kind = type(model.module)
-    module, missing = load_weights(kind, Source(str(path), path, None), model.dtype)
+    from transformers import AutoConfig, AutoModel
+
+    kind, source = type(model.module), Source(str(path), path, None)
+    config = source.load(AutoConfig)
+    if getattr(config, "is_encoder_decoder", False) and config.architectures != [kind.__name__]:
+        pair, missing = load_weights(AutoModel, source, model.dtype)
+        module = pair.get_encoder()  # type: ignore[operator]
+        missing = tuple(name for name in missing if "decoder" not in name)
+    else:
+        module, missing = load_weights(kind, source, model.dtype)
     if missing:
         raise UserError(f"'{path}' lacks {few(missing)} of {kind.__name__}: is it that model's?")
     return {n: p.detach() for n, p in module.named_parameters(remove_duplicate=False)}
