@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(ad
 # Each worker computes with one thread: two workers on two cores beat one worker on both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-.PHONY: help install demo test test-slow test-all test-lowest lint format docs bench bench-deps clean
+.PHONY: help install demo test test-slow test-all test-instructions test-lowest lint format docs bench bench-deps clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,10 @@ test-slow: $(STAMP) ## the tests that take longer
 
 test-all: $(STAMP) ## all tests
 	$(PYTEST)
+
+test-instructions: $(STAMP) ## the numerical tests with the oldest instructions of a processor
+	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
+		$(PYTEST) -m "not slow" tests/subkern
 
 test-lowest: build/lowest.txt ## the tests of `make test` with the lowest versions that setup.cfg promises
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=$<

@@ -12,6 +12,7 @@ import warnings
 import click
 
 from subkern import __version__
+from subkern.cores import share_cores
 from subkern.errors import UserError
 from subkern.storage.files import is_full
 
@@ -42,6 +43,7 @@ for _command in (agree, analyze, features, figures, finetune, kernel, solve, tas
 def main() -> None:
     """Run the command line; every error is one line."""
     _quieten()
+    share_cores()  # torch is not imported yet
     debug = "--debug" in sys.argv or bool(os.environ.get("SUBKERN_DEBUG"))
     try:
         sys.exit(cli.main(standalone_mode=False, prog_name="subkern") or 0)

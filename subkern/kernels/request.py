@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from subkern.cores import heeding_others
 from subkern.errors import NoMemoryError, UserError, check_choice
 from subkern.gradients.batches import CaptureJob, Capturing, Observer
 from subkern.gradients.capture import Captured
@@ -192,7 +193,7 @@ class Request:
             UserError: see `validate`.
             NoMemoryError: memory ran out.
         """
-        with naming_memory():
+        with naming_memory(), heeding_others(torch.get_num_threads()):
             self.validate()
             return engine.run(self, self.sides, store)
 
