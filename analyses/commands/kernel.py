@@ -77,12 +77,11 @@ def kernel(**asked: Any) -> None:
 
     out, task = asked["out"], get_task(asked["task"])
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
-    rule = parse_rule(asked["rule"])
+    parse_rule(asked["rule"])
     check_running(asked)
     check_choice("engine", asked["engine"], ENGINES)
     if asked["export_lmk"] is not None:
-        overwrite = asked["overwrite"]
-        check_export(asked["export_lmk"], rule.name, rule.is_asymmetric, overwrite=overwrite)
+        check_export(asked["export_lmk"], overwrite=asked["overwrite"])
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     model = load_started(task, asked)
     assert model.prompt is not None

@@ -49,14 +49,16 @@ def import_lmk(path: str | Path, *, signs: Literal["left", "right"] | None = Non
     Args:
         path: a file named ``{train,dev,test}_kernels_<task>.pt``.
         signs: only for kernels of asymmetric_signgd, which hold both directions: the side whose
-            gradients are replaced by their signs.
+            gradients are replaced by their signs in ``values``; None is ``"left"``, as our kernels
+            have it. The other direction is ``reverse``.
 
     Raises:
-        UserError: wrong name or contents, files that disagree, ``signs`` missing or out of place.
+        UserError: wrong name or contents, files that disagree, or ``signs`` out of place.
     """
     file = _named(Path(path))
     values, labels = _read_pair(file.path, "kernel [train, c, X, c]")
-    values = _direction(file.path, values, signs)
+    values, reverse = _directions(file.path, values, signs)
+    signs = None if reverse is None else signs or "left"
     num_logits = values.shape[1]
     left_labels = labels if file.split == "train" else _train_labels(file)
     return Kernel(
@@ -68,42 +70,55 @@ def import_lmk(path: str | Path, *, signs: Literal["left", "right"] | None = Non
         _provenance(file, signs),
         _initial_logits(file.beside("logits", "train"), left_labels),
         _initial_logits(file.beside("logits", file.split), labels),
-        asymmetric=signs is not None,
+        None if reverse is None else reverse.numpy(),
     )
 
 
 def export_lmk(kernel: Kernel, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a kernel (rows: the train split) as LM-Kernel-FT would have saved it.
 
-    That code looks for ``{train,dev,test}_kernels_<task>.pt``; other names are written too.
+    That code looks for ``{train,dev,test}_kernels_<task>.pt``; other names are written too. Of a
+    rule that acts on one side both directions are written, that with the update on the left first.
 
     Raises:
-        UserError: labels of the columns are unknown, the rule is asymmetric (those files hold both
-            directions, a kernel one), or another file is there and ``overwrite`` is not given.
+        UserError: labels of the columns are unknown, the rule is asymmetric and the kernel does not
+            carry the other direction, or another file is there and ``overwrite`` is not given.
     """
     path = Path(path)
     if kernel.right_labels is None:
         raise UserError(f"{path} needs the labels of the kernel's columns, which are unknown")
-    rule = str(kernel.provenance.get("rule", "a kernel"))
-    check_export(path, rule, kernel.is_asymmetric, overwrite=overwrite)
+    check_export(path, overwrite=overwrite)
+    values = _both(kernel, path) if kernel.is_asymmetric else kernel.values
     labels = torch.from_numpy(kernel.right_labels.copy())
     if kernel.num_logits == 1:
         labels = (2 * labels - 1).to(torch.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
-    torch.save((torch.from_numpy(kernel.values.copy()), labels), partial)
+    torch.save((torch.from_numpy(values.copy()), labels), partial)
     partial.replace(path)
     return path
 
 
-def check_export(path: Path, rule: str, asymmetric: bool, *, overwrite: bool = False) -> None:
-    """Refuse before a kernel of `rule` is computed what `export_lmk` would refuse after it.
+def _both(kernel: Kernel, path: Path) -> npt.NDArray[np.float64]:
+    """Both directions ``[2, n, c, m, c]`` of a kernel, that with the update on the left first."""
+    reverse = kernel.reverse
+    if reverse is None and kernel.left_ids == kernel.right_ids:
+        reverse = kernel.values.transpose(2, 3, 0, 1)
+    if reverse is None:
+        rule = kernel.provenance.get("rule", "its rule")
+        raise UserError(
+            f"{path} needs both directions of {rule} and the kernel carries one: compute it again"
+        )
+    on_right = kernel.provenance.get("signs") == "right"
+    return np.stack([reverse, kernel.values] if on_right else [kernel.values, reverse])
+
+
+def check_export(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse before a kernel is computed what `export_lmk` would refuse after it.
 
     Raises:
-        UserError: the rule is asymmetric, or something is there and ``overwrite`` is not given.
+        UserError: something is there and ``overwrite`` is not given.
     """
-    if asymmetric:
-        raise UserError(f"{path}: {rule} cannot be exported, LM-Kernel-FT stores both directions")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: choose another path, or replace it with --overwrite")
 
@@ -136,24 +151,21 @@ def _read_pair(path: Path, what: str) -> tuple[torch.Tensor, torch.Tensor]:
     return pair[0].to(torch.float64), pair[1].reshape(-1)
 
 
-def _direction(
+def _directions(
     path: Path, values: torch.Tensor, signs: Literal["left", "right"] | None
-) -> torch.Tensor:
-    """Return the kernel ``[train, c, X, c]``, of two stacked ones the one that ``signs`` names."""
-    stacked = values.ndim == 5 and values.shape[0] == 2
-    if stacked and signs is None:
-        raise UserError(
-            f"{path} holds both directions of an asymmetric_signgd kernel: say which, signs='left'"
-            " (signs of the train gradients) or signs='right'"
-        )
-    if stacked:
-        return values[0 if signs == "left" else 1]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the kernel ``[train, c, X, c]``, of two stacked ones first what ``signs`` names."""
+    if signs not in (None, "left", "right"):
+        raise UserError(f"signs={signs!r} is no side: use 'left' or 'right'")
+    if values.ndim == 5 and values.shape[0] == 2:
+        first, second = values
+        return (second, first) if signs == "right" else (first, second)
     if signs is not None:
         raise UserError(f"{path} does not hold both directions of asymmetric_signgd: drop signs")
     if values.ndim != 4:
         shape = list(values.shape)
         raise UserError(f"{path} holds a kernel of shape {shape}, not [train, c, X, c]")
-    return values
+    return values, None
 
 
 def _indices(path: Path, labels: torch.Tensor, num_logits: int) -> npt.NDArray[np.int64]:

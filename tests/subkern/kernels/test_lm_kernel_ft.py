@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from subkern.errors import UserError
+from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.lm_kernel_ft import check_export, export_lmk, import_lmk
+from tests.support.toys import WIDTH, toy, toy_examples
 
 
 def write(folder: Path, c: int, split: str = "dev", m: int = 4) -> tuple[Path, torch.Tensor]:
@@ -74,8 +76,8 @@ def test_export_refuses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="labels of the kernel's columns"):
         export_lmk(unlabelled, path)
     rule = {"rule": "asymmetric_signgd"}
-    one_way = Kernel(np.ones((1, 1, 1, 1)), ids, ids, [0], [0], rule, asymmetric=True)
-    with pytest.raises(UserError, match="asymmetric_signgd cannot be exported"):
+    one_way = Kernel(np.ones((1, 1, 1, 1)), ids, ["dev-0"], [0], [0], rule, asymmetric=True)
+    with pytest.raises(UserError, match="both directions of asymmetric_signgd"):
         export_lmk(one_way, path)
     assert not path.exists()
 
@@ -84,8 +86,8 @@ def test_export_refuses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"exists.*--overwrite"):
         export_lmk(kernel, path)
     with pytest.raises(UserError, match=r"exists.*--overwrite"):
-        check_export(path, "sgd", False)
-    check_export(path, "sgd", False, overwrite=True)
+        check_export(path)
+    check_export(path, overwrite=True)
     assert export_lmk(kernel, path, overwrite=True) == path
 
 
@@ -93,13 +95,39 @@ def test_both_directions_of_asymmetric_signgd(tmp_path: Path) -> None:
     path, values = write(tmp_path, 2)
     labels = torch.load(path)[1]
     torch.save((torch.stack([values, 2 * values]), labels), path)
-    with pytest.raises(UserError, match="holds both directions"):
-        import_lmk(path)
+    assert import_lmk(path) == import_lmk(path, signs="left")
     np.testing.assert_array_equal(import_lmk(path, signs="left").values, values.numpy())
     flipped = import_lmk(path, signs="right")
     np.testing.assert_array_equal(flipped.values, 2 * values.numpy())
+    assert flipped.reverse is not None
+    np.testing.assert_array_equal(flipped.reverse, values.numpy())
     assert flipped.provenance["rule"] == "asymmetric_signgd"
     assert flipped.fingerprint != import_lmk(path, signs="left").fingerprint
+    theirs = torch.load(path)[0]
+    for side in (None, "left", "right"):
+        kernel = import_lmk(path, signs=side)  # type: ignore[arg-type]
+        ours = export_lmk(kernel, tmp_path / "out" / path.name, overwrite=True)
+        assert torch.equal(torch.load(ours, weights_only=True)[0], theirs)
+    with pytest.raises(UserError, match="signs='both' is no side"):
+        import_lmk(path, signs="both")  # type: ignore[arg-type]
+
+
+def test_export_of_an_asymmetric_kernel_has_the_signs_of_train_first(tmp_path: Path) -> None:
+    def use(p: Any, features: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return features @ p["w"]
+
+    model, examples = toy(use, w=(WIDTH, 3)), toy_examples()
+    kernel = compute_kernel(model, examples[:2], examples[1:], rule="asymmetric_signgd")
+    stored = torch.load(export_lmk(kernel, tmp_path / "dev_kernels_x.pt"), weights_only=True)[0]
+    np.testing.assert_array_equal(stored[0].numpy(), kernel.values)
+    np.testing.assert_array_equal(stored[1].numpy(), kernel.reverse)
+    back = import_lmk(tmp_path / "dev_kernels_x.pt")
+    assert back.reverse is not None
+    np.testing.assert_array_equal(back.reverse, stored[1].numpy())
+    square = compute_kernel(model, examples, rule="asymmetric_signgd")
+    both = Kernel(square.values, *[square.left_ids] * 2, *[[0, 1, 0]] * 2, asymmetric=True)
+    stored = torch.load(export_lmk(both, tmp_path / "train_kernels_x.pt"), weights_only=True)[0]
+    np.testing.assert_array_equal(stored[1].numpy(), square.reverse)
 
 
 class Payload:
