@@ -27,8 +27,9 @@ KernelLike: TypeAlias = Any
 """A `Kernel`, a NumPy array or a torch tensor of shape ``[n, m]`` or ``[n, c, m,
 c]``."""
 
-# A centred kernel smaller than this share of the kernel itself is rounding noise around a constant.
-NOISE = 1e-12
+# Share of a kernel's size below which numbers made of it count as its rounding: what centring
+# leaves of a constant, an entry beside the largest, a gap between entries.
+NOISE = 1e-10
 
 
 class UndefinedError(UserError):

@@ -12,10 +12,10 @@ from subkern.errors import UserError
 __all__ = ["entry_difference", "optimal_scale", "pearson", "relative_frobenius", "spearman"]
 
 
-def _scale(reference: Array, other: Array) -> float:
-    """Return ``<K, K'> / <K', K'>``."""
+def _scale(reference: Array, other: Array, floor: float = 0.0) -> float:
+    """Return ``<K, K'> / <K', K'>``; a K' of a norm at or below the floor is none."""
     energy = float(np.vdot(other, other))
-    if energy == 0.0:
+    if energy <= floor**2:
         raise UndefinedError(
             "no scale brings the other kernel to the reference: all its (centred) entries are 0"
         )
@@ -24,9 +24,13 @@ def _scale(reference: Array, other: Array) -> float:
 
 def _prepared(
     reference: KernelLike, other: KernelLike, scaled: bool, centred: bool
-) -> tuple[Array, Array]:
-    """Return the two kernels as blocks, centred and the second one scaled if asked for."""
+) -> tuple[Array, Array, float]:
+    """Return the two kernels as blocks, centred and the second one scaled if asked for, and the
+    size at which an entry of them is rounding.
+    """
     left, right = as_pair(reference, other)
+    largest = float(np.abs(left).max()), float(np.abs(right).max())
+    floor = NOISE * float(np.linalg.norm(right)) if centred else 0.0
     if centred:
         noise = NOISE * float(np.linalg.norm(left))
         left, right = centre(left), centre(right)
@@ -34,7 +38,8 @@ def _prepared(
             raise UndefinedError(
                 "the reference kernel is constant, so nothing is left of it after centring"
             )
-    return left, right * _scale(left, right) if scaled else right
+    scale = _scale(left, right, floor) if scaled else 1.0
+    return left, right * scale, NOISE * max(largest[0], abs(scale) * largest[1])
 
 
 def optimal_scale(reference: KernelLike, other: KernelLike, *, centred: bool = False) -> float:
@@ -55,7 +60,9 @@ def optimal_scale(reference: KernelLike, other: KernelLike, *, centred: bool = F
     not match, and on an ``other`` of zeros.
     """
     left, right = as_pair(reference, other)
-    return _scale(centre(left), centre(right)) if centred else _scale(left, right)
+    if not centred:
+        return _scale(left, right)
+    return _scale(centre(left), centre(right), NOISE * float(np.linalg.norm(right)))
 
 
 def relative_frobenius(
@@ -79,7 +86,7 @@ def relative_frobenius(
     Kernels are ``[n, m]`` or ``[n, c, m, c]``. Raises `UserError` on bad input, `UndefinedError` if
     K is zero.
     """
-    left, right = _prepared(reference, other, scaled, centred)
+    left, right, _ = _prepared(reference, other, scaled, centred)
     size = float(np.linalg.norm(left))
     if size == 0.0:
         raise UndefinedError(
@@ -101,7 +108,8 @@ def entry_difference(
     Formula
         ``mean_ij |K_ij - s K'_ij| / |K_ij|`` (or the median), entries of all logit pairs alike;
         ``s`` and centring as in `relative_frobenius`, ``s`` from the Frobenius norm. ``0/0`` counts
-        as 0 and ``x/0`` as infinity, so a reference entry of 0 shows instead of vanishing.
+        as 0 and ``x/0`` as infinity, so a reference entry of 0 shows instead of vanishing; 0 is
+        what is below 1e-10 of the largest entry.
     Range
         0 to infinity, no unit.
     Good
@@ -117,11 +125,11 @@ def entry_difference(
     """
     if reduce not in ("mean", "median"):
         raise UserError(f"reduce={reduce!r} is not known: use 'mean' or 'median'")
-    left, right = _prepared(reference, other, scaled, centred)
+    left, right, noise = _prepared(reference, other, scaled, centred)
     difference, size = np.abs(left - right).ravel(), np.abs(left).ravel()
     ratio = np.full_like(size, np.inf)
-    np.divide(difference, size, out=ratio, where=size > 0)
-    ratio[difference == 0] = 0.0
+    np.divide(difference, size, out=ratio, where=size > noise)
+    ratio[(size <= noise) & (difference <= noise)] = 0.0
     return float(ratio.mean() if reduce == "mean" else np.median(ratio))
 
 
@@ -158,12 +166,13 @@ def pearson(reference: KernelLike, other: KernelLike) -> float:
 
 
 def _ranks(values: Array) -> Array:
-    """Return ranks with ties at their mean: `scipy.stats.rankdata`, at half the time a bootstrap
-    takes.
+    """Return ranks with ties, to rounding, at their mean: `scipy.stats.rankdata`, at half the time
+    a bootstrap takes.
     """
+    noise = NOISE * float(np.abs(values).max())
     order = np.argsort(values)
     ascending = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(ascending) > noise]))
     lengths = np.diff(np.append(starts, len(values)))
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(starts + 0.5 * (lengths + 1), lengths)
@@ -174,7 +183,7 @@ def spearman(reference: KernelLike, other: KernelLike) -> float:
     """Return the Spearman rank correlation of corresponding entries.
 
     Formula
-        `pearson` of the ranks of the entries, ties at their mean rank.
+        `pearson` of the ranks of the entries, ties (to 1e-10 of the largest) at their mean rank.
     Range
         -1 to 1, no unit; unchanged by any increasing map of either kernel.
     Good

@@ -39,15 +39,23 @@ def _singular_values(matrix: Array) -> Array:
     return np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
 
 
-def _leading_basis(matrix: Array, k: int) -> Array:
-    """Return the first k left singular vectors ``[n*c, k]``."""
+def _left_singular(matrix: Array) -> tuple[Array, Array]:
+    """Return singular values, largest first, and left singular vectors in columns."""
     if is_symmetric(matrix[:, None, :, None], rtol=1e-14):
         values, vectors = np.linalg.eigh(matrix)
-        return vectors[:, np.argsort(-np.abs(values))[:k]]
+        order = np.argsort(-np.abs(values))
+        return np.abs(values)[order], vectors[:, order]
     if matrix.shape[1] > matrix.shape[0]:
         # M = R' Q': the triangle has the left singular vectors of M at a fraction of the cost.
         matrix = np.asarray(np.linalg.qr(matrix.T, mode="r")).T
-    return np.linalg.svd(matrix, full_matrices=False)[0][:, :k]
+    vectors, values, _ = np.linalg.svd(matrix, full_matrices=False)
+    return values, vectors
+
+
+def _unique(values: Array, rtol: float) -> np.ndarray:
+    """Say for k = 1, 2, … whether the leading k-dimensional subspace is one: it ends at a gap."""
+    gaps = values - np.append(values[1:], 0.0)
+    return np.asarray(gaps > rtol * values[0])
 
 
 def effective_rank(kernel: KernelLike, *, centred: bool = False) -> float:
@@ -93,7 +101,12 @@ def stable_rank(kernel: KernelLike, *, centred: bool = False) -> float:
 
 
 def eigenspace_overlap(
-    reference: KernelLike, other: KernelLike, *, k: int | None = None, centred: bool = False
+    reference: KernelLike,
+    other: KernelLike,
+    *,
+    k: int | None = None,
+    centred: bool = False,
+    rtol: float = 1e-6,
 ) -> float:
     """Return the overlap of the leading k-dimensional subspaces.
 
@@ -104,24 +117,32 @@ def eigenspace_overlap(
     Range
         0 to 1, no unit; two random subspaces score k/(n*c) on average. Unchanged by scale.
     Good
-        above 0.9. Where the k-th and next singular values tie the subspace is not unique and
-        neither is the number.
+        above 0.9.
     Source
         principal angles, Björck and Golub 1973.
 
-    ``k`` is 10, or the smaller side of the matrix if that is less. Raises `UserError` on bad input
-    or a ``k`` out of range.
+    A leading subspace exists where the k-th singular value is above the next one (0 after the
+    last) by ``rtol`` of the largest: less is rounding, of kernels captured in float32. Without
+    ``k`` it is the largest up to 10 at which both kernels have one: of rank 2 it is at most 2.
+    Raises `UserError` on bad input or a ``k`` out of range, `UndefinedError` where there is none.
     """
     left, right = as_pair(reference, other)
     n, c, m, _ = left.shape
     most = min(n, m) * c
-    k = min(10, most) if k is None else k
-    if not 1 <= k <= most:
+    if k is not None and not 1 <= k <= most:
         raise UserError(
             f"k={k} is out of range: these kernels have 1 to {most} singular directions"
         )
-    bases = [_leading_basis(_matrix(blocks, centred), k) for blocks in (left, right)]
-    return float(np.clip(np.sum((bases[0].T @ bases[1]) ** 2) / k, 0.0, 1.0))
+    (one, first), (two, second) = (_left_singular(_matrix(b, centred)) for b in (left, right))
+    both = 1 + np.flatnonzero(_unique(one, rtol) & _unique(two, rtol))
+    found = both[both <= 10] if k is None else both[both == k]
+    if not len(found):
+        raise UndefinedError(
+            f"the kernels do not both have a leading subspace of {k or 'up to 10'} directions:"
+            " singular values tie, or are zero, there"
+        )
+    k = int(found[-1])
+    return float(np.clip(np.sum((first[:, :k].T @ second[:, :k]) ** 2) / k, 0.0, 1.0))
 
 
 def spectral_epsilon(

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 
-from subkern.agreement.blocks import Array, as_matrix
+from subkern.agreement.blocks import NOISE, Array, as_matrix
 from subkern.errors import UserError
 from subkern.solvers.base import KernelSolver, Problem
 from subkern.solvers.folds import stratified_folds
@@ -37,8 +37,8 @@ class LstsqSolver(KernelSolver):
     """Least squares on flattened targets: the ``lstsq`` solver of LM-Kernel-FT.
 
     Solves ``(K + r ||K||_2 I) alpha = t - f0 / f0_scale`` for the ``n*c`` pairs of example and
-    logit in the sense of least squares (smallest alpha where K is singular); t is one-hot, or +1
-    and -1 for a single logit. Scores are ``f0 / f0_scale + K' alpha``. The same model as
+    logit in the sense of least squares (smallest alpha where K is singular to 1e-10); t is one-hot,
+    or +1 and -1 for a single logit. Scores are ``f0 / f0_scale + K' alpha``. The same model as
     `RidgeSolver`, with r measured against the largest eigenvalue and not chosen. Symmetric kernels
     only: on others that code solves with K and predicts with K', and does not fit even its training
     examples; `AsymmetricRidgeSolver` solves with K'.
@@ -60,8 +60,8 @@ class LstsqSolver(KernelSolver):
         """Solve the flattened system."""
         matrix = _regularised(problem.kernel, self.regularization)
         wanted = problem.targets - problem.offset
-        # The driver and the cut-off of torch.linalg.lstsq on a CPU.
-        cutoff = float(np.finfo(np.float64).eps) * len(matrix)
+        # The driver of torch.linalg.lstsq on a CPU; its cut-off, eps * n, takes rounding for rank.
+        cutoff = max(float(np.finfo(np.float64).eps) * len(matrix), NOISE)
         solution, _, self.rank_, _ = lstsq(
             matrix, wanted.ravel(), cond=cutoff, lapack_driver="gelsy"
         )
