@@ -21,14 +21,16 @@ from subkern.training.settings import Training
 from ..engine.settings import (
     Count,
     Number,
+    Positive,
+    Seed,
     Settings,
     ascending,
     checked,
     choice,
     distinct_or_none,
     each,
-    number,
     one_of,
+    positive,
     rates,
     setting,
     unless_none,
@@ -85,8 +87,8 @@ class Config(Settings):
     loss: Annotated[str, checked(choice(*LOSSES))] = setting(
         "cross_entropy", "cross_entropy | squared."
     )
-    training_seed: int = setting(0, "Of the batches' order.")
-    epsilon: Number = setting(1e-8, "Adam's.")
+    training_seed: Seed = setting(0, "Of the batches' order.")
+    epsilon: Positive = setting(1e-8, "Adam's.")
     looks: Count = setting(10, "Logits are taken so often.")
     kernel_steps: Count = setting(4, "Kernels are, so often.")
     linear_training: bool = setting(
@@ -114,7 +116,7 @@ class Config(Settings):
             return values  # its type is refused as that of any setting
         if parse_rule(rule).name not in _RULES.values():  # another optimizer's: stored before
             raise UserError(f"rule {rule} is no optimizer's: leave it out, {optimizer} decides it")
-        epsilon = number("epsilon", values.get("epsilon", 1e-8))
+        epsilon = positive("epsilon", values.get("epsilon", 1e-8))
         options = f":eps={epsilon!r}" if optimizer == "adam" else ""
         return {**values, "rule": _RULES[optimizer] + options}
 

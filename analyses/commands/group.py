@@ -5,6 +5,7 @@ Exit status: 0 done, 2 the user's mistake (one line on stderr), 1 anything else.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -44,6 +45,7 @@ def main() -> None:
     """Run the command line; every error is one line."""
     _quieten()
     share_cores()  # torch is not imported yet
+    _print_anything()
     debug = "--debug" in sys.argv or bool(os.environ.get("SUBKERN_DEBUG"))
     try:
         sys.exit(cli.main(standalone_mode=False, prog_name="subkern") or 0)
@@ -80,6 +82,13 @@ def _quieten() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)
+
+
+def _print_anything() -> None:
+    """Let a terminal or file that lacks a character show another: no work is lost over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(message: str, status: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from subkern.agreement.predictions import Score
+from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.models.load import load_model
@@ -102,20 +103,36 @@ def load(
     weights: str = "pretrained",
     loader: LoadModel = load_model,
 ) -> LogitModel:
-    """Load the model for the study's task, with the config's head unless another is given."""
-    return loader(
-        config.model,
-        task=inputs.task,
-        head=head or config.head,
-        weights=weights,
-        tie=config.tie,
-        logits=inputs.logits,
-        dtype=config.dtype,
-        device=config.device,
-        seed=config.seed,
-        revision=config.revision,
-        pooling=config.pooling,
-    )
+    """Load the model for the study's task, with the config's head unless another is given.
+
+    Raises:
+        UserError: the config's template is for models of the other kind, or as the loader says.
+    """
+    task, template = inputs.task, config.template
+    if template is not None and (head or config.head) == "prompt":
+        masked = "*mask*" in template  # a model of the other kind is not asked the task's prompt
+        task = replace(task, causal_template="") if masked else replace(task, template="")
+    try:
+        return loader(
+            config.model,
+            task=task,
+            head=head or config.head,
+            weights=weights,
+            tie=config.tie,
+            logits=inputs.logits,
+            dtype=config.dtype,
+            device=config.device,
+            seed=config.seed,
+            revision=config.revision,
+            pooling=config.pooling,
+        )
+    except UserError as error:
+        if task is not inputs.task and f"task {task.name} has no " in str(error):
+            how = "leave *mask* out of it" if masked else "put *mask* where the label word belongs"
+            raise UserError(
+                f"--template '{template}' is not for models like '{config.model}': {how}"
+            ) from error
+        raise
 
 
 def encode(

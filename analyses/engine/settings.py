@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Self
 
 import yaml
@@ -27,7 +27,9 @@ from pydantic import (
 )
 
 from subkern.errors import UserError
+from subkern.kernels.request import RunOptions
 from subkern.kernels.rules import parse_rule
+from subkern.one_line import SEEDS
 from subkern.solvers import SOLVERS
 
 CLASSIFIERS = ("logistic", "ridge", "svc")
@@ -96,6 +98,14 @@ class Options(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise UserError(self.prefix + _one_line(error)) from None
+        except UserError:
+            raise
+        except (TypeError, AttributeError, ValueError, OverflowError, KeyError) as error:
+            # What a check of all settings together makes of values that are of another kind.
+            shown = ", ".join(f"{name}: {value!r}" for name, value in values.items())
+            raise UserError(
+                f"{self.prefix}the settings ({shown[:200]}) hold a value of the wrong kind: {error}"
+            ) from None
 
     @classmethod
     def extra(cls, name: str) -> Mapping[str, Any]:
@@ -148,8 +158,14 @@ def checked(*checks: Callable[[str, Any], Any]) -> BeforeValidator:
     """Return a validator that passes a value through checks, each called with the field's name."""
 
     def run(value: Any, info: ValidationInfo) -> Any:
+        name, given = info.field_name or "", value
         for check in checks:
-            value = check(info.field_name or "", value)
+            try:
+                value = check(name, value)
+            except UserError:
+                raise
+            except (TypeError, AttributeError, ValueError, OverflowError, KeyError):
+                raise UserError(f"{name} holds {given!r}, which is of another kind") from None
         return value
 
     return BeforeValidator(run)
@@ -187,7 +203,10 @@ def distinct(name: str, values: Any, *, empty: bool = False) -> tuple[Any, ...]:
     Raises:
         UserError: it is empty.
     """
-    found = tuple(dict.fromkeys(_listed(values)))
+    try:
+        found = tuple(dict.fromkeys(_listed(values)))
+    except TypeError:
+        raise UserError(f"{name} holds {values!r}: give single values, no lists in it") from None
     if not found and not empty:
         raise UserError(f"{name} is empty: give at least one")
     return found
@@ -218,14 +237,26 @@ def number(name: str, value: Any) -> float:
     """Return a setting that is a number; YAML reads one without a point, ``1e-5``, as text.
 
     Raises:
-        UserError: it is none, or NaN.
+        UserError: it is none, or not finite.
     """
     try:
         found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
-    if math.isnan(found):
+    if not math.isfinite(found):
         raise UserError(f"{name} holds {value!r}: give a number, like 0.5 or 1e-5")
+    return found
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a setting that is a number above 0.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = number(name, value)
+    if found <= 0:
+        raise UserError(f"{name} is {found}: give a number above 0")
     return found
 
 
@@ -282,27 +313,73 @@ def tolerance(name: str, value: Any) -> float:
 
 
 def as_text(name: str, value: Any) -> str:
-    """Return a name or path as text."""
-    return str(value)
+    """Return a name or path as text; a name that is a number is one.
+
+    Raises:
+        UserError: it is none, or empty.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | PurePath):
+        raise UserError(f"{name} holds {value!r}: give a name or a path")
+    found = str(value)
+    if not found.strip() or "\0" in found:
+        raise UserError(f"{name} is {found!r}: give a name or a path")
+    return found
+
+
+def words(name: str, values: Any) -> tuple[str, ...]:
+    """Return words, as a list or as one text with commas.
+
+    Raises:
+        UserError: something else is among them.
+    """
+    found = values.split(",") if isinstance(values, str) else _listed(values)
+    for word in found:
+        if not isinstance(word, str):
+            raise UserError(f"{name} holds {word!r}, not text: put the word in quotes")
+    return tuple(found)
+
+
+def seed(name: str, value: Any) -> int:
+    """Return a seed.
+
+    Raises:
+        UserError: it is no whole number that every generator takes.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEEDS:
+        raise UserError(f"{name} holds {value!r}: give whole numbers from 0 to {SEEDS - 1}")
+    return value
 
 
 def seeds(name: str, values: Any) -> tuple[Any, ...]:
-    """Return seeds, for which a number n may be given, standing for 0 .. n-1."""
+    """Return seeds, for which a number n may be given, standing for 0 .. n-1.
+
+    Raises:
+        UserError: there are none, or more than `MOST_SEEDS`.
+    """
     if isinstance(values, int) and not isinstance(values, bool):
+        if not 1 <= values <= MOST_SEEDS:
+            raise UserError(f"{name} is {values}: give a number of seeds from 1 to {MOST_SEEDS}")
         values = range(values)
     return distinct(name, values)
+
+
+MOST_SEEDS = 10_000
+"""As a number of seeds: each is a kernel."""
 
 
 Text = Annotated[str, checked(as_text)]
 Count = Annotated[int, checked(whole)]
 OptionalCount = Annotated[int | None, checked(unless_none(whole))]
 Counts = Annotated[tuple[int, ...], checked(distinct, each(whole), ascending)]
+Positive = Annotated[float, checked(positive)]
 Number = Annotated[float, checked(number)]
 Rates = Annotated[tuple[float, ...], checked(rates)]
 OptionalRates = Annotated[tuple[float, ...] | None, checked(unless_none(rates))]
 Share = Annotated[float, checked(share)]
 Tolerance = Annotated[float, checked(tolerance)]
-Seeds = Annotated[tuple[int, ...], checked(seeds)]
+Seed = Annotated[int, checked(seed)]
+DataSeeds = Annotated[tuple[int, ...], checked(distinct, each(seed))]
+Seeds = Annotated[tuple[int, ...], checked(seeds, each(seed))]
 Words = Annotated[tuple[str, ...], checked(distinct)]
 
 
@@ -343,7 +420,7 @@ class Settings(Options):
     task: Text = setting(..., "Task name, or path of a task file.")
     data: Text = setting("hub", "Folder in the k-shot layout, hub or demo.")
     shots: Count = setting(16, "Training examples per label.")
-    data_seeds: Annotated[tuple[int, ...], checked(distinct)] = setting(
+    data_seeds: DataSeeds = setting(
         (13,), "Seed(s) of the k-shot splits, with commas.", option="--seed"
     )
     logits: Annotated[str, checked(choice("auto", "all", "binary"))] = setting(
@@ -367,10 +444,10 @@ class Settings(Options):
     revision: str | None = setting(
         None, "Hub revision of the model; unless given, the one in the cache."
     )
-    seed: int = setting(0, option=None)
+    seed: Seed = setting(0, option=None)
     template: str | None = setting(None, "Prompt in LM-BFF's notation instead of the task's.")
-    label_words: Annotated[tuple[str, ...] | None, checked(unless_none(lambda _, v: tuple(v)))] = (
-        setting(None, "Label words instead of the task's, with commas.")
+    label_words: Annotated[tuple[str, ...] | None, checked(unless_none(words))] = setting(
+        None, "Label words instead of the task's, with commas."
     )
     train_limit: OptionalCount = setting(None, "At most so many training examples.")
     dev_limit: OptionalCount = setting(None, "At most so many dev examples.")
@@ -425,6 +502,7 @@ class Settings(Options):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         self.check_head_init()
+        check_running(self.batch_size, self.memory)
         if not 0 < self.confidence < 1:
             raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
         return self
@@ -443,6 +521,11 @@ class Settings(Options):
         """Raise `UserError` if a head is to start where there is none."""
         if self.head_init == "probe" and self.head != "linear":
             raise UserError("--head-init probe starts a linear head: add --head linear")
+
+
+def check_running(batch_size: int | None, memory: str | float | None) -> None:
+    """Raise `UserError` if it cannot be computed so: said before anything is read."""
+    RunOptions(batch_size, memory)
 
 
 def solvers_for(rule: str) -> tuple[str, ...]:
@@ -475,8 +558,9 @@ def read_settings(path: str | Path) -> Mapping[str, Any]:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    # A date that is none is a ValueError, nesting without end a RecursionError.
+    except (OSError, ValueError, RecursionError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read settings from '{path}': {reason}") from error
     if isinstance(values, dict) and isinstance(values.get("config"), dict):

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from pydantic import model_validator
+
 from subkern.errors import UserError
 from subkern.solvers import SOLVERS
 from subkern.subspaces.text import parse_subspace
@@ -16,11 +18,14 @@ from subkern.training.losses import get_loss
 
 from ..engine.settings import (
     Count,
-    Number,
+    DataSeeds,
     OptionalCount,
     Options,
+    Positive,
+    Seed,
     Text,
     Words,
+    check_running,
     checked,
     choice,
     distinct,
@@ -129,9 +134,7 @@ class Config(Options):
     data: Text = setting("hub", "K-shot folder, hub or demo.")
     tasks: Words = setting(ALL_TASKS, "Names, or paths of task files.", shown="all 14")
     shots: Counts = setting((16,), "Training examples a label.")
-    data_seeds: Annotated[tuple[int, ...], checked(distinct)] = setting(
-        (13, 21, 42, 87, 100), "Of splits.", option="--seed"
-    )
+    data_seeds: DataSeeds = setting((13, 21, 42, 87, 100), "Of splits.", option="--seed")
     heads: Annotated[tuple[str, ...], checked(distinct, each(choice("prompt", "linear")))] = (
         setting(("prompt",), "prompt,linear.")
     )
@@ -160,8 +163,8 @@ class Config(Options):
     loss: Annotated[str, checked(_loss)] = setting(
         "cross_entropy", "Of training: cross_entropy | squared."
     )
-    epsilon: Number = setting(1e-8, "Adam's, of training and kernel.")
-    seed: int = setting(0, option=None)
+    epsilon: Positive = setting(1e-8, "Adam's, of training and kernel.")
+    seed: Seed = setting(0, option=None)
     logits: Annotated[str, checked(choice("auto", "all", "binary"))] = setting(
         "auto", "all | binary | auto."
     )
@@ -188,6 +191,11 @@ class Config(Options):
         decides=None,
         shown="half of what is free, at most 4GiB",
     )
+
+    @model_validator(mode="after")
+    def _computes(self) -> Config:
+        check_running(self.batch_size, self.memory)
+        return self
 
     def rates(self, method: str) -> tuple[float, ...]:
         """Learning rates that dev chooses from for a method, ascending."""

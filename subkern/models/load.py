@@ -82,6 +82,7 @@ def load_model(
     source = _source(spec, revision)
     tokenizer = _tokenizer(source)
     kind = model_kind(source, tokenizer) if head == "prompt" else "plain"
+    Prompt.for_task(task, tokenizer, kind)  # a mistake is said before the weights are read
     if weights == "random":
         module = _random_module(source, kind, DTYPES[dtype], seed)
     else:

@@ -175,6 +175,20 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(normalize(value), indent=2) + "\n", encoding="utf-8")
 
 
+def keep_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file, or leave it alone where it holds this already: a disk may be read-only."""
+    with suppress(OSError, DamagedError):
+        if read_json(path) == normalize(value):
+            return
+    write_json(path, value)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there; where nothing is, a read-only disk is no error."""
+    if path.exists() or path.is_symlink():
+        path.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file that `write_json` or `replacing` wrote.
 
@@ -210,13 +224,14 @@ def read_fields(path: Path, what: str, page: str) -> dict[str, Any]:
     if path.suffix.lower() == ".toml":
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not valid TOML: {error}") from None
     import yaml
 
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # A date that is none is a ValueError, nesting without end a RecursionError.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold 'name: value' lines, see {page}")

@@ -12,7 +12,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from typing import Any
 import pandas as pd
 
 from subkern.agreement.predictions import Score
-from subkern.errors import DamagedError, UserError
+from subkern.errors import UserError
 from subkern.models.autograd_mode import check_mode
 from subkern.models.logit_model import LogitModel
-from subkern.storage.files import read_json, write_json
+from subkern.storage.files import keep_json, remove
 from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
 from subkern.storage.provenance import differences
@@ -146,7 +145,7 @@ def search(
         found = Search(chosen, table, _edge(points[best], grid))
         if root is not None:
             records = json.loads(table.to_json(orient="records"))
-            _write_table(root / TABLE, {"points": records, "warning": found.warning})
+            keep_json(root / TABLE, {"points": records, "warning": found.warning})
     if found.warning is not None:
         warnings.warn(found.warning, GridEdgeWarning, stacklevel=2)
     return found
@@ -242,7 +241,7 @@ def _claim(root: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
     shared = {k: v for k, v in settings["training"].items() if k not in own}
     settings = {**settings, "training": shared}
     if claim(root, settings, overwrite=overwrite, result=TABLE):
-        (root / TABLE).unlink(missing_ok=True)
+        remove(root / TABLE)
         for folder in (root / BEST, root / POINTS):
             shutil.rmtree(folder, ignore_errors=True)
     write_settings(root, settings)
@@ -292,14 +291,6 @@ def _table(
         rows.append({**row, "seconds": found.seconds, "note": note})
     table = pd.DataFrame(rows)
     return table.assign(**{"best step": table["best step"].astype("Int64")})
-
-
-def _write_table(path: Path, table: Mapping[str, Any]) -> None:
-    """Write the table, or leave the file alone where it is there already."""
-    with suppress(OSError, DamagedError):
-        if read_json(path) == table:
-            return
-    write_json(path, table)
 
 
 def _edge(best: Training, grid: TrainingGrid) -> str | None:

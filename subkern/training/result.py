@@ -24,7 +24,14 @@ from torch import Tensor
 
 from subkern.errors import DamagedError, UserError
 from subkern.storage.checksums import AGAIN, require_sound
-from subkern.storage.files import UNREADABLE, read_json, replacing, write_json, write_tensors
+from subkern.storage.files import (
+    UNREADABLE,
+    keep_json,
+    read_json,
+    replacing,
+    write_json,
+    write_tensors,
+)
 from subkern.storage.provenance import fingerprint
 from subkern.training.settings import Diverged
 
@@ -203,4 +210,4 @@ def stored_settings(root: Path) -> dict[str, Any]:
 
 def write_settings(root: Path, settings: Mapping[str, Any]) -> None:
     """Write ``settings.json``: what the folder is for."""
-    write_json(root / SETTINGS, {"fingerprint": fingerprint(settings), "settings": settings})
+    keep_json(root / SETTINGS, {"fingerprint": fingerprint(settings), "settings": settings})

@@ -21,7 +21,7 @@ from torch import Tensor
 from subkern.errors import DamagedError
 from subkern.storage.checksums import SUMS, is_noted, is_sound
 from subkern.storage.claim import refuse_foreign, refuse_other
-from subkern.storage.files import write_json, write_tensors
+from subkern.storage.files import remove, write_json, write_tensors
 from subkern.storage.provenance import differences
 from subkern.subspaces.movable import MovableModel
 from subkern.training.monitor import Trajectory
@@ -78,7 +78,7 @@ class TrainingFolder:
     def clear(self) -> None:
         """Remove every file of the run."""
         for name in _OURS:
-            (self.path / name).unlink(missing_ok=True)
+            remove(self.path / name)
 
     def finished(self) -> FineTuned | None:
         """The run, if it is done; a damaged one is removed if it may be.
@@ -89,7 +89,7 @@ class TrainingFolder:
         """
         if not (self.path / RESULT).exists():
             return None
-        (self.path / CHECKPOINT).unlink(missing_ok=True)  # of a process killed as it finished
+        remove(self.path / CHECKPOINT)  # of a process killed as it finished
         try:
             return FineTuned.load(self.path)
         except DamagedError:
@@ -102,21 +102,21 @@ class TrainingFolder:
     def finish(self, found: FineTuned) -> None:
         """Keep the run and drop its checkpoint."""
         found.save(self.path)
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        remove(self.path / CHECKPOINT)
 
     def drop_shift(self, found: FineTuned) -> FineTuned:
         """Remove what moved and keep the rest: of a point of a grid that is not the best."""
         if found.shift:
             write_result(self.path, replace(found, shift={}))  # first: it says what is there
         for name in (SHIFT, KEPT, ADAPTER):
-            (self.path / name).unlink(missing_ok=True)
+            remove(self.path / name)
         return replace(found, shift={}, shifts={}, adapter={})
 
     def diverged(self, error: Diverged) -> None:
         """Keep that the run diverged."""
         how = {"step": error.step, "learning_rate": error.learning_rate}
         write_json(self.path / RESULT, {"diverged": how})
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        remove(self.path / CHECKPOINT)
 
     def checkpoint(
         self,

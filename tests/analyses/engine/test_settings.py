@@ -73,3 +73,33 @@ def test_the_parsers_alone() -> None:
     assert numbers("rates", ["1e-3", 1]) == (1e-3, 1.0)
     assert numbers("rates", "1e-3") == (1e-3,)
     assert rates("rates", (2, "1", 2.0)) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (behavior_config.Config, "optimizer: adam\nepsilon: .inf", "^epsilon holds inf"),
+        (behavior_config.Config, "optimizer: adam\nepsilon: -1", "^epsilon is -1.0"),
+        (behavior_config.Config, "rule: 1", "^rule holds 1: give text"),
+        (prompting_config.Config, "steps: ten", "^steps holds 'ten'"),
+        (prompting_config.Config, "finetune: [[1]]", r"^finetune holds \[\[1\]\]: give true"),
+        (lora_config.Config, "rslora: '!!'", "^rslora holds '!!': give true or false"),
+        (lora_config.Config, "ranks: [[1]]", r"^ranks holds \[\[1\]\]"),
+        (lora_config.Config, "data_seeds: [-1]", "^data_seeds holds -1"),
+        (lora_config.Config, "adapter_seeds: 1000000", "^adapter_seeds is 1000000"),
+        (lora_config.Config, "memory: lots", "^memory 'lots' is not a size"),
+        (lora_config.Config, "batch_size: 0", "^batch size 0 is not positive"),
+        (lora_config.Config, "data: ''", "^data is ''"),
+    ],
+)
+def test_loose_settings_are_one_line(
+    tmp_path: Path, kind: type[Settings], text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(kind, tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_label_words_may_be_one_text(tmp_path: Path) -> None:
+    found = read(lora_config.Config, tmp_path, "label_words: bad,good")
+    assert found.label_words == ("bad", "good")
