@@ -346,7 +346,7 @@ def seed(name: str, value: Any) -> int:
         UserError: it is no whole number that every generator takes.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEEDS:
-        raise UserError(f"{name} holds {value!r}: give whole numbers from 0 to {SEEDS - 1}")
+        raise UserError(f"{name} holds {value!r}: give a whole number from 0 to {SEEDS - 1}")
     return value
 
 
