@@ -24,6 +24,12 @@ settings.load_profile("repeatable")
 SHARED = Path(os.environ.get("SUBKERN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how long tests/endurance may go on."""
+    text = "tests/endurance: how often each fault is tried on each command"
+    parser.addoption("--endurance", type=int, default=1, metavar="N", help=text)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give every xdist worker one thread: more than one each, and the workers only fight."""
     if "PYTEST_XDIST_WORKER" in os.environ:

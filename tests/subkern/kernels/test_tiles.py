@@ -183,3 +183,39 @@ def test_a_tile_is_kept_whole_or_not_at_all(
     assert store.get("left-0-0") is None
     assert names(tmp_path) == {"tiling.json"}
     assert json.loads((tmp_path / "tiling.json").read_text())["identity"] == IDENTITY
+
+
+@pytest.mark.parametrize("name", ["left-0-0.npz", "tiling.json"])
+def test_damaged_tiles_are_computed_again(name: str, tmp_path: Path) -> None:
+    store = TileStore(tmp_path, IDENTITY)
+    store.tiling(lambda: TILING)
+    store.put("left-0-0", TILE)
+    for content in (b"", (tmp_path / name).read_bytes()[:-9]):
+        (tmp_path / name).write_bytes(content)
+        again = TileStore(tmp_path, IDENTITY)
+        assert again.tiling(lambda: TILING) == TILING
+        assert again.get("left-0-0") is None
+        again.put("left-0-0", TILE)
+        assert again.get("left-0-0") is not None
+
+
+def test_a_foreign_record_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "tiling.json").write_text("mine")
+    with pytest.raises(UserError, match="damaged"):
+        TileStore(tmp_path, IDENTITY).tiling(lambda: TILING)
+    assert (tmp_path / "tiling.json").read_text() == "mine"
+
+
+def test_what_was_counted_is_of_all_runs(tmp_path: Path) -> None:
+    first, counts = TileStore(tmp_path, IDENTITY), {"pairs": 0.0}
+    first.tiling(lambda: TILING)
+    first.count(lambda: counts)
+    for name, done in (("left-0-0", 4.0), ("left-0-1", 9.0)):
+        counts = {"pairs": done}
+        first.put(name, TILE)
+    again = TileStore(tmp_path, IDENTITY)
+    again.count(lambda: {"pairs": 2.0})
+    assert again.get("left-0-0") is not None
+    assert again.counted() == {"pairs": 6.0}
+    assert again.get("left-0-1") is not None
+    assert again.counted() == {"pairs": 11.0}

@@ -603,3 +603,37 @@ def test_one_gpu_trains_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = arguments("cpu")
     assert isinstance(found, TrainingArguments)
     assert (found.n_gpu, found.train_batch_size) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["shift.safetensors", "result.json", "settings.json"])
+def test_a_damaged_run_is_replaced_if_asked_for(name: str, tmp_path: Path) -> None:
+    def train(**more: bool) -> FineTuned:
+        return finetune(model, data, subspace="bias", training=training(), out=run, **more)
+
+    model, data, run = oracles.logit_model(BERT), splits(), tmp_path / "run"
+    first = train()
+    content = bytearray((run / name).read_bytes())
+    content[-3] ^= 1
+    (run / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=rf"{name}' is damaged .*--overwrite"):
+        train()
+    assert train(overwrite=True).scores == first.scores
+    assert train().scores == first.scores
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
+    model, data, run = oracles.logit_model(BERT), splits(), tmp_path / "run"
+    asked = {"subspace": "bias", "training": training()}
+    whole = finetune(model, data, **asked)
+
+    def stop(step: int, _steps: int) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(model, data, **asked, out=run, checkpoint_seconds=0, progress=stop)
+    content = bytearray((run / "checkpoint.safetensors").read_bytes())
+    content[-1] ^= 64
+    (run / "checkpoint.safetensors").write_bytes(content)
+    found = finetune(model, data, **asked, out=run)
+    np.testing.assert_array_equal(found.losses, whole.losses)

@@ -1,0 +1,218 @@
+"""One trial: something happens to a command, and the same command is given again."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from subkern.errors import UserError
+from subkern.storage.checksums import unsound
+from tests.endurance.commands import Command
+
+Outcome = Literal["right", "lost", "wrong", "silent", "traceback", "blocked", "left"]
+OUTCOMES: tuple[Outcome, ...] = (
+    "right", "lost", "wrong", "silent", "traceback", "blocked", "left",
+)  # fmt: skip
+"""``right``: the numbers of a run that nothing happened to. Else: finished work is gone; other
+numbers; damage under exit status 0; an error that is not one line for a user; no way on, not by
+``--overwrite``; files left over."""
+
+HOWS = ("flip", "zeros", "empty", "cut")
+"""A byte flipped, the last part zeros, no bytes, the last part missing."""
+
+ROOT = Path(__file__).resolve().parents[2]
+_BARE = re.compile(r"Traceback|--debug says more|^Aborted", re.MULTILINE)
+_LEFT = re.compile(r"\.tmp$|\.part\b|\.partial$")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    status: int
+    stderr: str
+    operations: int
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it ended in an error that is none of a user's, or in more than one line."""
+        if self.status in (0, -9, -14):
+            return False
+        lines = [line for line in self.stderr.splitlines() if line.startswith("subkern: ")]
+        return bool(_BARE.search(self.stderr)) or self.status not in (1, 2) or len(lines) != 1
+
+
+class Server:
+    """The process that runs commands."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.endurance.server"],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def run(self, *asked: dict[str, Any]) -> list[Ran]:
+        """Run commands side by side."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"runs": asked}) + "\n")
+        self.process.stdin.flush()
+        found = json.loads(self.process.stdout.readline())
+        return [Ran(each["status"], each["stderr"], each["operations"]) for each in found]
+
+    def stop(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A command, and what it does if nothing happens to it."""
+
+    server: Server
+    command: Command
+    root: Path
+    digest: str
+    operations: int
+
+    @classmethod
+    def of(cls, server: Server, command: Command, root: Path) -> Lab:
+        """Run the command undisturbed."""
+        lab = cls(server, command, root, "", 0)
+        with lab.folder() as folder:
+            done = lab.run(folder)
+            assert done.status == 0, done.stderr
+            return cls(server, command, root, command.digest(folder), done.operations)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A new folder."""
+        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+            yield Path(folder)
+
+    def run(self, folder: Path, *more: str, **fault: Any) -> Ran:
+        """Run the command once."""
+        return self.server.run(self.asked(folder, *more, **fault))[0]
+
+    def asked(self, folder: Path, *more: str, **fault: Any) -> dict[str, Any]:
+        """A run, as the server is asked for it."""
+        return {"args": self.command.line(folder, *more), "folder": str(folder), **fault}
+
+    def again(self, folder: Path, *, damaged: bool = False) -> tuple[Outcome, str]:
+        """Give the command again, and judge what it leaves; in words what went wrong."""
+        done = self.run(folder)
+        if done.is_bare:
+            return "traceback", done.stderr
+        if done.status != 0:
+            if not damaged or str(folder) not in done.stderr:
+                return "blocked", done.stderr
+            done = self.run(folder, "--overwrite")
+            if done.is_bare:
+                return "traceback", done.stderr
+            if done.status != 0:
+                return "blocked", done.stderr
+        try:
+            digest = self.command.digest(folder)
+        except UserError as error:
+            return "silent" if damaged else "lost", str(error)
+        if digest != self.digest:
+            return "wrong", f"{digest} is not {self.digest}"
+        if bad := list(unsound(folder)):
+            return "silent", str(bad)
+        if left := [str(p) for p in folder.rglob("*") if _LEFT.search(p.name)]:
+            return "left", str(left)
+        return "right", ""
+
+
+Trial = tuple[Outcome, str]
+
+
+def kill_before(lab: Lab, at: Sequence[int]) -> Trial:
+    """Kill the command before its n-th file operation, and the next before its own."""
+    with lab.folder() as folder:
+        for n in at:
+            if (done := lab.run(folder, kill_at=n)).is_bare:
+                return "traceback", done.stderr
+        return lab.again(folder)
+
+
+def kill_after(lab: Lab, seconds: float) -> Trial:
+    """Kill the command at any moment."""
+    with lab.folder() as folder:
+        if (done := lab.run(folder, kill_after=seconds)).is_bare:
+            return "traceback", done.stderr
+        return lab.again(folder)
+
+
+def fill_disk(lab: Lab, at: int) -> Trial:
+    """Let the disk be full from the n-th operation; with room again, the command goes on."""
+    with lab.folder() as folder:
+        done = lab.run(folder, full_at=at)
+        if done.is_bare:
+            return "traceback", done.stderr
+        if done.status != 0 and "space" not in done.stderr:
+            return "traceback", f"says nothing of space: {done.stderr}"
+        return lab.again(folder)
+
+
+def rival(lab: Lab, delay: float) -> Trial:
+    """Start the command twice."""
+    with lab.folder() as folder:
+        both = lab.server.run(lab.asked(folder), lab.asked(folder, delay=delay))
+        for done in both:
+            if done.is_bare:
+                return "traceback", done.stderr
+            if done.status != 0 and "another run is at work" not in done.stderr:
+                return "blocked", done.stderr
+        if all(done.status != 0 for done in both):
+            return "blocked", str(both)
+        return lab.again(folder)
+
+
+def damage(lab: Lab, rng: random.Random, at: int | None, how: str) -> Trial:
+    """Damage a file of a command that was killed at its n-th operation, or finished (None)."""
+    with lab.folder() as folder:
+        lab.run(folder, kill_at=at)
+        path = _choose(folder, rng)
+        if path is None:
+            return "right", ""
+        spoil(path, how, rng)
+        outcome, why = lab.again(folder, damaged=True)
+        return outcome, f"{path.relative_to(folder)} {how}: {why}"
+
+
+def _choose(folder: Path, rng: random.Random) -> Path | None:
+    """A file: first its kind, so that few of a kind come as often as many."""
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_size and not path.name.endswith(".lock"):
+            name = re.sub(r"\.zarr/.*/", ".zarr/", path.relative_to(folder).as_posix())
+            kind = re.sub(r"[0-9a-f]{8,}|\d+", "#", name)
+            kinds.setdefault(kind, []).append(path)
+    return rng.choice(kinds[rng.choice(sorted(kinds))]) if kinds else None
+
+
+def spoil(path: Path, how: str, rng: random.Random) -> None:
+    """Damage a file."""
+    content = bytearray(path.read_bytes())
+    tail = rng.randint(1, max(1, len(content) // 2))
+    if how == "flip":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    elif how == "zeros":
+        content[-tail:] = bytes(tail)
+    else:
+        del content[0 if how == "empty" else -tail :]
+    path.write_bytes(content)
