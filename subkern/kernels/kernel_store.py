@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 _ATTRIBUTES = "attributes_checksum"  # since 0.3
 _NAMES = {
     *("zarr.json", "kernel", "reverse", "left", "right"),
-    *("left_label", "right_label", "left_logits", "right_logits"),
+    *(f"{side}_{what}" for side in ("left", "right") for what in ("label", "logits", "content")),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from subkern import symmetry
-from subkern.errors import NoSpaceError, UserError
+from subkern.errors import DamagedError, NoSpaceError, UserError
 from subkern.kernels.kernel import Kernel
 
 PROVENANCE = {"rule": "sgd", "task": "mr", "subspace": {"kind": "lora", "r": 8}, "seeds": [13, 21]}
@@ -315,6 +315,16 @@ def test_damage_is_noticed_in_one_line(tmp_path: Path, damage: Any, message: str
     with pytest.raises(UserError, match=message) as caught:
         Kernel.load(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"attributes": {"format": "subkern-kernfl"}}'])
+def test_a_kernel_without_readable_attributes_can_be_replaced(content: str, tmp_path: Path) -> None:
+    path = make().save(tmp_path / "K.zarr")
+    (path / "zarr.json").write_text(content)
+    with pytest.raises(DamagedError, match=r"zarr\.json.*--overwrite"):
+        Kernel.load(path)
+    make().save(path, overwrite=True)
+    assert Kernel.load(path) == make()
 
 
 def test_a_damaged_kernel_can_be_replaced(tmp_path: Path) -> None:

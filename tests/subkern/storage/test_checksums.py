@@ -79,8 +79,7 @@ def test_a_staged_folder_leaves_nothing_beside_it_and_what_a_kill_left_goes(tmp_
     (tmp_path / "K").rename(left / "old")  # killed as it replaced it
     build()
     assert [path.name for path in tmp_path.iterdir()] == ["K"]
-    with pytest.raises(RuntimeError), staged(tmp_path / "K") as new:
-        new.mkdir()
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), staged(tmp_path / "K") as new:
+        (new / "x").write_text("2")
     assert [path.name for path in tmp_path.iterdir()] == ["K"]
     assert (tmp_path / "K" / "x").read_text() == "1"
