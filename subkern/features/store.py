@@ -109,7 +109,7 @@ class FeatureStore:
         values, logits = values.astype(np.float32), logits.astype(np.float64)
         self._values[picks] = values
         self._logits[picks] = logits
-        with replacing(self._mark(k)) as part:
+        with replacing(self._mark(k), kept=False) as part:  # it is a checksum itself
             part.write_text(_digest(values, logits))
         self._whole.add(k)
 
