@@ -213,5 +213,5 @@ def test_random_weights(tiny: Path, head: str) -> None:
 
 
 def test_unknown_weights(tiny: Path) -> None:
-    with pytest.raises(UserError, match="unknown weights 'trained': use pretrained, random"):
+    with pytest.raises(UserError, match="unknown weights 'trained': use pretrained or random"):
         load_model(tiny, task=MR, weights="trained")
