@@ -1,4 +1,4 @@
-"""What a config of ``analyze lora`` is resolved to: task, examples, and what identifies them."""
+"""What a study's settings are resolved to: task, examples, and what identifies them."""
 
 from __future__ import annotations
 

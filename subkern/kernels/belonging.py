@@ -85,6 +85,7 @@ class Side:
         both = picked[0].keys() & picked[1].keys()
         mine, theirs = ({k: v for k, v in each.items() if k in both} for each in picked)
         lines = differences(mine, theirs, whose=(f"of {self.what}", f"of {other.what}"))
+        lines.sort(key=lambda line: not line.startswith("subspace.kind"))  # it says the most
         if lines := [line for line in lines if line != OLDER]:
             raise UserError(
                 f"{self.what} and {other.what} do not belong together, {summary(lines)}: compute"

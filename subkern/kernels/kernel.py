@@ -311,7 +311,7 @@ class Kernel:
         if kernel.fingerprint != data.attrs.get("fingerprint"):
             raise kernel_store.damaged(path, "its fingerprint does not match its contents")
         changes = differences(expect or {}, kernel._identity, only_asked=True)
-        refuse_other(path, "a kernel", changes, "expect what it is, or read another")
+        refuse_other(path, "a kernel", changes, "give another path")
         return kernel
 
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with the number of kernel entries done and the number in all."""
+"""Called with how many are done and how many there are: kernel entries, training steps, trials."""

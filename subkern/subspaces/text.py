@@ -274,7 +274,7 @@ FORMS: dict[str, str] = {
     **{kind: kind for kind in ("full", "bias", *GROUPS)},
     "last": "last:N",
     "params": "params:REGEX",
-    "random": "random:dim=1000,kind=gaussian,seed=0,allocation=global",
+    "random": "random:dim=1000,kind=gaussian,seed=0,allocation=global,inner=full",
     "lora": "lora:r=8,alpha=8,targets=all-linear,seed=0,rslora=false,dora=false,init=pissa",
     "ia3": "ia3:targets=A+B,feedforward=B",
     "vera": "vera:r=256",
