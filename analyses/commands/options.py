@@ -57,7 +57,9 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 
 MODEL = click.option(
-    "--model", required=True, help="Hub id, local directory, demo:smollm2, or demo:minilm with --head linear."
+    "--model",
+    required=True,
+    help="Hub id, local directory, demo:smollm2, or demo:minilm with --head linear.",
 )
 HEAD = click.option("--head", default="prompt", show_default=True, help="prompt | linear.")
 _COLUMN = 50  # width of help texts beside the longest option, in 80 columns

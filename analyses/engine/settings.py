@@ -416,7 +416,9 @@ class Settings(Options):
         UserError: a value is out of range or not among the choices.
     """
 
-    model: Text = setting(..., "Hub id, local directory, demo:smollm2, or demo:minilm with --head linear.")
+    model: Text = setting(
+        ..., "Hub id, local directory, demo:smollm2, or demo:minilm with --head linear."
+    )
     task: Text = setting(..., "Task name, or path of a task file.")
     data: Text = setting("hub", "Folder in the k-shot layout, hub or demo.")
     shots: Count = setting(16, "Training examples per label.")
