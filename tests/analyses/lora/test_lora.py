@@ -298,7 +298,7 @@ def test_settings_survive_yaml(tmp_path: Path) -> None:
         ({"confidence": 95}, "confidence is 95"),
         ({"min_agreement": 1.5}, "min_agreement is 1.5"),
         ({"alpha": 0}, "alpha is 0"),
-        ({"adapter_seeds": 0}, "adapter_seeds is empty"),
+        ({"adapter_seeds": 0}, "adapter_seeds is 0"),
         ({"kernel_resamples": -1}, "kernel_resamples is -1"),
         ({"task": "mrr"}, "mr"),
         ({"label_words": ["a", "b", "c"]}, "3 label words .* for the 2 labels of mr"),

@@ -244,7 +244,7 @@ def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
         ({"kinds": ("gauss",)}, "kinds 'gauss' is unknown: use srht"),
         ({"max_dense": 8}, "kind gaussian is tried up to max_dense, 8"),
         ({"kinds": ()}, "kinds is empty"),
-        ({"projection_seeds": 0}, "projection_seeds is empty"),
+        ({"projection_seeds": 0}, "projection_seeds is 0"),
         ({"methods": ("biases",)}, "unknown subspace 'biases'"),
         ({"methods": ("norm",)}, "no parameter matches"),
         ({"rule": "adamw"}, "unknown rule 'adamw'"),

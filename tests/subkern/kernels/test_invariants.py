@@ -18,6 +18,7 @@ from subkern.kernels.sweeps.dimensions import sweep_dimensions
 from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.models.logit_model import LogitModel, WordReadout
 from subkern.prompts.prompt import EncodedExample
+from subkern.storage.files import replacing
 from subkern.subspaces.base import Full, ParameterSubset
 from tests.support import oracles
 from tests.support.families import FAMILIES, VOCAB, Family, case_id, random_examples
@@ -359,5 +360,6 @@ def test_the_seconds_of_a_kernel_are_those_of_all_runs(what: str, tmp_path: Path
     for path in (tmp_path / "tiles").glob("*.npz"):
         with np.load(path) as saved:
             arrays = dict(saved)
-        np.savez(path, **(arrays | {"seconds": np.array(1000.0)}))
+        with replacing(path) as new, new.open("wb") as file:
+            np.savez(file, **(arrays | {"seconds": np.array(1000.0)}))
     assert TIMED[what](model, options) >= 1000

@@ -21,6 +21,7 @@ from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora
 from subkern.kernels.sweeps.rules import sweep_rules
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
+from subkern.storage.files import replacing
 from subkern.storage.provenance import environment
 from subkern.subspaces.base import Full, Peft
 from tests.support import oracles
@@ -327,7 +328,8 @@ def test_a_killed_sweep_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
     first = tiles / "parameters-0.npz"
     with np.load(first) as saved:
         arrays = dict(saved)
-    np.savez(first, **(arrays | {"seconds": np.array(1000.0)}))
+    with replacing(first) as new, new.open("wb") as file:
+        np.savez(file, **(arrays | {"seconds": np.array(1000.0)}))
     finished = {p.name: p.read_bytes() for p in tiles.glob("parameters-*.npz")}
     assert finished
     here = environment()

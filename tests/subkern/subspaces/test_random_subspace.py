@@ -264,8 +264,11 @@ def test_one_line_forms(text: str, subspace: RandomSubspace) -> None:
         ("random:d=3", "^unknown option 'd=3' of random: write key=value with dim, kind, seed"),
         ("random:dim=3,kind=x", "^unknown projection 'x'"),
         ("random:dim=3,allocation=x", "^unknown allocation 'x'"),
-        ("random:dim=0", "^dimension 0 is not positive"),
-        ("random:dim=3,seed=-1", "^projection seed -1 is negative: use 0 or more$"),
+        ("random:dim=0", "^option dim='0' of random is not a whole number from 1"),
+        (
+            "random:dim=3,seed=-1",
+            "^option seed='-1' of random is not a whole number from 0 to 4294967295$",
+        ),
         ("random:dim=3,inner=random:dim=4", "^a random subspace of a random subspace"),
     ],
 )

@@ -100,10 +100,10 @@ WRONG = {
     "params:(": r"^'\(' is not a regular expression: ",
     "lora:rank=3": r"^unknown option 'rank=3' of LoRA: write key=value with r, alpha, seed",
     "lora:r": "unknown option 'r' of LoRA",
-    "lora:r=two": r"^option r='two' of LoRA is not a whole number$",
+    "lora:r=two": r"^option r='two' of LoRA is not a whole number from 1$",
     "lora:rslora=yes": r"option rslora='yes' of LoRA .*true",
-    "lora:r=0": r"^LoRA rank 0 is not positive: use r >= 1$",
-    "lora:r=-1": "LoRA rank -1 is not positive",
+    "lora:r=0": r"^option r='0' of LoRA is not a whole number from 1$",
+    "lora:r=-1": "option r='-1' of LoRA is not a whole number from 1",
 }
 
 
