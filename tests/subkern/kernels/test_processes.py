@@ -40,6 +40,7 @@ def test_mistake_is_one_line_and_status_2() -> None:
         assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_one_line_and_status_2(
     minilm_mlm: Path, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_place_that_cannot_be_written_is_one_line_and_status_2(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_every_command_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_path: Path) -> None:
     shown = run("tasks", "show", "mr", "--model", smollm2, "--data", "demo")
     assert shown.returncode == 0, shown.stderr
@@ -213,7 +215,7 @@ def test_killed_prompting_continues_from_its_finished_trials(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("rule", "right", "pieces"),
     [
-        ("sgd", 60, "right-*"),
+        pytest.param("sgd", 60, "right-*", marks=pytest.mark.slow),
         pytest.param("signgd", 30, "right-*", marks=pytest.mark.slow),
         pytest.param("asymmetric_signgd", 6, "parameters-*", marks=pytest.mark.slow),
     ],
