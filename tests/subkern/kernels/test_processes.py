@@ -84,7 +84,9 @@ def test_analyze_lora_on_the_demo_model(smollm2: str, movie_reviews: str, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "report: " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= max(80, len(f"report: {out}/report.html"))
-    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    names = {
+        p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.name[0] != "."
+    }
     assert {"report.html", "config.yaml", "environment.json"} <= names
     assert any(n.endswith(".parquet") for n in names)
     assert {Path(n).suffix for n in names if n.startswith("figures/")} == {".png", ".pdf"}
@@ -112,7 +114,9 @@ def test_analyze_subspace_on_the_demo_model(
     assert done.returncode == 0, done.stderr
     assert "random subspace" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= max(80, len(f"report: {out}/report.html"))
-    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    names = {
+        p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.name[0] != "."
+    }
     assert {"report.html", "config.yaml", "environment.json", "results.parquet"} <= names
     assert {Path(n).suffix for n in names if n.startswith("figures/")} == {".png", ".pdf"}
     before = (out / "report.html").read_bytes()
@@ -152,7 +156,9 @@ def test_analyze_prompting_on_a_real_model(
     assert done.stderr == ""
     assert "Fine-tuned, " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= max(80, len(f"report: {out}/report.html"))
-    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    names = {
+        p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.name[0] != "."
+    }
     assert {"report.html", "config.yaml", "environment.json", "results.parquet"} <= names
     assert {Path(n).stem for n in names if n.startswith("figures/")} == {
         "prompts", "trained", "ranking",
