@@ -21,8 +21,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
-
 SPINS = 1_000
 """How often a waiting thread looks before it sleeps (GNU OpenMP's own: 300,000)."""
 
@@ -79,5 +77,7 @@ def heeding_others(threads: int) -> Iterator[None]:
 
 def _seconds_of_others() -> float:
     """CPU seconds that all processes but this one have used."""
+    import psutil  # late: a start needs none
+
     every, own = psutil.cpu_times(), time.process_time()
     return float(sum(every) - every.idle - getattr(every, "iowait", 0.0) - own)

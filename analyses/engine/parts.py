@@ -16,7 +16,7 @@ from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel
-from subkern.prompts.prompt import EncodedExample
+from subkern.prompts.prompt import EncodedExample, NoTemplateError
 from subkern.storage import provenance
 from subkern.storage.progress import Progress
 from subkern.tasks.examples import Example
@@ -126,13 +126,13 @@ def load(
             revision=config.revision,
             pooling=config.pooling,
         )
-    except UserError as error:
-        if task is not inputs.task and f"task {task.name} has no " in str(error):
-            how = "leave *mask* out of it" if masked else "put *mask* where the label word belongs"
-            raise UserError(
-                f"--template '{template}' is not for models like '{config.model}': {how}"
-            ) from error
-        raise
+    except NoTemplateError as error:
+        if task is inputs.task:
+            raise
+        how = "leave *mask* out of it" if masked else "put *mask* where the label word belongs"
+        raise UserError(
+            f"--template '{template}' is not for models like '{config.model}': {how}"
+        ) from error
 
 
 def encode(

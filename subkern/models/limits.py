@@ -65,16 +65,8 @@ def output_width(module: nn.Module) -> int:
     Raises:
         UserError: it does not run on tokens alone, or gives no hidden states.
     """
-    ids = _ids(module).to(next(module.parameters()).device)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_precision_of(module):
-            out = module(input_ids=ids, attention_mask=torch.ones_like(ids))
-        return int(out.last_hidden_state.shape[-1])
-    except Exception as error:  # whatever a model does that expects more than tokens
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"{type(module).__name__} is no encoder of text ({reason}): use another model"
-        ) from error
+    (out,) = _run(module, "last_hidden_state", _ids(module))
+    return int(out.shape[-1])
 
 
 def sees_later(module: nn.Module) -> bool | None:
@@ -85,25 +77,38 @@ def sees_later(module: nn.Module) -> bool | None:
     Raises:
         UserError: it does not run on tokens alone.
     """
-    pad, device = _pad(module), next(module.parameters()).device
-    a, b, c = [i for i in range(4) if i != pad][:3]
-    first, again = (torch.tensor([[a, x, x, x]], device=device) for x in (b, c))
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_precision_of(module):
-            said, other = (
-                module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0]
-                for ids in (first, again)
-            )
-    except Exception as error:  # whatever a model does that expects more than tokens
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"{type(module).__name__} does not run on text alone ({reason}): use another model"
-        ) from error
+    a, b, c = [i for i in range(4) if i != _pad(module)][:3]
+    tried = (torch.tensor([[a, x, x, x]]) for x in (b, c))
+    said, other = (logits[0, 0] for logits in _run(module, "logits", *tried))
     change, scale = float((said - other).abs().max()), float(said.abs().max())
     if change > 16 * torch.finfo(said.dtype).eps * scale:
         return True
     exact = change == 0 and said.dtype in (torch.float32, torch.float64)
     return False if exact else None  # little may be rounding
+
+
+def _run(module: nn.Module, output: str, *inputs: Tensor) -> list[Tensor]:
+    """The `output` of a model for each of some token ids ``[1, t]``.
+
+    Raises:
+        UserError: it does not run on tokens alone, or has no such output.
+    """
+    device = next(module.parameters()).device
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_precision_of(module):
+            return [
+                getattr(
+                    module(input_ids=i.to(device), attention_mask=torch.ones_like(i).to(device)),
+                    output,
+                )
+                for i in inputs
+            ]
+    except Exception as error:  # whatever a model does that expects more than tokens
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"{type(module).__name__} does not give {output} for text alone ({reason}): use"
+            " another model"
+        ) from error
 
 
 def _pad(module: nn.Module) -> int | None:

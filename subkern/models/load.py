@@ -27,7 +27,7 @@ from subkern.models.logit_model import (
     vocabulary,
 )
 from subkern.models.precision import cast, tensors
-from subkern.models.pretrained import Source, few, is_local, load_weights
+from subkern.models.pretrained import Source, cached, few, is_local, load_weights
 from subkern.one_line import SEEDS
 from subkern.prompts.prompt import Prompt
 from subkern.storage.provenance import versions
@@ -138,8 +138,7 @@ def check_reading(
         ("dtype", dtype, tuple(DTYPES)),
         ("logits", logits, ("all", "binary", "auto")),
     ):
-        if value not in known:
-            raise UserError(f"unknown {what} '{value}': use {', '.join(known)}")
+        check_choice(what, value, known)
     if not str(spec).strip() or "\0" in str(spec):
         raise UserError(f"model {str(spec)!r} is no name: give a hub id, a folder or demo:minilm")
     if revision is not None and is_local(spec):
@@ -207,13 +206,12 @@ def _commit(spec: str, revision: str | None) -> str | None:
     """
     from huggingface_hub import hf_hub_download
 
-    for local in (True, False):
-        try:
-            found = hf_hub_download(spec, "config.json", revision=revision, local_files_only=local)
-        except Exception:  # of many kinds: who loads the model says why
-            continue
-        return Path(found).parent.name
-    return None
+    if snapshot := cached(spec, revision):
+        return snapshot.name
+    try:
+        return Path(hf_hub_download(spec, "config.json", revision=revision)).parent.name
+    except Exception:  # of many kinds: who loads the model says why
+        return None
 
 
 def _source(spec: str | Path, revision: str | None) -> Source:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from subkern.errors import UserError
+from subkern.prompts.prompt import template_of
 from subkern.prompts.variants import VARIANTS
 from subkern.storage.files import read_fields
 from subkern.tasks.catalogue import TASKS, Task
@@ -64,15 +65,12 @@ def built_in(task: Task, style: str) -> tuple[NamedPrompt, ...]:
     of the user's brings its own prompt only; the minimal one goes with every task.
 
     Raises:
-        UserError: the task has no template of this style.
+        NoTemplateError: the task has no template of this style.
     """
-    template = task.template if style == "masked" else task.causal_template
+    template = template_of(task, style)
     words = task.label_words
     if style == "causal":
         words = task.causal_label_words or words
-    if not template:
-        field = "template" if style == "masked" else "causal_template"
-        raise UserError(f"task {task.name} has no {field}: add one to use it with a {style} model")
     known = TASKS.get(task.name) == task
     first = NamedPrompt(LMBFF if known and style == "masked" else OWN, template, words)
     found = [first, NamedPrompt(MINIMAL, _NULL[style, task.num_texts], words)]

@@ -192,16 +192,32 @@ def unknown_token(token: int, vocabulary: int, where: str, tokenizer: object) ->
     )
 
 
+class NoTemplateError(UserError):
+    """A task has no template for models of this kind."""
+
+
 def _template(task: Task, style: str) -> str:
     return {"masked": task.template, "causal": task.causal_template}.get(style, "")
 
 
+def template_of(task: Task, style: str) -> str:
+    """The template of `task` for ``"masked"`` or ``"causal"`` models.
+
+    Raises:
+        NoTemplateError: it has none.
+    """
+    if template := _template(task, style):
+        return template
+    field = "template" if style == "masked" else "causal_template"
+    raise NoTemplateError(
+        f"task {task.name} has no {field}: add one to use it with a {style} model"
+    )
+
+
 def _parts(task: Task, style: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Part, ...]:
     """Parse and check the template of `style`."""
-    template = _template(task, style)
+    template = template_of(task, style)
     field = "template" if style == "masked" else "causal_template"
-    if not template:
-        raise UserError(f"task {task.name} has no {field}: add one to use it with a {style} model")
     parts = parse_template(template)
     where = f"{field} '{template}' of task {task.name}"
     for part in parts:

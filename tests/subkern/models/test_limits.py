@@ -93,7 +93,7 @@ def test_the_width_is_that_of_the_output() -> None:
         num_attention_heads=2, max_position_embeddings=14,
     )  # fmt: skip
     assert output_width(transformers.OPTModel(config).eval()) == 6
-    with pytest.raises(UserError, match="Linear is no encoder of text"):
+    with pytest.raises(UserError, match="Linear does not give last_hidden_state for text alone"):
         output_width(nn.Linear(2, 2))
 
 
