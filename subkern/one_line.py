@@ -85,6 +85,16 @@ def read_seed(text: str) -> int:
     return number
 
 
+def check_seed(what: str, value: object) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        UserError: it is no whole number, negative, or too large; says ``what`` it is.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEEDS:
+        raise UserError(f"{what} holds {value!r}: give a whole number from 0 to {SEEDS - 1}")
+
+
 _WANTED: Mapping[Read, str] = {
     read_flag: "true or false",
     read_count: "a whole number from 1",

@@ -7,8 +7,9 @@ from typing import Any
 
 from subkern.errors import UserError
 from subkern.kernels.request import RunOptions
-from subkern.models.load import check_reading, check_seed, load_model
+from subkern.models.load import check_reading, load_model
 from subkern.models.logit_model import LinearReadout, LogitModel
+from subkern.one_line import check_seed
 from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.catalogue import Task
 
@@ -25,7 +26,7 @@ def check_running(asked: Mapping[str, Any]) -> None:
     """
     RunOptions(asked.get("batch_size"), asked.get("memory"))
     check_reading(asked["model"], **{k: asked[k] for k in _READING})
-    check_seed(asked["head_seed"])
+    check_seed("--head-seed", asked["head_seed"])
     if asked.get("head_init") == "probe" and asked["head"] != "linear":
         raise UserError("--head-init probe starts a linear head: add --head linear")
 

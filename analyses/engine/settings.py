@@ -29,7 +29,7 @@ from pydantic import (
 from subkern.errors import UserError
 from subkern.kernels.request import RunOptions
 from subkern.kernels.rules import parse_rule
-from subkern.one_line import SEEDS
+from subkern.one_line import check_seed
 from subkern.solvers import SOLVERS
 
 CLASSIFIERS = ("logistic", "ridge", "svc")
@@ -345,9 +345,8 @@ def seed(name: str, value: Any) -> int:
     Raises:
         UserError: it is no whole number that every generator takes.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEEDS:
-        raise UserError(f"{name} holds {value!r}: give a whole number from 0 to {SEEDS - 1}")
-    return value
+    check_seed(name, value)
+    return int(value)
 
 
 def seeds(name: str, values: Any) -> tuple[Any, ...]:
@@ -504,7 +503,7 @@ class Settings(Options):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         self.check_head_init()
-        check_running(self.batch_size, self.memory)
+        RunOptions(self.batch_size, self.memory)  # a mistake is said before anything is read
         if not 0 < self.confidence < 1:
             raise UserError(f"confidence is {self.confidence}: give a share between 0 and 1 (0.95)")
         return self
@@ -523,11 +522,6 @@ class Settings(Options):
         """Raise `UserError` if a head is to start where there is none."""
         if self.head_init == "probe" and self.head != "linear":
             raise UserError("--head-init probe starts a linear head: add --head linear")
-
-
-def check_running(batch_size: int | None, memory: str | float | None) -> None:
-    """Raise `UserError` if it cannot be computed so: said before anything is read."""
-    RunOptions(batch_size, memory)
 
 
 def solvers_for(rule: str) -> tuple[str, ...]:

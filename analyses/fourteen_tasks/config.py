@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from subkern.errors import UserError
+from subkern.kernels.request import RunOptions
 from subkern.solvers import SOLVERS
 from subkern.subspaces.text import parse_subspace
 from subkern.tasks.catalogue import TASKS
@@ -25,7 +26,6 @@ from ..engine.settings import (
     Seed,
     Text,
     Words,
-    check_running,
     checked,
     choice,
     distinct,
@@ -194,7 +194,7 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _computes(self) -> Config:
-        check_running(self.batch_size, self.memory)
+        RunOptions(self.batch_size, self.memory)  # a mistake is said before anything is read
         return self
 
     def rates(self, method: str) -> tuple[float, ...]:

@@ -28,7 +28,7 @@ from subkern.models.logit_model import (
 )
 from subkern.models.precision import cast, tensors
 from subkern.models.pretrained import Source, cached, few, is_local, load_weights
-from subkern.one_line import SEEDS
+from subkern.one_line import check_seed
 from subkern.prompts.prompt import Prompt
 from subkern.storage.provenance import versions
 from subkern.tasks.catalogue import Task
@@ -78,7 +78,7 @@ def load_model(
     """
     on = check_reading(spec, head, tie, logits, dtype, device, revision)
     check_choice("weights", weights, WEIGHTS)
-    check_seed(seed)
+    check_seed("seed of the model", seed)
     source = _source(spec, revision)
     tokenizer = _tokenizer(source)
     kind = model_kind(source, tokenizer) if head == "prompt" else "plain"
@@ -349,12 +349,6 @@ def _readout(
     if prompt.label_ids:
         return WordReadout(prompt.label_ids)
     return LinearReadout(output_width(module), num_labels, pooling, seed)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that no generator takes."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
-        raise UserError(f"seed of the model is {seed!r}: give a whole number from 0 to {SEEDS - 1}")
 
 
 def check_device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ import torch
 
 from subkern.errors import UserError
 from subkern.models.logit_model import LogitModel, named_parameters
-from subkern.one_line import SEEDS
+from subkern.one_line import check_seed
 from subkern.subspaces.base import Coordinates, HasCheckpoint
 from subkern.subspaces.lora_targets import NAMED, Targets, resolve
 from subkern.subspaces.peft_adapters import describe, targeted_modules, wrap
@@ -64,8 +64,7 @@ class Lora(HasCheckpoint):
             raise UserError(f"LoRA rank {self.r} is not positive: use r >= 1")
         if not 0 < self.alpha < float("inf"):
             raise UserError(f"LoRA alpha {self.alpha} is not a number above 0: use alpha=8")
-        if not 0 <= self.seed < SEEDS:
-            raise UserError(f"LoRA seed {self.seed} is not from 0 to {SEEDS - 1}")
+        check_seed("seed of LoRA", self.seed)
 
     @property
     def config(self) -> peft.LoraConfig:

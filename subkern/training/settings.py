@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from subkern.errors import UserError, check_choice
-from subkern.one_line import SEEDS
+from subkern.one_line import check_seed
 from subkern.training.losses import get_loss
 from subkern.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -82,13 +82,12 @@ class Training:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         get_loss(self.loss)
-        for name, low in (("batch_size", 1), ("steps", 0), ("eval_every", 1), ("seed", 0)):
+        for name, low in (("batch_size", 1), ("steps", 0), ("eval_every", 1)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least {low}")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning rate {self.learning_rate} is not a positive number")
-        if self.seed >= SEEDS:
-            raise UserError(f"seed is {self.seed}: it must be below {SEEDS}")
+        check_seed("seed", self.seed)
         if not 0 <= self.epsilon < math.inf:
             raise UserError(f"epsilon {self.epsilon} is negative or not a number")
         if not 0 <= self.warmup <= self.steps:
