@@ -2,8 +2,9 @@
 
 After every parallel operation torch's threads spin for some milliseconds, in case more comes. That
 is fast on an idle machine; beside other busy processes the cores that spin are wanted, threads wait
-for each other's turn, and a kernel takes five to ten times as long. Told to spin for some
-microseconds only, they are as fast alone, and lose about what the others take.
+for each other's turn, and a kernel takes many times as long. Told to spin briefly they lose little
+alone, and two to three times beside one or two busy processes on two cores; how much exactly
+``python -m benchmarks.shared_machine`` prints.
 
 The program ``subkern`` tells them by itself. In a program of one's own, before torch is imported::
 
