@@ -136,9 +136,9 @@ class Study(ABC, Generic[C, F]):
     def table(self, findings: F) -> Table:
         """Return the few numbers that a terminal shows."""
 
+    @abstractmethod
     def as_json(self, findings: F) -> Mapping[str, Any]:
         """Return what was found as plain values for other programs, without the words."""
-        raise NotImplementedError
 
     def advice(self, findings: F) -> Advice:
         """Return what is advised, as training will judge it."""
