@@ -2,6 +2,7 @@
 # checkers see.
 from . import agreement as agreement
 from . import dynamics as dynamics
+from . import learning_rate as learning_rate
 from . import solvers as solvers
 from .errors import UserError as UserError
 from .features.features import Features as Features

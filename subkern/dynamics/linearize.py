@@ -9,8 +9,8 @@ and any model in any subspace will do.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,34 @@ if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
     from subkern.subspaces.movable import MovableModel
 
-__all__ = ["LinearizedModel", "initial_logits", "linearized_logits", "pull", "push"]
+__all__ = [
+    "LinearizedModel",
+    "Pushed",
+    "initial_logits",
+    "linearized_logits",
+    "pull",
+    "push",
+    "pushes",
+]
 
 Coordinates = Mapping[str, Tensor]
 Floats = npt.NDArray[np.float64]
 
 _NO_FORWARD_MODE = re.compile(r"forward[ -](AD|mode)|\bjvp\b|setup_context", re.IGNORECASE)
+
+
+class Pushed(NamedTuple):
+    """A batch's logits and their derivative along a direction.
+
+    Attributes:
+        logits: f(x; z) ``[b, c]``.
+        change: J(x; z)·v ``[b, c]``.
+        mode: how it was taken: ``forward`` or ``two backwards``.
+    """
+
+    logits: Tensor
+    change: Tensor
+    mode: str
 
 
 def push(tunable: MovableModel, direction: Coordinates, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -43,15 +65,34 @@ def push(tunable: MovableModel, direction: Coordinates, batch: Batch) -> tuple[T
     Raises:
         UserError: v has other names or shapes than z₀.
     """
-    start = _start(tunable)
-    v = _like(start, direction)
-    try:
-        found = torch.func.jvp(lambda z: tunable.function(z, batch), (start,), (v,))
-        return found[0].detach(), found[1].detach()
-    except (NotImplementedError, RuntimeError) as error:
-        if not _NO_FORWARD_MODE.search(str(error)):
-            raise
-    return _push_by_backwards(tunable, start, v, batch)
+    (found,) = pushes(tunable, _start(tunable), direction, [batch])
+    return found.logits, found.change
+
+
+def pushes(
+    tunable: MovableModel, z: Coordinates, direction: Coordinates, batches: Iterable[Batch]
+) -> Iterator[Pushed]:
+    """`push` at any `z`, for many batches: what they share is computed once.
+
+    Args:
+        tunable: f.
+        z: where the derivative is taken, with names and shapes of z₀.
+        direction: v, a tensor like `z`'s for each of its names.
+        batches: examples, batch by batch.
+
+    Raises:
+        UserError: v has other names or shapes than `z`.
+    """
+    at = {name: value.detach() for name, value in z.items()}
+    v = _like(at, direction)
+    forward = tunable.along(at, v)
+    for batch in batches:
+        try:
+            yield Pushed(*forward(batch), "forward")
+        except (NotImplementedError, RuntimeError) as error:
+            if not _NO_FORWARD_MODE.search(str(error)):
+                raise
+            yield Pushed(*_push_by_backwards(tunable, at, v, batch), "two backwards")
 
 
 def _push_by_backwards(
@@ -102,10 +143,9 @@ def linearized_logits(
     Raises:
         UserError: `shift` is of another subspace.
     """
-    found = [
-        torch.add(*push(tunable, shift, batch)) for batch in _batches(tunable, examples, batch_size)
-    ]
-    return _numpy(found)
+    batches = _batches(tunable, examples, batch_size)
+    found = pushes(tunable, _start(tunable), shift, batches)
+    return _numpy([logits + change for logits, change, _ in found])
 
 
 def initial_logits(

@@ -100,6 +100,27 @@ class MovableModel(nn.Module):
         with sdpa_kernel(SDPBackend.MATH):
             return self._logits(self._theta(z), batch)
 
+    def along(
+        self, z: Mapping[str, Tensor], direction: Mapping[str, Tensor]
+    ) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        """`function` at `z` and its derivative along `direction`, ``[b, c]`` each, by forward mode.
+
+        θ(z) and its change are made once for all batches: P of a random subspace is costly.
+
+        Raises:
+            UserError: `z` or `direction` lacks a coordinate, or has one of another name or shape.
+        """
+        self._check(z)
+        self._check(direction)
+        theta, change = torch.func.jvp(self._theta, (dict(z),), (dict(direction),))[:2]
+
+        def pushed(batch: Batch) -> tuple[Tensor, Tensor]:
+            with sdpa_kernel(SDPBackend.MATH):
+                found = torch.func.jvp(lambda t: self._logits(t, batch), (theta,), (change,))
+            return found[0].detach(), found[1].detach()
+
+        return pushed
+
     def shift(self) -> dict[str, Tensor]:
         """How far the coordinates have moved, z − z₀, on the CPU."""
         begin = self._begin()

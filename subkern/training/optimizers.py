@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "SignGD", "make_optimizer", "rate_factor"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "SignGD", "first_update", "make_optimizer", "rate_factor"]
 
 
 class SignGD(torch.optim.Optimizer):
@@ -63,6 +63,20 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer called `name` (one of `OPTIMIZERS`); only adam reads `epsilon`."""
     return _MAKERS[name](params, learning_rate, epsilon)
+
+
+def first_update(name: str, gradient: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """What an optimizer's first update subtracts at learning rate 1, entry by entry; 0 where g is.
+
+    g for ``sgd``, sign(g) for ``signgd``, g / (|g| + ε) for ``adam``: both moments of its first
+    step are g and g², corrected for their start.
+    """
+    if name == "sgd":
+        return gradient
+    if name == "signgd":
+        return _sign(gradient)
+    size = gradient.abs() + epsilon
+    return torch.where(size > 0, gradient / size, gradient)
 
 
 def rate_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:

@@ -1,0 +1,240 @@
+"""Rate₀ and rate₁ of a configuration: two gradients and two forward-mode passes a pair of batches.
+
+J·u is one Jacobian-vector product, so no gradient of a logit is ever held: the memory is that of a
+few examples' forward, whatever the subspace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subkern.dynamics.linearize import pushes
+from subkern.errors import UserError, check_choice
+from subkern.learning_rate.suggestion import Suggestion
+from subkern.models.batches import token_batches
+from subkern.models.checks import check_tokens
+from subkern.one_line import check_seed
+from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.text import as_subspace
+from subkern.training.batch_order import batch_order
+from subkern.training.losses import get_loss
+from subkern.training.optimizers import first_update
+
+if TYPE_CHECKING:
+    from subkern.models.logit_model import Batch, LogitModel
+    from subkern.prompts.prompt import EncodedExample
+    from subkern.storage.progress import Progress
+    from subkern.subspaces.base import Subspace
+
+__all__ = ["OPTIMIZERS", "NoSuggestion", "check_asked", "suggest"]
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "signgd")
+"""Those whose first update is known entry by entry. AdamW's is Adam's: decay is left out."""
+
+TOKENS, MOST = 2048, 8  # of one forward; few, as examples of one length pad little
+
+Examples = Sequence["EncodedExample"]
+Point = Mapping[str, Tensor]
+
+
+class NoSuggestion(UserError):  # noqa: N818
+    """The function says no learning rate: nothing moves it, or something is not finite."""
+
+
+def suggest(
+    model: LogitModel,
+    examples: Examples,
+    *,
+    subspace: Subspace | str = "full",
+    optimizer: str = "adam",
+    batch_size: int = 8,
+    loss: str = "cross_entropy",
+    epsilon: float = 1e-8,
+    seed: int = 0,
+    pairs: int = 3,
+    limit: int = 16,
+    progress: Progress | None = None,
+) -> Suggestion:
+    """Suggest the learning rate of training `model` on `examples` in `subspace`.
+
+    With g the gradient of a batch's loss and u what the first update subtracts at learning rate 1
+    (`first_update`): rate₀ = 1/RMS(J(θ₀)u₀), θ₁ = θ₀ − rate₀u₀, rate₁ = 1/RMS(J(θ₁)u₁), where u₁ is
+    of the next batch. RMS is over the class-centered logits; one logit f₁ − f₀ counts as the two
+    that it stands for. A linear head is part of f where it is trained.
+
+    Args:
+        model: f at θ₀; it is left as it is.
+        examples: the training examples.
+        subspace: what is trained. Adapters start where `finetune` starts them.
+        optimizer: one of `OPTIMIZERS`. Momentum, schedule and weight decay play no part.
+        batch_size: examples of a step.
+        loss: ``cross_entropy`` or ``squared``.
+        epsilon: Adam's ε.
+        seed: of the order of examples; pair k is the first two batches of training with seed + k.
+        pairs: pairs of batches; rates differ between batches more than between examples looked at.
+        limit: most examples whose logits are looked at for a pair, others for the next one.
+        progress: called with pairs done and in all.
+
+    Raises:
+        NoSuggestion: the gradient is zero in the subspace, or a logit or rate is not finite.
+        UserError: an argument that is not possible, or no examples.
+    """
+    began = time.monotonic()
+    check_asked(
+        optimizer, batch_size, loss=loss, epsilon=epsilon, seed=seed, pairs=pairs, limit=limit
+    )
+    if not examples:
+        raise UserError("there are no training examples: give at least one")
+    check_tokens(model, examples)
+    tunable = MovableModel(model, as_subspace(subspace))
+    check_tokens(tunable.model, examples)
+    name = subspace if isinstance(subspace, str) else str(subspace.describe().get("kind"))
+    pace = _Pace(tunable, name, optimizer, loss, epsilon)
+    count, whole = len(examples), len(examples) <= batch_size
+    orders = range(seed, seed + (1 if whole and count <= limit else pairs))
+    looks = list(batch_order(count, limit, len(orders), seed))
+    rates = []
+    for k, order in enumerate(orders):
+        first, second = (
+            [examples[i] for i in batch] for batch in batch_order(count, batch_size, 2, order)
+        )
+        rates.append(pace.pair(first, second, [examples[i] for i in looks[k]]))
+        if progress is not None:
+            progress(k + 1, len(orders))
+    at_start, after_step = zip(*rates, strict=True)
+    return Suggestion(
+        subspace=name,
+        coordinates=tunable.attached.size,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        examples=count,
+        rates_at_start=at_start,
+        rates_after_step=after_step,
+        derivative=pace.mode,
+        notes=tuple(_notes(count, batch_size)),
+        seconds=time.monotonic() - began,
+    )
+
+
+def check_asked(
+    optimizer: str,
+    batch_size: int,
+    *,
+    loss: str = "cross_entropy",
+    epsilon: float = 1e-8,
+    seed: int = 0,
+    pairs: int = 3,
+    limit: int = 16,
+) -> None:
+    """Refuse arguments of `suggest` that are not possible, before a model is loaded.
+
+    Raises:
+        UserError: an unknown choice, or a number out of its range.
+    """
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    get_loss(loss)
+    check_seed("seed", seed)
+    for what, value in (("batch size", batch_size), ("pairs", pairs), ("limit", limit)):
+        if value < 1:
+            raise UserError(f"{what} is {value}: it must be at least 1")
+    if not 0 <= epsilon < float("inf"):
+        raise UserError(f"epsilon {epsilon} is negative or not a number")
+
+
+def _notes(count: int, batch_size: int) -> Iterator[str]:
+    if count <= batch_size:
+        yield f"a batch holds all {count} examples, and the second is the first again"
+    elif count < 2 * batch_size:
+        yield f"the second batch holds the {count - batch_size} examples left of {count}"
+
+
+class _Pace:
+    """How fast an optimizer's steps move the function, anywhere in a subspace."""
+
+    def __init__(
+        self, tunable: MovableModel, name: str, optimizer: str, loss: str, epsilon: float
+    ) -> None:
+        self.tunable, self.name = tunable, name
+        self.optimizer, self.loss, self.epsilon = optimizer, get_loss(loss), epsilon
+        self.mode = "forward"
+
+    def pair(self, first: Examples, second: Examples, seen: Examples) -> tuple[float, float]:
+        """Rate₀ on batch `first` and rate₁ on `second`, from the logits of `seen`."""
+        start = {name: value.detach() for name, value in self.tunable.start.items()}
+        update = self._update(start, first)
+        rate = self._rate(start, update, seen, "at the start")
+        moved = {name: value - rate * update[name] for name, value in start.items()}
+        del start, update
+        where = "after a step that changes the logits by 1"
+        return rate, self._rate(moved, self._update(moved, second), seen, where)
+
+    def _update(self, z: Point, batch: Examples) -> dict[str, Tensor]:
+        """What the first update at `z` subtracts at learning rate 1."""
+        return {
+            name: first_update(self.optimizer, gradient, self.epsilon)
+            for name, gradient in self._gradient(z, batch).items()
+        }
+
+    def _gradient(self, z: Point, examples: Examples) -> dict[str, Tensor]:
+        """Gradient of the mean loss of `examples` by `z`, a few examples at a time."""
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in z.items()}
+        for part, batch in self._batches(examples):
+            labels = torch.tensor([e.label for e in part], device=batch.read.device)
+            with torch.enable_grad():
+                logits = self.tunable.function(leaves, batch)
+                loss = self.loss(logits, labels) * (len(part) / len(examples))
+            if loss.requires_grad:
+                loss.backward()
+        return {
+            name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            for name, leaf in leaves.items()
+        }
+
+    def _rate(self, z: Point, update: Point, seen: Examples, where: str) -> float:
+        """1/RMS(J(z)·update) over the logits of `seen`.
+
+        Raises:
+            NoSuggestion: the RMS is zero, to rounding, or not finite.
+        """
+        if not any(bool(u.any()) for u in update.values()):
+            raise NoSuggestion(
+                f"the loss does not change with any coordinate of '{self.name}' {where}: no"
+                " learning rate can be suggested"
+            )
+        batches = [batch for _, batch in self._batches(seen)]
+        changes = []
+        for found in pushes(self.tunable, z, update, batches):
+            self.mode = found.mode
+            changes.append(found.change)
+        change = torch.cat(changes)
+        centered = _centered(change.double())
+        size = float(centered.square().mean().sqrt())
+        if not np.isfinite(size):
+            raise NoSuggestion(
+                f"the logits of '{self.name}' are not finite {where}: no learning rate can be"
+                " suggested (check the weights, or use float32)"
+            )
+        if size <= 10 * torch.finfo(change.dtype).eps * float(change.abs().max()):  # rounding
+            raise NoSuggestion(
+                f"a step in '{self.name}' does not change the logits {where}: no learning rate can"
+                " be suggested"
+            )
+        return 1 / size
+
+    def _batches(self, examples: Examples) -> Iterator[tuple[Examples, Batch]]:
+        ordered = sorted(examples, key=lambda e: len(e.input_ids))
+        for part in token_batches([len(e.input_ids) for e in ordered], TOKENS, MOST):
+            yield ordered[part], self.tunable.model.collate(ordered[part])
+
+
+def _centered(change: Tensor) -> Tensor:
+    """Logits' change ``[b, c]`` less its mean over classes; d of f₁ − f₀ is (−d/2, d/2)."""
+    if change.shape[1] == 1:
+        change = torch.cat([torch.zeros_like(change), change], 1)
+    return change - change.mean(1, keepdim=True)
