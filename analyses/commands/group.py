@@ -82,6 +82,12 @@ def _quieten() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.showwarning = _warn
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as errors are: one line, without the place in the code."""
+    click.echo(f"subkern: {' '.join(str(message).split())}", err=True)
 
 
 def _print_anything() -> None:

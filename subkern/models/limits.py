@@ -69,6 +69,18 @@ def output_width(module: nn.Module) -> int:
     return int(out.shape[-1])
 
 
+def tokens_told(module: nn.Module) -> int:
+    """Tokens V that a language model gives a logit to: the rows of its decoder.
+
+    Those of the embedding may be more, or fewer.
+
+    Raises:
+        UserError: it does not run on tokens alone, or gives no logits.
+    """
+    (out,) = _run(module, "logits", _ids(module))
+    return int(out.shape[-1])
+
+
 def sees_later(module: nn.Module) -> bool | None:
     """Whether what a language model says at a token depends on later ones; None: not to be told.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from subkern.errors import UserError, check_choice
 from subkern.models.demo import DEMO_MODELS
-from subkern.models.limits import output_width, sees_later
+from subkern.models.limits import output_width, sees_later, tokens_told
 from subkern.models.logit_model import (
     LinearReadout,
     LogitModel,
@@ -90,7 +90,8 @@ def load_model(
     _check_kind(source, module, kind)
     if tie == "untied" and kind != "plain":
         untie(module)
-    prompt = Prompt.for_task(task, tokenizer, kind, vocabulary(module))
+    told = None if kind == "plain" else tokens_told(module)
+    prompt = Prompt.for_task(task, tokenizer, kind, vocabulary(module), told)
     readout = _readout(module, prompt, len(task.labels), pooling, seed)
     model = LogitModel(
         module,
@@ -156,8 +157,8 @@ def with_prompt(model: LogitModel, task: Task) -> LogitModel:
     """
     if model.prompt is None or not isinstance(model.readout, WordReadout):
         raise UserError("a linear head reads no label words: load the model with head='prompt'")
-    known = vocabulary(model.module)
-    prompt = Prompt.for_task(task, model.tokenizer, model.prompt.style, known)
+    known, told = vocabulary(model.module), tokens_told(model.module)
+    prompt = Prompt.for_task(task, model.tokenizer, model.prompt.style, known, told)
     return LogitModel(
         model.module,
         WordReadout(prompt.label_ids),
@@ -333,7 +334,9 @@ def load_module(source: Source, kind: str, dtype: torch.dtype) -> nn.Module:
         names = {n for n, p in whole.named_parameters(remove_duplicate=False) if id(p) in ours}
         missing = tuple(name for name in missing if name in names)
     if missing:
-        advice = "use --head linear" if kind == "masked" else "use a complete checkpoint"
+        body = getattr(whole, "base_model_prefix", "") + "."
+        only_head = kind == "masked" and not any(name.startswith(body) for name in missing)
+        advice = "use --head linear" if only_head else "use a complete checkpoint"
         raise UserError(
             f"'{source.spec}' has no weights for {few(missing)} of {type(module).__name__}:"
             f" {advice}"

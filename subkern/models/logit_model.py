@@ -91,6 +91,11 @@ class WordReadout(nn.Module):
         with _pre_hook(_decoder(module), select):
             logits = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         at_read = logits[:, 0] if selected else logits[rows, batch.read]
+        if not 0 <= min(self.label_ids) <= max(self.label_ids) < (known := at_read.shape[-1]):
+            raise UserError(
+                f"label words {list(self.label_ids)} are read from {known} logits: use tokens 0 to"
+                f" {known - 1}"
+            )
         return at_read[:, list(self.label_ids)]
 
 

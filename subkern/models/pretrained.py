@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,19 @@ _KINDS = {
     "LN_TUNING": ("ln", {}),
 }
 # Buffers that older versions of transformers saved.
-_BUFFERS = re.compile(r"(position_ids|token_type_ids|inv_freq|masked_bias|att(entio)?n\.bias)$")
+_BUFFERS = re.compile(
+    r"(position_ids|token_type_ids|inv_freq|masked_bias|att(entio)?n\.bias|(cos|sin)_cached"
+    r"|embed_positions\.(weights|_float_tensor)|num_batches_tracked)$"
+)
+# How names of PEFT's and of other libraries' adapters tell themselves from a model's.
+_ADAPTED = re.compile(
+    r"(^|[._])(lora|ia3|vera|hada|lokr|oft|boft|adapters?|base_layer|original_module"
+    r"|modules_to_save|prompt_(encoder|embeddings?))([._]|$)"
+)
+
+
+class UnusedWeightsWarning(UserWarning):
+    """A checkpoint holds weights that its model has no place for, such as another head's."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +147,6 @@ def load_weights(
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # to be named below
     )
-    kind = type(module).__name__
     if getattr(module, "_hf_peft_config_loaded", False):
         raise UserError(f"'{source.spec}' {_BESIDE}")
     if wrong := sorted(info["mismatched_keys"]):
@@ -142,11 +155,9 @@ def load_weights(
             f"'{source.spec}' has {name} of shape {_shape(stored)}, and config.json asks for"
             f" {_shape(place)}: mend config.json{_and_others(wrong)}"
         )
-    if homeless := _homeless(module, info["unexpected_keys"]):
-        raise UserError(
-            f"{kind} has no place for {few(homeless)} of '{source.spec}': config.json describes"
-            " another model"
-        )
+    missing = tuple(k for k in sorted(info["missing_keys"]) if "pooler" not in k)
+    unused = sorted(k for k in info["unexpected_keys"] if not _BUFFERS.search(k))
+    _check_unused(source.spec, module, unused, missing)
     if any(not p.is_floating_point() for p in module.parameters()) or any(
         n.rsplit(".", 1)[-1] in ("qweight", "weight_packed") for n, _ in module.named_buffers()
     ):
@@ -154,26 +165,86 @@ def load_weights(
             f"'{source.spec}' has quantized weights, which have no gradients: use the model it was"
             " made from"
         )
-    return module, tuple(k for k in sorted(info["missing_keys"]) if "pooler" not in k)
+    return module, missing
 
 
-def _homeless(module: nn.Module, unexpected: Iterable[str]) -> list[str]:
-    """Weights of parts that the model has: a layer too many, a bias that it does not add.
+def _check_unused(
+    spec: str, module: nn.Module, unused: Sequence[str], missing: Sequence[str]
+) -> None:
+    """Say which weights of a checkpoint the model has no place for.
 
-    Weights of other heads are no loss.
+    Heads of pretraining are left out in silence, other heads with a warning: a classifier that
+    was trained is not used. What belongs inside the model makes it another function.
+
+    Raises:
+        UserError: weights of an adapter, of parts that the model has (a layer too many, a bias that
+            it does not add), or none of the model's own.
     """
+    kind = type(module).__name__
+    body = module.base_model if isinstance(module.base_model, nn.Module) else module
     prefix = getattr(module, "base_model_prefix", "") + "."
-    modules = {name for name, _ in module.named_modules()}
-    stems = {re.sub(r"\d+", "*", name) for name, _ in module.named_parameters()}
-    found = []
-    for key in sorted(unexpected):
-        for name in {key, key.removeprefix(prefix)}:
-            parent = name.rpartition(".")[0]
-            known = re.sub(r"\d+", "*", name) in stems or (parent and parent in modules)
-            if known and not _BUFFERS.search(name):
-                found.append(key)
-                break
-    return found
+    if missing and all(n in missing or "pooler" in n for n, _ in module.named_parameters()):
+        raise UserError(
+            f"'{spec}' has none of the weights of {kind}, such as {few(missing, 1)}"
+            f"{', but ' + few(unused, 2) if unused else ''}: rename them, or use another checkpoint"
+        )
+    if adapter := [k for k in unused if _ADAPTED.search(k)]:
+        raise UserError(
+            f"'{spec}' has weights of an adapter ({few(adapter, 1)}), which {kind} does not use:"
+            " merge the adapter (merge_and_unload of PEFT), or save it in a folder of its own and"
+            " add @FOLDER to its --subspace"
+        )
+    modules = {n for n, _ in module.named_modules()}
+    parts = {n for n in modules if "." in n} | {n for n, _ in body.named_modules() if n}
+    stems = {_stem(n) for n, _ in module.named_parameters()}
+    homeless, left = [], []
+    for key in unused:
+        name = key.removeprefix(prefix)
+        above = {each for k in (key, name) for each in _above(k)}
+        inside = above & parts or key.rpartition(".")[0] in modules - {""}
+        if inside or _stem(key) in stems or (key != name and not name.startswith("pooler.")):
+            homeless.append(key)
+        else:
+            left.append(name)
+    if homeless:
+        raise UserError(
+            f"{kind} has no place for {few(homeless)} of '{spec}': config.json describes another"
+            " model"
+        )
+    known = _pretraining(module.config) if left else set()
+    if others := [n for n in left if n.partition(".")[0] not in known]:
+        warnings.warn(
+            f"{kind} has no place for {few(others)} of '{spec}': it is left out",
+            UnusedWeightsWarning,
+            stacklevel=4,
+        )
+
+
+def _stem(name: str) -> str:
+    """A name without the number of its layer."""
+    return re.sub(r"\d+", "*", name)
+
+
+def _above(name: str) -> set[str]:
+    """Names of all that a weight is in."""
+    words = name.split(".")
+    return {".".join(words[:i]) for i in range(1, len(words))}
+
+
+def _pretraining(config: Any) -> set[str]:
+    """What models of this kind have beside their body for pretraining, by its names."""
+    import transformers
+
+    known = {"pooler", "embed_out"}  # the second is how files of GPT-NeoX have its lm_head
+    for name in ("PreTraining", "MaskedLM", "CausalLM", "Seq2SeqLM"):
+        try:
+            with torch.device("meta"):
+                maker = getattr(transformers, f"AutoModelFor{name}")
+                made = maker.from_config(deepcopy(config))  # some change theirs
+        except Exception:  # there is none of this kind
+            continue
+        known |= {key.partition(".")[0] for key in made.state_dict()}
+    return known
 
 
 def refuse_adapter(spec: str, folder: Path) -> None:

@@ -78,8 +78,16 @@ class Prompt:
         tokenizer: PreTrainedTokenizerBase,
         style: str,
         vocabulary: int | None = None,
+        told: int | None = None,
     ) -> Prompt:
         """Compile the task's prompt of `style` for `tokenizer`, checking all that can be wrong.
+
+        Args:
+            task: gives templates and label words.
+            tokenizer: of the model.
+            style: ``"masked"``, ``"causal"`` or ``"plain"``.
+            vocabulary: tokens that the model's embedding has rows for, where it is loaded.
+            told: tokens that it gives a logit to; label words are read there.
 
         Raises:
             UserError: the template lacks a mask, names a text or variable that is not there or a
@@ -105,7 +113,10 @@ class Prompt:
             encoder = MaskedEncoder(tokenizer, parts, label_ids, limits)
         else:
             encoder = CausalEncoder(tokenizer, parts, words, limits, _prefix(tokenizer))
-        _check_known(label_ids, tokenizer, vocabulary, f"a label word of task {task.name}")
+        told = vocabulary if told is None else told
+        _check_known(label_ids, tokenizer, told, f"a label word of task {task.name}")
+        shown = [label_ids[p.index] for p in parts if isinstance(p, Label)]
+        _check_known(shown, tokenizer, vocabulary, f"a label word in a template of {task.name}")
         specials = [p.name.rstrip("+") for p in parts if isinstance(p, Special)]
         fixed = [getattr(tokenizer, f"{name}_token_id") for name in specials]
         fixed += _prefix(tokenizer) if style == "causal" else ()

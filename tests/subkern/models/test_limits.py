@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -14,10 +15,10 @@ from torch import nn
 from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.models.checks import check_tokens
-from subkern.models.limits import output_width, positions
+from subkern.models.limits import output_width, positions, tokens_told
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel, WordReadout, vocabulary
-from subkern.prompts.prompt import EncodedExample
+from subkern.prompts.prompt import EncodedExample, Prompt
 from subkern.subspaces.peft_adapters import wrap
 from subkern.tasks.catalogue import get_task
 from subkern.tasks.examples import Example
@@ -135,6 +136,47 @@ def test_words_and_texts_beyond_the_embedding_are_named(short_of_words: Path) ->
     animals = replace(task, label_words=("cat", "dog"))
     with pytest.raises(UserError, match="a label word of task mr has token 'cat' "):
         load_model(short_of_words, task=animals)
+
+
+def test_label_words_are_read_from_the_decoder(tmp_path: Path) -> None:
+    """Its rows are fewer than the embedding's or more: each is asked for what it is used for."""
+    folder, task = tiny_folder.masked_model(tmp_path), get_task("mr")
+    module = transformers.BertForMaskedLM.from_pretrained(folder)
+    size = vocabulary(module)
+    animals, words = (
+        replace(task, label_words=("cat", "dog")),
+        replace(task, label_words=("it", "is")),
+    )
+    module.config.tie_word_embeddings = False
+
+    rows = module.get_input_embeddings().weight.data
+    module.get_input_embeddings().weight = nn.Parameter(rows[:-2].clone())
+    assert (vocabulary(module), tokens_told(module)) == (size - 2, size)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    known = vocabulary(module), tokens_told(module)
+    Prompt.for_task(animals, tokenizer, "masked", *known)
+    shown = replace(animals, template="*cls**sent_0*it was*mask*,*label_1**sep+*")
+    with pytest.raises(UserError, match="a label word in a template of mr has token 'dog'"):
+        Prompt.for_task(shown, tokenizer, "masked", *known)
+
+    narrow = LogitModel(_Narrow(), WordReadout((3, 9)))
+    assert tokens_told(narrow.module) == 9
+    with pytest.raises(UserError, match=r"\[3, 9\] are read from 9 logits: use tokens 0 to 8"):
+        narrow(narrow.collate([example(3, 15)]))
+    Prompt.for_task(words, tokenizer, "masked", size, size - 2)
+    with pytest.raises(UserError, match="a label word of task mr has token 'cat' "):
+        Prompt.for_task(animals, tokenizer, "masked", size, size - 2)
+
+
+class _Narrow(nn.Module):
+    """A model of 20 tokens that tells 9."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.decoder = nn.Embedding(20, 4), nn.Linear(4, 9)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.decoder(self.words(input_ids)))
 
 
 def test_special_tokens_beyond_the_embedding_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from subkern.errors import UserError
 from subkern.models.load import load_model
+from subkern.models.pretrained import Source, UnusedWeightsWarning, load_weights
 from subkern.subspaces.base import Full
 from subkern.tasks.catalogue import get_task
 from tests.support import tiny_folder
+from tests.support.families import FAMILIES, Family, case_id
 
 TASK = get_task("mr")
 WEIGHTS = "model.safetensors"
@@ -37,6 +40,11 @@ def refused(folder: Path, **how: str) -> str:
 def change_config(folder: Path, **fields: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def add(folder: Path, name: str) -> None:
+    weights = {**load_file(folder / WEIGHTS), name: torch.ones(16)}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def cut(content: bytes) -> bytes:
@@ -93,6 +101,66 @@ def test_weights_without_a_place_are_named(folder: Path) -> None:
     save_file({**weights, **layer}, folder / WEIGHTS, metadata={"format": "pt"})
     for head in ("prompt", "linear"):
         assert "has no place for bert.encoder.layer.1." in refused(folder, head=head)
+
+
+@pytest.mark.parametrize("head", ["prompt", "linear"])
+@pytest.mark.parametrize(
+    "name",
+    ["cls.seq_relationship.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids"],
+)
+def test_heads_of_pretraining_are_left_out_in_silence(folder: Path, name: str, head: str) -> None:
+    add(folder, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model(folder, task=TASK, head=head)
+
+
+@pytest.mark.parametrize("head", ["prompt", "linear"])
+@pytest.mark.parametrize("name", ["classifier.weight", "qa_outputs.bias", "dense.weight"])
+def test_another_head_is_left_out_with_a_warning(folder: Path, name: str, head: str) -> None:
+    add(folder, name)
+    with pytest.warns(UnusedWeightsWarning, match=f"has no place for {name} of '{folder}'"):
+        load_model(folder, task=TASK, head=head)
+
+
+@pytest.mark.parametrize("head", ["prompt", "linear"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bert.encoder.layer.0.attention.self.query.lora_A.default.weight", "of an adapter"),
+        ("bert.encoder.layer.0.output.adapters.x.down.weight", "of an adapter"),
+        ("bert.encoder.layer.0.gate.weight", "config.json describes another model"),
+        ("bert.encoder.layer.0.output.norm.scale.weight", "config.json describes another model"),
+        ("bert.projector.weight", "config.json describes another model"),
+    ],
+)
+def test_weights_inside_the_model_that_it_does_not_use_are_refused(
+    folder: Path, name: str, said: str, head: str
+) -> None:
+    add(folder, name)
+    message = refused(folder, head=head)
+    assert name in message
+    assert said in message
+
+
+@pytest.mark.parametrize("prefix", ["module.", "base_model.model."])
+@pytest.mark.parametrize("head", ["prompt", "linear"])
+def test_a_checkpoint_under_other_names_is_refused(folder: Path, prefix: str, head: str) -> None:
+    weights = {prefix + name: value for name, value in load_file(folder / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    message = refused(folder, head=head)
+    assert "has none of the weights" in message
+    assert f"but {prefix}bert.embeddings.LayerNorm.bias" in message
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=case_id)
+def test_no_family_warns_of_its_own_weights(family: Family, tmp_path: Path) -> None:
+    module = family.build(dtype=torch.float32)
+    module.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnusedWeightsWarning)
+        for maker in (type(module), transformers.AutoModel):
+            load_weights(maker, Source.of(tmp_path), torch.float32)
 
 
 def test_places_without_weights_are_named(folder: Path) -> None:
