@@ -39,7 +39,7 @@ def make_plan(config: Config) -> Plan:
     _check(config)
     files = model_files(config.model, config.revision)
     if files is None:
-        raise not_found(config.model)
+        raise not_found(config.model, config.revision)
     model = {
         "name": config.model,
         "files": files,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from subkern.errors import UserError, check_choice
+from subkern.hub import hub_answers
 from subkern.models.demo import DEMO_MODELS
 from subkern.models.limits import output_width, sees_later, tokens_told
 from subkern.models.logit_model import (
@@ -209,6 +210,8 @@ def _commit(spec: str, revision: str | None) -> str | None:
 
     if snapshot := cached(spec, revision):
         return snapshot.name
+    if not hub_answers():
+        return None
     try:
         return Path(hf_hub_download(spec, "config.json", revision=revision)).parent.name
     except Exception:  # of many kinds: who loads the model says why
@@ -218,7 +221,7 @@ def _commit(spec: str, revision: str | None) -> str | None:
 def _source(spec: str | Path, revision: str | None) -> Source:
     """Where the model is; one of the hub is at a commit from the first file on."""
     source = Source.of(spec, revision)
-    if isinstance(source.place, Path) or source.revision != revision:
+    if source.folder is not None:
         return source
     return replace(source, revision=_commit(source.spec, revision) or revision)
 
@@ -226,7 +229,7 @@ def _source(spec: str | Path, revision: str | None) -> Source:
 def _tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = source.load(AutoTokenizer)
+    tokenizer = source.load(AutoTokenizer, "tokenizer")
     tokenizer.name_or_path = source.spec  # not the folder of the cache
     return tokenizer
 
@@ -243,7 +246,7 @@ def model_kind(source: Source, tokenizer: Any) -> str:
     import transformers
     import transformers.models.auto.modeling_auto as auto
 
-    config = source.load(transformers.AutoConfig)
+    config = source.load(transformers.AutoConfig, "config")
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"'{source.spec}' ({config.model_type}) is an encoder-decoder, and prompts are for"
@@ -281,7 +284,7 @@ def _random_module(source: Source, kind: str, dtype: torch.dtype, seed: int) -> 
     """The architecture of a checkpoint with the weights transformers starts training from."""
     import transformers
 
-    config = source.load(transformers.AutoConfig)
+    config = source.load(transformers.AutoConfig, "config")
     make = getattr(transformers, _AUTO[kind]).from_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

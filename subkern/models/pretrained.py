@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from subkern.errors import UserError
+from subkern.hub import hub_answers
 from subkern.models.demo import DEMO_MODELS, demo_path
 
 _ADAPTER = "adapter_config.json"
@@ -51,23 +52,30 @@ class UnusedWeightsWarning(UserWarning):
     """A checkpoint holds weights that its model has no place for, such as another head's."""
 
 
+# Files that hold a tokenizer's words.
+_WORDS = ("tokenizer.json", "vocab.*", "*.model", "*.spm", "*.tiktoken", "tekken.json")
+_WORDLESS = (b"ByT5Tokenizer", b"CanineTokenizer")  # theirs are bytes and characters
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a model comes from.
 
     Attributes:
         spec: as the user names it.
-        place: what transformers is given: a folder, or a name on the hub.
-        revision: of the hub; the commit where the cache knows it.
+        folder: its files: the user's, or those in the hub's cache, if any are.
+        revision: of the hub; the commit where the cache knows it; None of a folder of the user's.
+        hub: whether what is not in the folder may be on the hub.
     """
 
     spec: str
-    place: Path | str
-    revision: str | None
+    folder: Path | None
+    revision: str | None = None
+    hub: bool = False
 
     @classmethod
     def of(cls, spec: str | Path, revision: str | None = None) -> Source:
-        """Find the model `spec`; one of the hub whose weights are cached needs no network.
+        """Find the model `spec`.
 
         Raises:
             UserError: a folder that holds an adapter.
@@ -76,40 +84,82 @@ class Source:
         if is_local(name):
             place = demo_path(name) if name in DEMO_MODELS else Path(name)
             refuse_adapter(name, place)
-            return cls(name, place, None)
+            return cls(name, place)
         snapshot = cached(name, revision)
         if snapshot is None:
-            return cls(name, name, revision)
+            return cls(name, None, revision, hub=True)
         refuse_adapter(name, snapshot)
-        complete = any(snapshot.glob("*.safetensors")) and not _absent(snapshot)
-        return cls(name, snapshot if complete else name, snapshot.name)
+        return cls(name, snapshot, snapshot.name, hub=True)
 
-    @property
-    def options(self) -> dict[str, str]:
-        """What `from_pretrained` is told beside the place."""
-        return {"revision": self.revision} if self.revision and self.place == self.spec else {}
-
-    def load(self, maker: Any, **options: Any) -> Any:
+    def load(self, maker: Any, part: str, **options: Any) -> Any:
         """``maker.from_pretrained`` with its errors in one line.
+
+        What the cache has needs no network, and what it lacks no patience where the hub does not
+        answer.
+
+        Args:
+            maker: of transformers.
+            part: what it reads: ``"config"``, ``"tokenizer"`` or ``"weights"``.
+            **options: for it.
 
         Raises:
             UserError: whatever it raises.
         """
+        place: Path | str | None = self.folder
+        if self.hub and not self._has(part):
+            if hub_answers():
+                place = self.spec
+                options |= {"revision": self.revision}
+            elif not (part == "tokenizer" and self._words()):
+                raise self._absence(part)
+        elif part == "tokenizer" and not (self._words() or self._settled()):
+            raise UserError(
+                f"'{self.spec}' has no tokenizer: put tokenizer.json and tokenizer_config.json"
+                " there"
+            )
         try:
-            return maker.from_pretrained(self.place, **self.options, **options)
+            return maker.from_pretrained(place, **options)
         except (UserError, MemoryError):
             raise
         except Exception as error:  # of many kinds, by files of all kinds
             raise self._refusal(maker.__name__, error) from error
 
+    def _has(self, part: str) -> bool:
+        """Whether the folder has all of a part, as far as it can be told."""
+        if self.folder is None:
+            return False
+        if part == "weights":
+            return any(self.folder.glob("*.safetensors")) and not _absent(self.folder)
+        return part == "config" or (self._settled() and self._words())
+
+    def _settled(self) -> bool:
+        return self.folder is not None and (self.folder / "tokenizer_config.json").exists()
+
+    def _words(self) -> bool:
+        if self.folder is None:
+            return False
+        if any(any(self.folder.glob(words)) for words in _WORDS):
+            return True
+        made = self.folder / "tokenizer_config.json"
+        return made.exists() and any(kind in made.read_bytes() for kind in _WORDLESS)
+
+    def _absence(self, part: str) -> UserError:
+        """The error to raise where the cache lacks a part and the hub does not answer."""
+        if self.folder is None:
+            return not_found(self.spec, self.revision)
+        lacking = {"weights": "no or not all weights", "tokenizer": "no tokenizer"}[part]
+        return UserError(
+            f"the cache has {lacking} of model '{self.spec}', and the hub does not answer: load it"
+            " once with a network"
+        )
+
     def _refusal(self, maker: str, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        local = isinstance(self.place, Path)
-        folder = Path(self.place) if local else cached(self.spec, self.revision)
+        folder = self.folder or cached(self.spec, self.revision)
         if folder is None:
             if "gated" in reason.lower() or "401" in reason or "403" in reason:
                 return UserError(f"model '{self.spec}' is not open to everybody: log in to the hub")
-            return not_found(self.spec)
+            return not_found(self.spec, self.revision)
         if wrong := wrong_file(folder):
             return UserError(f"'{self.spec}' does not load: {wrong}")
         if method := _quantization(folder):
@@ -117,7 +167,7 @@ class Source:
                 f"'{self.spec}' is quantized ({method}, in config.json) and does not load"
                 f" ({reason}): use the model it was made from"
             )
-        what = "directory" if local else "model"
+        what = "model" if self.hub else "directory"
         return UserError(f"{what} '{self.spec}' does not load as {maker}: {reason}")
 
 
@@ -142,6 +192,7 @@ def load_weights(
     """
     module, info = source.load(
         maker,
+        "weights",
         dtype=dtype,
         output_loading_info=True,
         use_safetensors=True,
@@ -350,19 +401,25 @@ def _quantization(folder: Path) -> str | None:
 
 def cached(spec: str, revision: str | None) -> Path | None:
     """The folder of a hub model's files in the cache, of its main branch or `revision`."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import try_to_load_from_cache
 
     for name in ("config.json", _ADAPTER):
         try:
-            found = hf_hub_download(spec, name, revision=revision, local_files_only=True)
-        except Exception:  # of many kinds: who loads the model says why
-            continue
-        return Path(found).parent
+            found = try_to_load_from_cache(spec, name, revision=revision)
+        except ValueError:  # no name of a model
+            return None
+        if isinstance(found, str):
+            return Path(found).parent
     return None
 
 
-def not_found(spec: str | Path) -> UserError:
-    """The error to raise where a model is nowhere."""
+def not_found(spec: str | Path, revision: str | None = None) -> UserError:
+    """The error to raise where a model is nowhere, or not in a revision."""
+    if revision is not None:
+        return UserError(
+            f"revision '{revision}' of model '{spec}' is not in the cache and not on the hub (or"
+            " the hub is offline): use a branch, tag or whole commit, or leave it out"
+        )
     return UserError(
         f"model '{spec}' is no directory and not on the hub (or the hub is offline): use a local"
         f" directory or {', '.join(DEMO_MODELS)}"

@@ -124,8 +124,8 @@ def _read_model(path: Path, model: LogitModel) -> dict[str, Tensor]:
     """Parameters of a folder of transformers, which knows older names and other layouts."""
     from transformers import AutoConfig, AutoModel
 
-    kind, source = type(model.module), Source(str(path), path, None)
-    config = source.load(AutoConfig)
+    kind, source = type(model.module), Source(str(path), path)
+    config = source.load(AutoConfig, "config")
     if getattr(config, "is_encoder_decoder", False) and config.architectures != [kind.__name__]:
         pair, missing = load_weights(AutoModel, source, model.dtype)
         module = pair.get_encoder()  # type: ignore[operator]

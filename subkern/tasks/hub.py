@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from subkern.errors import UserError
+from subkern.hub import cache_only_if_silent, hub_answers
 from subkern.tasks.csv_rows import Row
 from subkern.tasks.sampling import cap_test, sample_k_shot
 from subkern.tasks.task import HubSource, Task
@@ -45,11 +46,14 @@ def _load(source: HubSource, split: str) -> Any:
             "source 'hub' needs the package datasets: pip install 'subkern[hub]'"
         ) from None
     try:
-        data = datasets.load_dataset(
-            source.path, source.config, split=split, revision=source.revision
-        )
+        with cache_only_if_silent():
+            data = datasets.load_dataset(
+                source.path, source.config, split=split, revision=source.revision
+            )
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not hub_answers():
+            reason = "it does not answer, and the cache has none: use --data FOLDER or --data demo"
         raise UserError(
             f"cannot load split '{split}' of '{source.path}' from the hub: {reason}"
         ) from None

@@ -31,9 +31,9 @@ def test_a_folder_is_what_it_holds(tmp_path: Path) -> None:
     assert before != model_files(str(tmp_path), None)
 
 
-def hub_cache(root: Path) -> Path:
+def hub_cache(root: Path, name: str = "model") -> Path:
     """A cache with one model; the folder of its files."""
-    repository = root / "hub" / "models--some--model"
+    repository = root / "hub" / f"models--some--{name}"
     snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     tiny_folder.masked_model(snapshot)
@@ -63,16 +63,58 @@ print(origin("some/model"), origin("some/other"), model.description["revision"])
     assert run(code, tmp_path, HF_HUB_OFFLINE="1")[-1] == f"commit {COMMIT} None {COMMIT}"
 
 
+def test_what_the_cache_lacks_is_said_at_once(tmp_path: Path) -> None:
+    """What is there is used; what is not is one line, and the hub is asked for an answer once."""
+    for name, lost in (
+        ("weightless", "model.safetensors"),
+        ("wordless", "tokenizer.json"),
+        ("unsettled", "tokenizer_config.json"),
+    ):
+        (hub_cache(tmp_path, name) / lost).unlink()
+    code = """
+import socket
+asked = []
+def refuse(*a, **k):
+    asked.append(a)
+    raise OSError("no network here")
+socket.getaddrinfo = socket.socket.connect = refuse
+from subkern.errors import UserError
+from subkern.models.load import load_model, load_prompt, origin
+from subkern.tasks.catalogue import get_task
+task = get_task("mr")
+load_prompt("some/weightless", task=task)
+load_model("some/weightless", task=task, weights="random")
+print(len(asked), origin("some/weightless"))
+load_prompt("some/unsettled", task=task)
+for model in ("weightless", "wordless", "none", "wordless@v9"):
+    name, _, revision = model.partition("@")
+    try:
+        load_model(f"some/{name}", task=task, revision=revision or None)
+    except UserError as error:
+        print(error)
+print(len(asked))
+"""
+    before, *said, after = run(code, tmp_path)
+    assert before == f"0 commit {COMMIT}"
+    assert int(after) <= 2  # the minute may have passed
+    for line, words in zip(
+        said,
+        ("no or not all weights", "no tokenizer", "no directory", "revision 'v9'"),
+        strict=True,
+    ):
+        assert words in line
+
+
 def test_a_cached_model_asks_no_network(tmp_path: Path) -> None:
     """Every connection is refused; a broken file is named although the hub is not there."""
     snapshot = hub_cache(tmp_path)
     code = f"""
 import socket
 asked = []
-def refuse(self, address):
+def refuse(*address, **_):
     asked.append(address)
     raise OSError("no network here")
-socket.socket.connect = refuse
+socket.socket.connect = socket.getaddrinfo = refuse
 from pathlib import Path
 from subkern.errors import UserError
 from subkern.models.load import load_model, load_prompt

@@ -278,6 +278,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return FakeDataset(columns | {"label": labels})
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr("subkern.hub._answers", lambda _: True)
     return calls
 
 
@@ -323,8 +324,29 @@ def test_hub_failures_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no network\nlong story")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=offline))
+    monkeypatch.setattr("subkern.hub._answers", lambda _: True)
     with pytest.raises(UserError, match=r"^cannot load split 'train' of .*: no network$"):
         load_examples(MR, "hub", split="train")
+
+
+def test_a_silent_hub_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its libraries try each file six times: here they use their cache, and one line says so."""
+    asked = []
+    import datasets
+    import huggingface_hub
+
+    def load(*_: Any, **__: Any) -> None:
+        asked.append((huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        raise ConnectionError("no network")
+
+    for settings in (huggingface_hub.constants, datasets.config):
+        monkeypatch.setattr(settings, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("subkern.hub._answers", lambda _: False)
+    with pytest.raises(UserError, match=r"from the hub: it does not answer.*use --data FOLDER"):
+        load_examples(MR, "hub", split="train")
+    assert asked == [(True, True)]
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_hub_labels_of_every_task_are_the_tasks() -> None:
