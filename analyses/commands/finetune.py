@@ -22,6 +22,7 @@ from .options import (
     PATH,
     READING,
     Numbers,
+    Rates,
     listed,
     options,
 )
@@ -35,10 +36,10 @@ TRAINING = options(
     click.option("--optimizer", default="adam", show_default=True, help="sgd | adam | signgd."),
     click.option(
         "--learning-rates",
-        default="1e-5,3e-5,1e-4,3e-4",
-        type=Numbers(float),
+        default="auto",
+        type=Rates(),
         show_default=True,
-        help="Grid, with commas.",
+        help="Grid, with commas; auto: three for each batch size, as learning-rate suggests.",
     ),
     click.option(
         "--batch-sizes", default="8", type=Numbers(), show_default=True, help="Grid, with commas."
@@ -92,9 +93,13 @@ TRAINING = options(
 def finetune(**asked: Any) -> None:
     """Fine-tune at every learning rate and batch size, keep the best on dev.
 
-    The same command again continues an interrupted run, or says "up to date"; more learning rates
-    or batch sizes train only the new points.
+    Rates that are not given are suggested, as by subkern learning-rate, and kept. The same
+    command again continues an interrupted run, or says "up to date"; more learning rates or
+    batch sizes train only the new points.
     """
+    from functools import partial
+
+    from subkern.learning_rate.grid import stored_suggestions, suggested_grid
     from subkern.subspaces.text import as_subspace
     from subkern.tasks.catalogue import get_task
     from subkern.training.grid_search import TrainingGrid, search
@@ -102,14 +107,24 @@ def finetune(**asked: Any) -> None:
     from ..engine.heads import check_running, load_started
     from ..show.terminal import ProgressBar
 
-    task, subspace = get_task(asked["task"]), as_subspace(asked["subspace"])
-    grid, training = TrainingGrid(asked["learning_rates"], asked["batch_sizes"]), _training(asked)
+    task, subspace, training = get_task(asked["task"]), asked["subspace"], _training(asked)
+    as_subspace(subspace)  # refuse a bad one before the model is loaded, and bad points
+    auto, sizes = asked["learning_rates"] == "auto", asked["batch_sizes"]
+    grid = TrainingGrid((1.0,) if auto else asked["learning_rates"], sizes)
     check_running(asked)
-    grid.trainings(training)  # refuse bad ones before the model is loaded
+    grid.trainings(training)
     examples = _examples(task, asked)
     model = load_started(task, asked)
     assert model.prompt is not None
     splits = {name: model.prompt.encode_all(given) for name, given in examples.items()}
+    suggested = partial(
+        suggested_grid,
+        model,
+        splits["train"],
+        subspace=subspace,
+        training=training,
+        batch_sizes=sizes,
+    )
     before = _state(asked["out"])
     with ProgressBar("steps") as report, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the one of the edge is printed below
@@ -117,7 +132,7 @@ def finetune(**asked: Any) -> None:
             model,
             splits,
             subspace=subspace,
-            grid=grid,
+            grid=(lambda folder: suggested(folder=folder)) if auto else grid,
             training=training,
             metric=task.metric,  # type: ignore[arg-type]
             out=asked["out"],
@@ -125,7 +140,9 @@ def finetune(**asked: Any) -> None:
             progress=report,
         )
     said = "is up to date" if _state(asked["out"]) == before else "is written"
-    _show(found, asked["out"], said, task.metric, asked["as_json"])
+    rates = stored_suggestions(asked["out"]) if auto else {}
+    suggestions = {size: rates[size] for size in sizes if size in rates}
+    _show(found, asked["out"], said, task.metric, asked["as_json"], suggestions)
 
 
 def _training(asked: dict[str, Any]) -> Any:
@@ -165,8 +182,15 @@ def _narrow(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[list(names)].rename(columns=names).assign(note=table["note"].fillna("") + diverged)
 
 
-def _show(found: Search, out: Path, said: str, metric: str, as_json: bool) -> None:
-    """Print the grid and the best run."""
+def _show(
+    found: Search,
+    out: Path,
+    said: str,
+    metric: str,
+    as_json: bool,
+    suggestions: dict[int, dict[str, Any]],
+) -> None:
+    """Print the grid and the best run, and where its rates are from."""
     from subkern.training.monitor import score
 
     from ..show.terminal import show, wrapped
@@ -188,11 +212,17 @@ def _show(found: Search, out: Path, said: str, metric: str, as_json: bool) -> No
             "scores_before": start,
         }
         points = json.loads(found.table.to_json(orient="records"))
-        click.echo(
-            json.dumps({"points": points, "best": summary, "warning": found.warning}, indent=2)
-        )
+        said_all = {"points": points, "best": summary, "warning": found.warning}
+        if suggestions:
+            said_all["suggestions"] = list(suggestions.values())
+        click.echo(json.dumps(said_all, indent=2))
         return
     show(_narrow(found.table, metric), False)
+    for size, each in suggestions.items():
+        text = f"suggested for batches of {size}: learning rate {each['suggested']:g}"
+        if each["spike"] is not None:
+            text += f"; training likely spikes near {each['spike']:.2g}"
+        click.echo(wrapped(text))
     scores = ", ".join(f"{n} {best.scores[n]:.3f} (before {start[n]:.3f})" for n in best.scores)
     rate, size = best.training["learning_rate"], best.training["batch_size"]
     where = f"learning rate {rate:g}, batch size {size}, step {best.best_step}"

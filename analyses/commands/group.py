@@ -23,6 +23,7 @@ from .features import features
 from .figures import figures
 from .finetune import finetune
 from .kernel import kernel
+from .learning_rate import learning_rate
 from .solve import solve
 from .tasks import tasks
 
@@ -37,7 +38,9 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (agree, analyze, features, figures, finetune, kernel, solve, tasks):
+for _command in (
+    agree, analyze, features, figures, finetune, kernel, learning_rate, solve, tasks,
+):  # fmt: skip
     cli.add_command(_command)
 
 

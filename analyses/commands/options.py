@@ -45,6 +45,18 @@ class Numbers(click.ParamType):
             return self.fail(f"'{value}' is not {what} separated by commas", param, ctx)
 
 
+class Rates(Numbers):
+    """Learning rates separated by commas, or ``auto``."""
+
+    def __init__(self) -> None:
+        super().__init__(float)
+        self.name = "rates"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Parse ``1e-4,1e-3``; leave ``auto``."""
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     """One decorator from several, so that commands share their options."""
 

@@ -58,7 +58,7 @@ def suggest(
     epsilon: float = 1e-8,
     seed: int = 0,
     pairs: int = 3,
-    limit: int = 16,
+    limit: int = 8,
     progress: Progress | None = None,
 ) -> Suggestion:
     """Suggest the learning rate of training `model` on `examples` in `subspace`.
@@ -77,8 +77,9 @@ def suggest(
         loss: ``cross_entropy`` or ``squared``.
         epsilon: Adam's ε.
         seed: of the order of examples; pair k is the first two batches of training with seed + k.
-        pairs: pairs of batches; rates differ between batches more than between examples looked at.
-        limit: most examples whose logits are looked at for a pair, others for the next one.
+        pairs: pairs of batches.
+        limit: most examples whose logits are looked at for a pair, others for the next one: rates
+            differ between batches far more than between examples.
         progress: called with pairs done and in all.
 
     Raises:
@@ -130,7 +131,7 @@ def check_asked(
     epsilon: float = 1e-8,
     seed: int = 0,
     pairs: int = 3,
-    limit: int = 16,
+    limit: int = 8,
 ) -> None:
     """Refuse arguments of `suggest` that are not possible, before a model is loaded.
 

@@ -1,8 +1,9 @@
 """Learning rate × batch size, chosen on dev, each point durable.
 
 A folder holds ``settings.json`` (what all points share), ``points/lr-<rate>_bs-<size>/``, ``best/``
-(scored on every split) and ``grid.json``, the table, written last. Only the best point keeps what
-moved. A grid that grows later trains only its new points.
+(scored on every split) and ``grid.json``, the table, written last; and ``suggested.json`` where
+`subkern.learning_rate.grid` chose the rates. Only the best point keeps what moved. A grid that
+grows later trains only its new points.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import gc
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from subkern.agreement.predictions import Score
 from subkern.errors import UserError
 from subkern.models.autograd_mode import check_mode
 from subkern.models.logit_model import LogitModel
+from subkern.storage.checksums import is_sound
 from subkern.storage.files import keep_json, remove
 from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
@@ -34,9 +37,10 @@ from subkern.training.result import FineTuned, write_settings
 from subkern.training.run_folder import TrainingFolder, claim
 from subkern.training.settings import Diverged, Training
 
-__all__ = ["AllDiverged", "GridEdgeWarning", "Search", "TrainingGrid", "search"]
+__all__ = ["SUGGESTED", "AllDiverged", "GridEdgeWarning", "Search", "TrainingGrid", "search"]
 
 POINTS, BEST, TABLE = "points", "best", "grid.json"
+SUGGESTED = "suggested.json"
 
 
 class GridEdgeWarning(UserWarning):
@@ -51,33 +55,48 @@ class AllDiverged(UserError):  # noqa: N818
 class TrainingGrid:
     """Points of a search: every learning rate with every batch size.
 
+    Attributes:
+        learning_rates: of all batch sizes, or of each: batch size → rates.
+        batch_sizes: examples of a step.
+
     Raises:
         UserError: no learning rate or batch size, or one that stands twice.
     """
 
-    learning_rates: Sequence[float] = (1e-5, 3e-5, 1e-4, 3e-4)
+    learning_rates: Sequence[float] | Mapping[int, Sequence[float]] = (1e-5, 3e-5, 1e-4, 3e-4)
     batch_sizes: Sequence[int] = (8,)
 
     def __post_init__(self) -> None:
-        for name in ("learning_rates", "batch_sizes"):
-            values = getattr(self, name)
+        rates = self.learning_rates
+        own = rates.values() if isinstance(rates, Mapping) else [rates]
+        named = [("batch_sizes", self.batch_sizes), *(("learning_rates", each) for each in own)]
+        for name, values in named:
             if not len(values) or len(set(values)) < len(values):
                 raise UserError(f"{name} {list(values)}: give one or more, each once")
+        if isinstance(rates, Mapping) and (lost := set(self.batch_sizes) - rates.keys()):
+            raise UserError(f"batch size {min(lost)} has no learning rates: give it some")
+
+    def rates(self, batch_size: int) -> Sequence[float]:
+        """The learning rates of a batch size."""
+        rates = self.learning_rates
+        return rates[batch_size] if isinstance(rates, Mapping) else rates
 
     def trainings(self, training: Training) -> list[Training]:
-        """The settings of every point, the others as in `training`."""
+        """The settings of every point, the others as in `training`; rate by rate."""
+        rows = zip_longest(*(self.rates(size) for size in self.batch_sizes))
         return [
             replace(training, learning_rate=rate, batch_size=size)
-            for rate in self.learning_rates
-            for size in self.batch_sizes
+            for row in rows
+            for rate, size in zip(row, self.batch_sizes, strict=True)
+            if rate is not None
         ]
 
-    def edge(self, learning_rate: float) -> str | None:
-        """``smallest`` or ``largest`` if `learning_rate` is that of several."""
-        if len(self.learning_rates) < 2:
+    def edge(self, learning_rate: float, batch_size: int | None = None) -> str | None:
+        """``smallest`` or ``largest`` if `learning_rate` is that of several of a batch size."""
+        rates = self.rates(self.batch_sizes[0] if batch_size is None else batch_size)
+        if len(rates) < 2:
             return None
-        ends = {min(self.learning_rates): "smallest", max(self.learning_rates): "largest"}
-        return ends.get(learning_rate)
+        return {min(rates): "smallest", max(rates): "largest"}.get(learning_rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +117,16 @@ class Search:
 
 Outcome = FineTuned | Diverged
 
+MakeGrid = Callable[[Path | None], TrainingGrid]
+"""From the folder of a search, once it is that search's own, to its grid."""
+
 
 def search(
     model: LogitModel,
     splits: Splits,
     *,
     subspace: Subspace | str = "full",
-    grid: TrainingGrid | None = None,
+    grid: TrainingGrid | MakeGrid | None = None,
     training: Training | None = None,
     metric: Score = "accuracy",
     out: str | Path | None = None,
@@ -115,23 +137,29 @@ def search(
     """Fine-tune at every point of `grid`, choose on dev, score the best on every split.
 
     Points that diverge are rows of the table. Test logits are computed for the best alone, unless
-    ``training.log_steps`` asks for them. Arguments as for `finetune`.
+    ``training.log_steps`` asks for them. Arguments as for `finetune`; `grid` may be a function that
+    makes one, such as `subkern.learning_rate.grid.suggested_grid`.
 
     Raises:
         AllDiverged: every point diverged.
         UserError: several points and no dev split.
     """
     grid, training, subspace = grid or TrainingGrid(), training or Training(), as_subspace(subspace)
-    points = grid.trainings(training)
-    if len(points) > 1 and "dev" not in splits:
-        raise UserError(f"{len(points)} points to choose from and no dev split: give splits['dev']")
+    if isinstance(grid, TrainingGrid):
+        _check_choice(grid.trainings(training), splits)
     check_mode(model)
     seen = {n: splits[n] for n in splits if n != "test" or training.log_steps is not None}
     with only_run(out):
         root = None if out is None else Path(out)
         if root is not None:
             _claim(root, run_settings(model, seen, subspace, training, metric), overwrite)
-            overwrite |= not (root / TABLE).exists()  # damaged points are trained again
+            overwrite |= not (root / TABLE).exists()  # what is damaged is computed again
+            if overwrite and (root / SUGGESTED).exists() and not is_sound(root / SUGGESTED):
+                remove(root / SUGGESTED)
+        if not isinstance(grid, TrainingGrid):
+            grid = grid(root)
+        points = grid.trainings(training)
+        _check_choice(points, splits)
         asked = {
             "subspace": subspace,
             "metric": metric,
@@ -149,6 +177,11 @@ def search(
     if found.warning is not None:
         warnings.warn(found.warning, GridEdgeWarning, stacklevel=2)
     return found
+
+
+def _check_choice(points: Sequence[Training], splits: Splits) -> None:
+    if len(points) > 1 and "dev" not in splits:
+        raise UserError(f"{len(points)} points to choose from and no dev split: give splits['dev']")
 
 
 class _Points:
@@ -242,6 +275,7 @@ def _claim(root: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
     settings = {**settings, "training": shared}
     if claim(root, settings, overwrite=overwrite, result=TABLE):
         remove(root / TABLE)
+        remove(root / SUGGESTED)
         for folder in (root / BEST, root / POINTS):
             shutil.rmtree(folder, ignore_errors=True)
     write_settings(root, settings)
@@ -286,7 +320,7 @@ def _table(
             continue
         row |= {"status": "done", "best step": found.best_step}
         row |= {f"dev {metric}": found.scores.get("dev"), "dev loss": found.dev_loss}
-        edge = grid.edge(point.learning_rate)
+        edge = grid.edge(point.learning_rate, point.batch_size)
         note = "best" + (f", {edge} rate" if edge else "") if i == best else ""
         rows.append({**row, "seconds": found.seconds, "note": note})
     table = pd.DataFrame(rows)
@@ -294,7 +328,7 @@ def _table(
 
 
 def _edge(best: Training, grid: TrainingGrid) -> str | None:
-    edge = grid.edge(best.learning_rate)
+    edge = grid.edge(best.learning_rate, best.batch_size)
     if edge is None:
         return None
     side = "larger" if edge == "largest" else "smaller"

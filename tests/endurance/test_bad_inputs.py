@@ -111,6 +111,11 @@ OPTIONS: dict[str, dict[str, Sequence[str]]] = {
         "--log-steps": ("-1", "x", "99999", ""), "--keep-steps": ("-1", "x", "99999", ""),
         "--device": ("hpu", ""), "--test-limit": COUNT, "--out": ("", " "),
     },
+    "learning-rate": {
+        "--optimizer": WORD, "--batch-size": COUNT, "--loss": WORD, "--epsilon": (*NUMBER, "-1"),
+        "--training-seed": SEED, "--pairs": COUNT, "--limit": COUNT, "--head": WORD,
+        "--logits": WORD, "--device": ("hpu", ""),
+    },
     "features": {
         "--dim": COUNT, "--kind": WORD, "--projection-seed": ("-1", "x", "1.5"),
         "--allocation": WORD,
@@ -138,7 +143,7 @@ def _option(rng: random.Random, _: Path) -> tuple[list[str], tuple[str, ...]]:
         name = "--subspace" if command != "kernel" else rng.choice(("--subspace", "--rule"))
         value, _key = _line(rng, LINES if name == "--subspace" else RULES)
     given = {"--model": "no-such-model", "--task": "mr", "--data": "{data}", "--shots": "2"}
-    given |= {"--out": "{out}", name: value}
+    given |= {name: value} if command == "learning-rate" else {"--out": "{out}", name: value}
     return [command, *(f"{k}={v}" for k, v in given.items())], ()
 
 
