@@ -2,8 +2,8 @@
 
 After every parallel operation torch's threads spin for some milliseconds, in case more comes. That
 is fast on an idle machine; beside other busy processes the cores that spin are wanted, threads wait
-for each other's turn, and a kernel takes many times as long. Told to spin briefly they lose little
-alone, and two to three times beside one or two busy processes on two cores; how much exactly
+for each other's turn, and a kernel takes many times as long. Told to spin briefly, and to be no
+more than others leave cores, they lose little beyond what others take; how much exactly
 ``python -m benchmarks.shared_machine`` prints.
 
 The program ``subkern`` tells them by itself. In a program of one's own, before torch is imported::
@@ -11,21 +11,31 @@ The program ``subkern`` tells them by itself. In a program of one's own, before 
     from subkern.cores import share_cores
 
     share_cores()
+
+With another number of threads sums are taken in another order, so that the last bits of a kernel
+depend on what else the machine does. Whoever wants the same bits from every run says how many
+threads there are (``OMP_NUM_THREADS``). Training takes as many in every step (`subkern.training`).
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
-SPINS = 1_000
+SPINS = 20_000
 """How often a waiting thread looks before it sleeps (GNU OpenMP's own: 300,000)."""
 
 _CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+
+_PAUSE = 0.5
+"""Seconds between two looks at what others do."""
 
 _SHORT = 10.0
 """Seconds; a run that takes less is not worth a word."""
@@ -39,46 +49,113 @@ class BusyMachineWarning(UserWarning):
 
 
 def share_cores() -> bool:
-    """Let torch's threads sleep where they would spin; whether that is (now) so.
+    """Let torch's threads sleep where they would spin, and be no more than there are free cores.
 
     It sets ``GOMP_SPINCOUNT``, for this process and those that it starts, unless the environment
     already says how to wait or how many threads to take (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``,
     ``OMP_NUM_THREADS``). Torch reads it once: call this before anything imports torch.
+
+    Returns:
+        Whether torch does as it is told, or as the environment says.
     """
-    if not any(name in os.environ for name in _CHOSEN):
-        if "torch" in sys.modules:
-            return False
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+    global _sharing
+    ours = os.environ.get("GOMP_SPINCOUNT") == str(SPINS)  # of the process that started this one
+    if any(name in os.environ for name in _CHOSEN if not (ours and name == "GOMP_SPINCOUNT")):
+        return True
+    if "torch" in sys.modules:
+        return False
+    os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+    _sharing = True
     return True
 
 
 @contextmanager
-def heeding_others(threads: int) -> Iterator[None]:
-    """Warn after a long computation that spun on cores which other processes wanted.
+def heeding_others() -> Iterator[None]:
+    """A long computation, which others may compute beside.
 
-    Args:
-        threads: how many threads of torch it used.
+    If `share_cores` was called it takes as many threads of torch as there are free cores, and goes
+    on to do so wherever it calls `make_way`. Otherwise it ends with a warning if it spun on cores
+    that other processes wanted.
     """
-    if threads < 2 or any(name in os.environ for name in _CHOSEN):
+    global _turn
+    import torch
+
+    threads, began, outer = torch.get_num_threads(), _look(), _turn
+    if outer is None and _sharing and threads > 1:
+        _turn = _Turn(threads, threading.get_ident(), began)
+    try:
         yield
+    finally:
+        if _turn is not outer:
+            _turn = outer
+            torch.set_num_threads(threads)
+    if threads > 1 and not any(name in os.environ for name in _CHOSEN):
+        _warn(began, _look())
+
+
+def make_way() -> None:
+    """Take as many threads as others leave cores; it looks every half second, however often called.
+
+    What others leave is what was idle and what this process had.
+    """
+    if _turn is None or time.monotonic() < _turn.looked.when + _turn.pause:
         return
-    began, before = time.monotonic(), _seconds_of_others()
-    yield
-    took = time.monotonic() - began
-    others = (_seconds_of_others() - before) / max(took, 1e-9)
-    if took >= _SHORT and others >= _MUCH:
+    if threading.get_ident() != _turn.thread:
+        return  # a thread of ours that has a core for itself
+    import torch
+
+    now, then = _look(), _turn.looked
+    free = (now.idle - then.idle + now.own - then.own) / (now.when - then.when)
+    torch.set_num_threads(min(_turn.most, max(1, round(free))))
+    _turn.looked, _turn.pause = now, _PAUSE
+
+
+def _warn(began: _Look, ended: _Look) -> None:
+    took = ended.when - began.when
+    used = ended.busy - began.busy - (ended.own - began.own)
+    if took >= _SHORT and used / took >= _MUCH:
         warnings.warn(
-            f"other processes used {others:.1f} of {os.cpu_count()} cores meanwhile, and torch's"
-            " threads spin while they wait, which makes both slow: call"
+            f"other processes used {used / took:.1f} of {os.cpu_count()} cores meanwhile, and"
+            " torch's threads spin while they wait, which makes both slow: call"
             " subkern.cores.share_cores() before torch is imported, or set OMP_WAIT_POLICY=PASSIVE",
             BusyMachineWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def _seconds_of_others() -> float:
-    """CPU seconds that all processes but this one have used."""
+class _Look(NamedTuple):
+    """Seconds on the clock; and since some start core seconds of nobody, somebody, and of this
+    process. Cores are those that this process may use.
+    """
+
+    when: float
+    idle: float
+    busy: float
+    own: float
+
+
+@dataclass
+class _Turn:
+    """A computation that heeds others: its most threads, whose they are, the last look and how
+    long until the next.
+    """
+
+    most: int
+    thread: int
+    looked: _Look
+    pause: float = _PAUSE / 5  # it may have begun with too many
+
+
+_sharing = False
+_turn: _Turn | None = None
+
+
+def _look() -> _Look:
     import psutil  # late: a start needs none
 
-    every, own = psutil.cpu_times(), time.process_time()
-    return float(sum(every) - every.idle - getattr(every, "iowait", 0.0) - own)
+    cores = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        cores = [cores[core] for core in os.sched_getaffinity(0) if core < len(cores)]
+    idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
+    every = sum(sum(core) for core in cores)
+    return _Look(time.monotonic(), idle, every - idle, time.process_time())

@@ -18,6 +18,7 @@ from typing import Protocol, Self
 
 from threadpoolctl import threadpool_limits
 
+from subkern.cores import share_cores
 from subkern.errors import UserError
 from subkern.storage.memory import share_memory
 
@@ -165,6 +166,7 @@ def _serve(pipe: Connection, workers: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threads = max(1, (os.cpu_count() or 1) // workers)
+    share_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for torch, which is not loaded yet
     threadpool_limits(threads)
     share_memory(workers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from subkern.cores import make_way
 from subkern.gradients.factors import DenseFactor, Factor, FactorBuilder, nbytes
 from subkern.gradients.record import Recorder, Use
 from subkern.models.logit_model import LogitModel, parameter_path
@@ -139,10 +140,13 @@ def _backward(
     if not wanted or not logits.requires_grad:
         return {}, {}
     c = logits.shape[1]
-    by_logit = [
-        torch.autograd.grad(logits[:, k].sum(), wanted, retain_graph=k < c - 1, allow_unused=True)
-        for k in range(c)
-    ]
+    by_logit = []
+    for k in range(c):
+        make_way()
+        total, last = logits[:, k].sum(), k == c - 1
+        by_logit.append(
+            torch.autograd.grad(total, wanted, retain_graph=not last, allow_unused=True)
+        )
     stacked = [_stack(column) for column in zip(*by_logit, strict=True)]
     full = {id(call): g for call, g in zip(calls, stacked, strict=False) if g is not None}
     found: Cotangents = defaultdict(list)

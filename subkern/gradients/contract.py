@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from subkern.cores import make_way
 from subkern.gradients.capture import Captured
 from subkern.gradients.factors import Factor, OuterFactor, RowFactor, work_dtype
 
@@ -188,6 +189,7 @@ def explicit(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> Tenso
     ]
     out = torch.zeros(n * c, m * c, dtype=torch.float64, device=left[0].inputs.device)
     for start in range(0, d_out, step):
+        make_way()
         rows = min(step, d_out - start)
         grams = []
         for side, tile in zip((left, right), tiles, strict=True):
@@ -283,6 +285,7 @@ def factored(left: Side, right: Side) -> Tensor:
     for rows, a, g, whose in _tiles(left, LEFT_TOKENS):
         summing = whose.T.to(a.dtype)
         for others, b, h, theirs in columns:
+            make_way()
             inputs = a @ b.T
             pairs = torch.empty_like(inputs)
             for k in range(c):

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from subkern.cores import make_way
+
 
 class Kind(Enum):
     """How a parameter's gradient forms from an operation's input x and cotangent g."""
@@ -145,6 +147,7 @@ class Recorder(TorchFunctionMode):
         return True
 
     def _record(self, out: Tensor, entries: list[_Entry]) -> Tensor:
+        make_way()
         layout = self._layout(out)
         if layout == "broadcast":  # BERT adds [1, t, d] positions: give each example its own
             out, layout = out.expand(self.batch, *out.shape[1:]), "batch"

@@ -193,7 +193,7 @@ class Request:
             UserError: see `validate`.
             NoMemoryError: memory ran out.
         """
-        with naming_memory(), heeding_others(torch.get_num_threads()):
+        with naming_memory(), heeding_others():
             self.validate()
             return engine.run(self, self.sides, store)
 
