@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 QUESTIONS = {
     "behavior": "Does fine-tuning show kernel behavior, and does the kernel predict its logits?",
     "fourteen-tasks": "Kernels against fine-tuning on the paper's tasks: every method, resumable.",
+    "learning-rate": "Is the learning rate that is suggested before training right?",
     "lora": "Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?",
     "prompting": "Which prompt fine-tunes best, and does the kernel tell before training?",
     "subspace": "How many dimensions does the task need, and which method preserves most?",
@@ -59,7 +60,7 @@ def analyze() -> None:
 
 def study_command(name: str) -> click.Command:
     """Return the command of a study."""
-    module = import_module(f"..{name}.study", __package__)
+    module = import_module(f"..{name.replace('-', '_')}.study", __package__)
     study: type[Study[Any, Any]] = next(
         each
         for each in vars(module).values()

@@ -13,7 +13,7 @@ what training can take: where LoRA starts, at B = 0, half of what it trains does
 
 from __future__ import annotations
 
-from subkern.learning_rate.measure import NoSuggestion, suggest
+from subkern.learning_rate.measure import NoSuggestion, check_asked, suggest
 from subkern.learning_rate.suggestion import Suggestion
 
-__all__ = ["NoSuggestion", "Suggestion", "suggest"]
+__all__ = ["NoSuggestion", "Suggestion", "check_asked", "suggest"]

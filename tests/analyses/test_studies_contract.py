@@ -37,12 +37,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "behavior": {
         "learning_rates": [1e-3], "steps": 2, "looks": 1, "kernel_steps": 1, "solvers": ["ridge"],
     },
+    "learning-rate": {
+        "subspaces": ["full", "lora:r=1"], "steps": 3, "probe_steps": 2, "factors": [1, 4],
+        "optimizers": ["adam", "sgd"],
+    },
     "prompting": {"prompts": ["lm-bff", "swapped"], "random": False, "finetune": False},
 }  # fmt: skip
 
 WITHOUT_OPTION = {
     "pooling", "seed", "confidence", "resamples", "kernel_resamples", "targets", "rule", "tuning",
-    "head", "projection",
+    "head", "projection", "solvers",
 }  # fmt: skip
 """Settings that a file may hold and the command line does not offer, in one study or another."""
 

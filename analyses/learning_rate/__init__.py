@@ -1,0 +1,1 @@
+"""Which learning rate, told before training and held against a sweep."""
