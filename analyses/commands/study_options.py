@@ -11,7 +11,7 @@ import click
 
 from subkern.errors import UserError
 
-from .options import AS_JSON, OVERWRITE, PATH, Numbers
+from .options import AS_JSON, OVERWRITE, PATH, Numbers, Rates
 
 if TYPE_CHECKING:
     from ..engine.settings import Options
@@ -82,6 +82,8 @@ def _option(kind: type[Options], name: str, prefix: str) -> Decorator | None:
         how["is_flag"] = True
     elif extra["repeated"]:
         how |= {"multiple": True, "callback": lambda _context, _option, given: given or None}
+    elif extra["auto"]:
+        how["type"] = Rates()
     else:
         how["type"] = (
             click.INT

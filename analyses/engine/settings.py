@@ -49,6 +49,7 @@ def setting(
     repeated: bool = False,
     counted: bool = False,
     empty: bool = False,
+    auto: bool = False,
 ) -> Any:
     """Return a field of `Options`.
 
@@ -61,6 +62,7 @@ def setting(
         repeated: the option may be given several times.
         counted: seeds; a number n stands for 0 .. n-1.
         empty: the option takes ``none`` for no values.
+        auto: the option of learning rates takes ``auto`` too.
     """
     extra: dict[str, Any] = {
         "decides": decides,
@@ -69,6 +71,7 @@ def setting(
         "repeated": repeated,
         "counted": counted,
         "empty": empty,
+        "auto": auto,
     }
     return Field(default=default, description=help, json_schema_extra=extra)
 
@@ -179,6 +182,11 @@ def each(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
 def unless_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     """Return a check that lets None pass."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+def unless_auto(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Return a check that makes None of ``auto``, and lets None pass."""
+    return lambda name, value: None if value in (None, "auto") else check(name, value)
 
 
 def choice(*choices: str) -> Callable[[str, Any], Any]:
@@ -373,7 +381,7 @@ Counts = Annotated[tuple[int, ...], checked(distinct, each(whole), ascending)]
 Positive = Annotated[float, checked(positive)]
 Number = Annotated[float, checked(number)]
 Rates = Annotated[tuple[float, ...], checked(rates)]
-OptionalRates = Annotated[tuple[float, ...] | None, checked(unless_none(rates))]
+AutoRates = Annotated[tuple[float, ...] | None, checked(unless_auto(rates))]
 Share = Annotated[float, checked(share)]
 Tolerance = Annotated[float, checked(tolerance)]
 Seed = Annotated[int, checked(seed)]

@@ -16,7 +16,7 @@ from ..engine.pooling import Pooled, pool
 from ..engine.ranking import FEWEST, rank_correlation
 from ..engine.run_folder import VERIFICATION, Results
 from ..show.study_numbers import cost, score_error, score_name, tested
-from .trial import FULL, Advice, title
+from .trial import AUTO, FULL, RATES, Advice, title
 
 ASKED = "asked"  # attribute of the table
 _RESAMPLES = 2000
@@ -37,6 +37,7 @@ class Configuration:
         logit_correlation, change_correlation: see :mod:`analyses.verify.train`.
         learning_rates, best_steps: chosen on dev, the different ones, ascending.
         on_edge: whether the learning rate is at an end of the grid in some run.
+        fell_back: whether in some run no learning rate could be suggested, though asked for.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Configuration:
     learning_rates: Sequence[float]
     best_steps: Sequence[float]
     on_edge: bool
+    fell_back: bool = False
 
     @property
     def title(self) -> str:
@@ -280,6 +282,21 @@ class Findings:
         return len(self.on_edge) == len(self.configurations)
 
     @property
+    def is_auto(self) -> bool:
+        """Whether each configuration had the learning rates suggested for it."""
+        return bool(self.trial["learning_rates"] == AUTO)
+
+    @property
+    def unsuggested(self) -> Sequence[str]:
+        """Titles of the configurations for which no learning rate could be suggested."""
+        return [each.title for each in self.configurations if each.fell_back]
+
+    @property
+    def fixed_rates(self) -> Sequence[float]:
+        """What was tried for these."""
+        return RATES[self.trial["optimizer"]]
+
+    @property
     def foreign_rule(self) -> str:
         """What is to be said where kernels are of another rule than the optimizer's."""
         return foreign_rule(self.rule, self.trial["optimizer"])
@@ -399,6 +416,7 @@ def _configuration(table: pd.DataFrame, name: str, confidence: float) -> Configu
         learning_rates=distinct("learning_rate"),
         best_steps=distinct("best_step"),
         on_edge=any(distinct("edge")),
+        fell_back=0.0 in distinct("suggested"),
     )
 
 

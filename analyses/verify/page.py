@@ -16,7 +16,8 @@ from ..show.table import DASH, EDGE
 from ..show.terminal import notes, rich_table
 from .findings import Configuration, Findings
 
-_BEYOND = f"{EDGE} The best learning rate is at an end of the grid: a wider one may train better."
+_BEYOND = f"{EDGE} The best learning rate is at an end of its grid: a wider one may train better."
+_OWN = " Learning rates are suggested for each configuration."
 _NUMBERS = (
     *("predicted", "trained", "start", "prediction_agreement", "full_agreement"),
     *("logit_correlation", "change_correlation"),
@@ -88,6 +89,7 @@ def configurations_table(found: Findings) -> Table:
         " fine-tuning; correlation of predicted and trained logits, and of what each adds to the"
         " initial ones. Then what dev chose, run by run. Intervals in brackets. Predictions"
         " and training share their test examples: chance in those favors the advice somewhat."
+        + (_OWN if found.is_auto else "")
         + (f" {_BEYOND}" if found.on_edge else ""),
         ["", "parameters", "predicted", "fine-tuned", "points above", "equal predictions",
          "as full fine-tuning", "r of logits", "r of changes", "learning rate", "best step"],

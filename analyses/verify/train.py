@@ -21,7 +21,9 @@ column            meaning
                   ``learning_rate``, ``batch_size``, ``best_step``: chosen on dev; ``edge``: 1 if
                   the learning rate is at an end of its grid; ``diverged``: 1 if no setting of the
                   grid could be trained; ``seconds``: of all settings of the grid that did not
-                  diverge; ``diverged_points``: how many did, and kept no time
+                  diverge, and of suggesting them; ``diverged_points``: how many did, and kept no
+                  time; ``suggested``: 1 if the learning rates were suggested for this
+                  configuration, 0 if none could be, and those of the optimizer were tried
 ``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
 ================= ==================================================================================
 """
@@ -40,11 +42,22 @@ import pandas as pd
 
 from subkern.agreement import prediction_agreement, prediction_interval
 from subkern.agreement.predictions import Score
+from subkern.learning_rate import NoSuggestion
+from subkern.learning_rate.grid import stored_suggestions, suggested_grid
 from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import labels_from_scores
 from subkern.storage.progress import Progress
-from subkern.training.grid_search import AllDiverged, GridEdgeWarning, Search, search
+from subkern.subspaces.base import Subspace
+from subkern.training.grid_search import (
+    AllDiverged,
+    GridEdgeWarning,
+    Search,
+    TrainingGrid,
+    search,
+)
 from subkern.training.result import FineTuned
+from subkern.training.settings import Training
 
 from ..engine.heads import at_start
 from ..engine.inputs import Inputs
@@ -100,6 +113,8 @@ def train_all(
         for candidate in candidates:
             predicted = predictions[Key(seed, candidate.name, candidate.draw)]
             place = folder / f"seed-{seed}" / _folder_name(candidate)
+            training = trial.training(config.rule)
+            grid = _Grid(trial, training, started, encoded["train"], candidate.subspace)
             try:
                 with warnings.catch_warnings():
                     # It is a row, and a note of the report.
@@ -108,23 +123,65 @@ def train_all(
                         started,
                         encoded,
                         subspace=candidate.subspace,
-                        grid=trial.grid,
-                        training=trial.training(config.rule),
+                        grid=grid if trial.is_auto else trial.grid,
+                        training=training,
                         out=place,
                         overwrite=True,  # what is damaged
                         metric=metric,
                         progress=bar.within,
                     )
             except AllDiverged:
-                new = _lost(trial)
+                new = _lost(grid)
             else:
                 logits = found.best.best_logits["test"]
                 full = logits if candidate.name == FULL else full
-                new = [*_scores(found.best, predicted, metric, config), *_outcome(found, trial)]
+                new = [*_scores(found.best, predicted, metric, config), *_outcome(found, grid)]
                 new += [] if full is None else [_like_full(logits, full)]
+            if trial.is_auto:
+                new.append(row(float(grid.suggested), metric="suggested"))
             rows += [{**each, **candidate.cell, "data_seed": seed} for each in new]
             bar.next()
     return tidy(rows)
+
+
+class _Grid:
+    """The grid of one search; called with its folder, it is made of what is suggested there.
+
+    Attributes:
+        points: the grid.
+        suggested: whether its learning rates are suggested ones.
+        seconds: what suggesting them took, when it was done.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        training: Training,
+        model: LogitModel,
+        train: Sequence[EncodedExample],
+        subspace: Subspace,
+    ) -> None:
+        self.trial, self.training, self.points = trial, training, trial.grid
+        self.model, self.train, self.subspace = model, train, subspace
+        self.suggested, self.seconds = False, 0.0
+
+    def __call__(self, folder: Path | None) -> TrainingGrid:
+        try:
+            self.points = suggested_grid(
+                self.model,
+                self.train,
+                subspace=self.subspace,
+                training=self.training,
+                batch_sizes=self.trial.batch_sizes,
+                folder=folder,
+            )
+        except NoSuggestion:  # it is a row, and a note of the report
+            return self.points
+        self.suggested = True
+        if folder is not None:
+            kept = stored_suggestions(folder)
+            self.seconds = sum(kept[size]["seconds"] for size in self.trial.batch_sizes)
+        return self.points
 
 
 class _Bar:
@@ -157,22 +214,22 @@ def _like_full(logits: Floats, full: Floats) -> Row:
     return row(share, metric="full_agreement")
 
 
-def _lost(trial: Trial) -> list[Row]:
+def _lost(grid: _Grid) -> list[Row]:
     """Return the rows of a search of which every point diverged."""
-    points = len(trial.rates) * len(trial.batch_sizes)
+    points = len(grid.points.trainings(grid.training))
     return [row(1.0, metric="diverged"), row(float(points), metric="diverged_points")]
 
 
-def _outcome(found: Search, trial: Trial) -> Iterator[Row]:
+def _outcome(found: Search, grid: _Grid) -> Iterator[Row]:
     """Yield what dev chose in a search, and what that took."""
     best, seconds = found.best, found.table["seconds"]
-    rate = float(best.training["learning_rate"])
+    rate, size = float(best.training["learning_rate"]), int(best.training["batch_size"])
     for metric, number in (
         ("learning_rate", rate),
-        ("batch_size", float(best.training["batch_size"])),
+        ("batch_size", float(size)),
         ("best_step", float(best.best_step)),
-        ("edge", float(trial.grid.edge(rate) is not None)),
-        ("seconds", float(seconds.sum())),
+        ("edge", float(grid.points.edge(rate, size) is not None)),
+        ("seconds", float(seconds.sum()) + grid.seconds),
         ("diverged_points", float(seconds.isna().sum())),
     ):
         yield row(number, metric=metric)

@@ -13,9 +13,9 @@ from subkern.training.grid_search import TrainingGrid
 from subkern.training.settings import Training
 
 from ..engine.settings import (
+    AutoRates,
     Count,
     Counts,
-    OptionalRates,
     Options,
     Settings,
     checked,
@@ -28,7 +28,10 @@ RATES: Mapping[str, tuple[float, ...]] = {
     "signgd": (1e-5, 1e-4, 1e-3),
     "sgd": (1e-4, 1e-3, 1e-2, 1e-1),
 }
-"""Learning rates tried unless told otherwise, by optimizer."""
+"""Learning rates tried where none is given and none can be suggested, by optimizer."""
+
+AUTO = "auto"
+"""How suggested learning rates are asked for."""
 
 FULL = "full"
 """The name of full fine-tuning among the configurations."""
@@ -43,7 +46,7 @@ class Trial(Options):
 
     Attributes:
         optimizer: ``adam``, ``sgd`` or ``signgd``.
-        learning_rates: tried; None takes `RATES` of the optimizer.
+        learning_rates: tried; None or ``auto`` takes what is suggested for each configuration.
         batch_sizes: tried.
         steps: updates.
         draws: how many seeds of LoRA's A, or of the random subspace, are trained.
@@ -55,8 +58,11 @@ class Trial(Options):
     prefix: ClassVar[str] = "verify-"
 
     optimizer: Annotated[str, checked(choice(*RATES))] = setting("adam", "adam | sgd | signgd.")
-    learning_rates: OptionalRates = setting(
-        None, "Tried, with commas.", shown="1e-5,1e-4,1e-3; sgd: 1e-4,1e-3,1e-2,1e-1"
+    learning_rates: AutoRates = setting(
+        None,
+        "Tried, with commas; auto: three for each configuration, as learning-rate suggests.",
+        shown="auto",
+        auto=True,
     )
     batch_sizes: Counts = setting((8,), "Tried, with commas.")
     steps: Count = setting(100, "Updates.")
@@ -74,13 +80,18 @@ class Trial(Options):
                 )
 
     @property
+    def is_auto(self) -> bool:
+        """Whether each configuration has the learning rates that are suggested for it."""
+        return self.learning_rates is None
+
+    @property
     def rates(self) -> tuple[float, ...]:
-        """The learning rates, ascending."""
+        """The learning rates, ascending; those to fall back on where they are suggested."""
         return self.learning_rates or RATES[self.optimizer]
 
     @property
     def grid(self) -> TrainingGrid:
-        """The points that are tried."""
+        """The points of `rates`."""
         return TrainingGrid(self.rates, self.batch_sizes)
 
     def training(self, rule: str) -> Training:
@@ -97,7 +108,8 @@ class Trial(Options):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
-        return {**super().as_dict(), "learning_rates": list(self.rates)}
+        rates = AUTO if self.is_auto else list(self.rates)
+        return {**super().as_dict(), "learning_rates": rates}
 
     def describe(self, rule: str) -> dict[str, Any]:
         """Return the settings, and Adam's ε where the kernels' ``rule`` decides it."""

@@ -41,7 +41,7 @@ _FEW = 'solvers=("ridge",), resamples=20'
 CHEAPER: dict[str, list[tuple[str, str]]] = {
     "docs/how-to/verify.md": [
         ("ranks=(1, 4, 16)", f"ranks=(1, 4), adapter_seeds=(0,), kernel_resamples=5, {_FEW}"),
-        ("steps=50", "steps=2"),
+        ("steps=50", "learning_rates=(1e-4,), steps=2"),
     ],
     "docs/how-to/random-subspace.md": [
         (

@@ -180,7 +180,11 @@ def test_what_the_logits_of_an_example_share_does_not_count() -> None:
 
 
 def test_rates_come_with_the_optimizer() -> None:
-    assert Trial().rates == RATES["adam"]
+    for auto in (Trial(), Trial(learning_rates="auto"), Trial.from_dict(Trial().as_dict())):
+        assert auto.is_auto
+        assert auto.rates == RATES["adam"]  # to fall back on
+    assert Trial().as_dict()["learning_rates"] == "auto"
+    assert not QUICK.is_auto
     assert Trial(optimizer="sgd").rates == RATES["sgd"]
     assert Trial(learning_rates=(1e-2, 1e-3)).rates == (1e-3, 1e-2)
 
@@ -224,6 +228,7 @@ def verified(
     optimizer: str = "sgd",
     diverged: tuple[str, ...] = (),
     same: float | None = 0.97,
+    unsuggested: tuple[str, ...] | None = None,
 ) -> Results:
     """Return results in which configurations score so in each data seed, once trained."""
     rows = []
@@ -244,11 +249,15 @@ def verified(
                 "edge": float(edge), "prediction_agreement": 0.9, "logit_correlation": 0.8,
                 "change_correlation": 0.7, "learning_rate": 1e-3, "best_step": 20.0,
             }  # fmt: skip
+            if unsuggested is not None:
+                numbers["suggested"] = float(name not in unsuggested)
             if same is not None:
                 numbers["full_agreement"] = 1.0 if name == FULL else same
             rows += [row(number, metric=metric, **cell) for metric, number in numbers.items()]
     table = tidy(rows)
-    table.attrs[ASKED] = {"trial": Trial(optimizer=optimizer).as_dict()}
+    rates = RATES[optimizer] if unsuggested is None else None
+    trial = Trial(optimizer=optimizer, learning_rates=rates)
+    table.attrs[ASKED] = {"trial": trial.as_dict()}
     spent = [subspace_compute.row(cost, data_seed=seed, metric="cost.seconds") for seed in seeds]
     settings = config(data_seeds=tuple(seeds), solvers=("ridge",))
     inputs = {
@@ -478,6 +487,19 @@ def test_the_golden_words() -> None:
     )
     assert "rank 8 80.0 % predicted, 80.0 % trained" in shown.caption.alt.replace(space, " ")
     assert shown.settings["verify learning rates"] == "0.0001, 0.001, 0.01, 0.1"
+
+
+def test_rates_suggested_for_each_are_told() -> None:
+    """Fixed ones are tried, and said to be, where none can be suggested."""
+    all_suggested = page.shown(of("rank 4", unsuggested=(), edge=True))
+    assert all_suggested.settings["verify learning rates"] == "auto"
+    assert all_suggested.caption is not None
+    assert "three learning rates suggested for each, chosen" in all_suggested.caption.text
+    assert "at an end of its grid for all" in all_suggested.caveats[0]
+    (note, *_) = page.shown(of("rank 4", unsuggested=("rank 1",))).caveats
+    assert note == (
+        "No learning rate could be suggested for rank 1: 1e−4, 1e−3, 1e−2, 1e−1 were tried."
+    )
 
 
 def test_it_is_said_whether_score_or_predictions_missed() -> None:

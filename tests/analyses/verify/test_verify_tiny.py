@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,10 @@ from analyses.show.study_numbers import zero_shot
 from analyses.subspace.config import Config
 from analyses.subspace.study import SubspaceStudy
 from analyses.verify.findings import Findings, judge
-from analyses.verify.trial import Trial
+from analyses.verify.trial import RATES, Trial
+from subkern.learning_rate import NoSuggestion, grid, suggest
+from subkern.learning_rate.grid import stored_suggestions
+from subkern.subspaces.text import as_subspace
 from subkern.training.grid_search import TrainingGrid, search
 from subkern.training.settings import Training
 from tests.analyses.subspace.test_subspace_tiny import Tiny
@@ -152,6 +156,45 @@ def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
     found = unseen.verify(config(), out, trial).results
     for name in ("full", "bias"):
         assert of_one(found, name, "change_correlation") > 0.7, name
+
+
+@pytest.mark.filterwarnings("ignore::subkern.training.grid_search.GridEdgeWarning")
+def test_each_configuration_has_rates_of_its_own(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept with its trainings, so that a second time nothing is suggested or trained."""
+    asked: list[Any] = []
+
+    def suggesting(model: Any, examples: Any, *, subspace: Any, **how: Any) -> Any:
+        asked.append(subspace)
+        if subspace == as_subspace("bias"):
+            raise NoSuggestion("a step in 'bias' does not change the logits")
+        return suggest(model, examples, subspace=subspace, **how)
+
+    monkeypatch.setattr(grid, "suggest", suggesting)
+    auto = Trial(steps=1, batch_sizes=(3,))
+    found = unseen.verify(config(), out, auto).results
+    assert len(asked) == 5
+    for path in out.rglob(grid.SUGGESTED):
+        points = stored_suggestions(path.parent)[3]["grid"]
+        name = unquote(path.parent.name).removesuffix("-s5").removesuffix("-s3")
+        rate = of_one(found, name, "learning_rate")
+        assert rate in points
+        assert of_one(found, name, "edge") == (rate != sorted(points)[1])
+        assert of_one(found, name, "suggested") == 1
+        assert len([*path.parent.glob("points/*")]) == 3
+    assert len([*out.rglob(grid.SUGGESTED)]) == 4
+    assert of_one(found, "bias", "suggested") == 0
+    assert of_one(found, "bias", "learning_rate") in RATES["adam"]
+    assert judged(found).unsuggested == ["bias"]
+    assert unseen.verify(config(), out, auto).up_to_date
+    (out / "verification.parquet").unlink()
+    again = unseen.verify(config(), out, auto).results
+    assert asked[5:] == [as_subspace("bias")]
+    timed = found.beside[VERIFICATION]["metric"] == "seconds"
+    pd.testing.assert_frame_equal(
+        found.beside[VERIFICATION][~timed], again.beside[VERIFICATION][~timed]
+    )
 
 
 def test_training_starts_at_the_probe_of_its_data_seed(tmp_path: Path) -> None:
