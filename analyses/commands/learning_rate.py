@@ -41,9 +41,11 @@ if TYPE_CHECKING:
 @click.option(
     "--training-seed", default=0, show_default=True, help="Seed of the order of examples."
 )
-@click.option("--pairs", default=3, show_default=True, help="Pairs of batches that are tried.")
 @click.option(
-    "--limit", default=8, show_default=True, help="Most examples looked at for each pair."
+    "--batches", default=4, show_default=True, help="Batches looked at after the first step."
+)
+@click.option(
+    "--limit", default=8, show_default=True, help="Most examples looked at for each batch."
 )
 @HEAD
 @HEAD_START
@@ -68,7 +70,7 @@ def learning_rate(**asked: Any) -> None:
         as_subspace(line)
         if subspaces.count(line) > 1:
             raise UserError(f"--subspace '{line}' stands twice: give it once")
-    how = {k: asked[k] for k in ("optimizer", "batch_size", "loss", "epsilon", "pairs", "limit")}
+    how = {k: asked[k] for k in ("optimizer", "batch_size", "loss", "epsilon", "batches", "limit")}
     how["seed"] = asked["training_seed"]
     check_asked(**how)
     check_running(asked)
@@ -92,7 +94,7 @@ def _suggest(
     from ..show.terminal import ProgressBar
 
     found: dict[str, Suggestion | UserError] = {}
-    with ProgressBar("pairs of batches") as report:
+    with ProgressBar("batches") as report:
         for k, line in enumerate(subspaces):
 
             def progress(done: int, total: int, before: int = k) -> None:

@@ -7,7 +7,7 @@
 
 With u what the optimizer's first update subtracts at learning rate 1 and J the Jacobian of the
 logits, rate₀ = 1/RMS(J(θ₀)u₀) is the learning rate at which one step changes the function by 1;
-rate₁ = 1/RMS(J(θ₁)u₁) is the same after that step, θ₁ = θ₀ − rate₀u₀, on the next batch. Rate₁ is
+rate₁ = 1/RMS(J(θ₁)u₁) is the same after that step, θ₁ = θ₀ − rate₀u₀, on the next batches. Rate₁ is
 what training can take: where LoRA starts, at B = 0, half of what it trains does not yet act.
 """
 

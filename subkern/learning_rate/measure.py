@@ -1,4 +1,4 @@
-"""Rate₀ and rate₁ of a configuration: two gradients and two forward-mode passes a pair of batches.
+"""Rate₀ and rate₁ of a configuration: a gradient and a forward-mode pass for each batch.
 
 J·u is one Jacobian-vector product, so no gradient of a logit is ever held: the memory is that of a
 few examples' forward, whatever the subspace.
@@ -57,7 +57,7 @@ def suggest(
     loss: str = "cross_entropy",
     epsilon: float = 1e-8,
     seed: int = 0,
-    pairs: int = 3,
+    batches: int = 4,
     limit: int = 8,
     progress: Progress | None = None,
 ) -> Suggestion:
@@ -65,8 +65,8 @@ def suggest(
 
     With g the gradient of a batch's loss and u what the first update subtracts at learning rate 1
     (`first_update`): rate₀ = 1/RMS(J(θ₀)u₀), θ₁ = θ₀ − rate₀u₀, rate₁ = 1/RMS(J(θ₁)u₁), where u₁ is
-    of the next batch. RMS is over the class-centered logits; one logit f₁ − f₀ counts as the two
-    that it stands for. A linear head is part of f where it is trained.
+    of the next batch; rate₁ is the mean over the next few. RMS is over the class-centered logits;
+    one logit f₁ − f₀ counts as the two that it stands for. A linear head is part of f.
 
     Args:
         model: f at θ₀; it is left as it is.
@@ -76,11 +76,11 @@ def suggest(
         batch_size: examples of a step.
         loss: ``cross_entropy`` or ``squared``.
         epsilon: Adam's ε.
-        seed: of the order of examples; pair k is the first two batches of training with seed + k.
-        pairs: pairs of batches.
-        limit: most examples whose logits are looked at for a pair, others for the next one: rates
-            differ between batches far more than between examples.
-        progress: called with pairs done and in all.
+        seed: of the order of examples: the batches are those that training with it sees first.
+        batches: over how many rate₁ is averaged, after the first; it differs between them.
+        limit: most examples whose logits are looked at for a batch, others for the next one: they
+            matter far less than which batch it is.
+        progress: called with batches done and in all.
 
     Raises:
         NoSuggestion: the gradient is zero in the subspace, or a logit or rate is not finite.
@@ -88,7 +88,7 @@ def suggest(
     """
     began = time.monotonic()
     check_asked(
-        optimizer, batch_size, loss=loss, epsilon=epsilon, seed=seed, pairs=pairs, limit=limit
+        optimizer, batch_size, loss=loss, epsilon=epsilon, seed=seed, batches=batches, limit=limit
     )
     if not examples:
         raise UserError("there are no training examples: give at least one")
@@ -97,26 +97,23 @@ def suggest(
     check_tokens(tunable.model, examples)
     name = subspace if isinstance(subspace, str) else str(subspace.describe().get("kind"))
     pace = _Pace(tunable, name, optimizer, loss, epsilon)
-    count, whole = len(examples), len(examples) <= batch_size
-    orders = range(seed, seed + (1 if whole and count <= limit else pairs))
-    looks = list(batch_order(count, limit, len(orders), seed))
-    rates = []
-    for k, order in enumerate(orders):
-        first, second = (
-            [examples[i] for i in batch] for batch in batch_order(count, batch_size, 2, order)
-        )
-        rates.append(pace.pair(first, second, [examples[i] for i in looks[k]]))
+    count, steps = len(examples), 2 if len(examples) <= batch_size else 1 + batches
+    looked = np.random.default_rng(seed).permutation(count)
+    rates: list[float] = []
+    for k, rows in enumerate(batch_order(count, batch_size, steps, seed)):
+        at = np.arange(k * limit, k * limit + min(limit, count))
+        seen = [examples[i] for i in looked.take(at, mode="wrap")]
+        rates.append(pace.rate([examples[i] for i in rows], seen))
         if progress is not None:
-            progress(k + 1, len(orders))
-    at_start, after_step = zip(*rates, strict=True)
+            progress(k + 1, steps)
     return Suggestion(
         subspace=name,
         coordinates=tunable.attached.size,
         optimizer=optimizer,
         batch_size=batch_size,
         examples=count,
-        rates_at_start=at_start,
-        rates_after_step=after_step,
+        rate_at_start=rates[0],
+        rates_after_step=tuple(rates[1:]),
         derivative=pace.mode,
         notes=tuple(_notes(count, batch_size)),
         seconds=time.monotonic() - began,
@@ -130,7 +127,7 @@ def check_asked(
     loss: str = "cross_entropy",
     epsilon: float = 1e-8,
     seed: int = 0,
-    pairs: int = 3,
+    batches: int = 4,
     limit: int = 8,
 ) -> None:
     """Refuse arguments of `suggest` that are not possible, before a model is loaded.
@@ -141,7 +138,7 @@ def check_asked(
     check_choice("optimizer", optimizer, OPTIMIZERS)
     get_loss(loss)
     check_seed("seed", seed)
-    for what, value in (("batch size", batch_size), ("pairs", pairs), ("limit", limit)):
+    for what, value in (("batch size", batch_size), ("batches", batches), ("limit", limit)):
         if value < 1:
             raise UserError(f"{what} is {value}: it must be at least 1")
     if not 0 <= epsilon < float("inf"):
@@ -156,7 +153,7 @@ def _notes(count: int, batch_size: int) -> Iterator[str]:
 
 
 class _Pace:
-    """How fast an optimizer's steps move the function, anywhere in a subspace."""
+    """How fast an optimizer's steps move the function, at the start and after the first."""
 
     def __init__(
         self, tunable: MovableModel, name: str, optimizer: str, loss: str, epsilon: float
@@ -164,16 +161,17 @@ class _Pace:
         self.tunable, self.name = tunable, name
         self.optimizer, self.loss, self.epsilon = optimizer, get_loss(loss), epsilon
         self.mode = "forward"
+        self.z: Point = {name: value.detach() for name, value in tunable.start.items()}
+        self.where = "at the start"
 
-    def pair(self, first: Examples, second: Examples, seen: Examples) -> tuple[float, float]:
-        """Rate₀ on batch `first` and rate₁ on `second`, from the logits of `seen`."""
-        start = {name: value.detach() for name, value in self.tunable.start.items()}
-        update = self._update(start, first)
-        rate = self._rate(start, update, seen, "at the start")
-        moved = {name: value - rate * update[name] for name, value in start.items()}
-        del start, update
-        where = "after a step that changes the logits by 1"
-        return rate, self._rate(moved, self._update(moved, second), seen, where)
+    def rate(self, batch: Examples, seen: Examples) -> float:
+        """Rate₀ on the first `batch`, which makes the step, then rate₁; from logits of `seen`."""
+        update = self._update(self.z, batch)
+        rate = self._rate(self.z, update, seen)
+        if self.where == "at the start":
+            self.z = {name: value - rate * update[name] for name, value in self.z.items()}
+            self.where = "after a step that changes the logits by 1"
+        return rate
 
     def _update(self, z: Point, batch: Examples) -> dict[str, Tensor]:
         """What the first update at `z` subtracts at learning rate 1."""
@@ -197,7 +195,7 @@ class _Pace:
             for name, leaf in leaves.items()
         }
 
-    def _rate(self, z: Point, update: Point, seen: Examples, where: str) -> float:
+    def _rate(self, z: Point, update: Point, seen: Examples) -> float:
         """1/RMS(J(z)·update) over the logits of `seen`.
 
         Raises:
@@ -205,7 +203,7 @@ class _Pace:
         """
         if not any(bool(u.any()) for u in update.values()):
             raise NoSuggestion(
-                f"the loss does not change with any coordinate of '{self.name}' {where}: no"
+                f"the loss does not change with any coordinate of '{self.name}' {self.where}: no"
                 " learning rate can be suggested"
             )
         batches = [batch for _, batch in self._batches(seen)]
@@ -218,13 +216,13 @@ class _Pace:
         size = float(centered.square().mean().sqrt())
         if not np.isfinite(size):
             raise NoSuggestion(
-                f"the logits of '{self.name}' are not finite {where}: no learning rate can be"
+                f"the logits of '{self.name}' are not finite {self.where}: no learning rate can be"
                 " suggested (check the weights, or use float32)"
             )
         if size <= 10 * torch.finfo(change.dtype).eps * float(change.abs().max()):  # rounding
             raise NoSuggestion(
-                f"a step in '{self.name}' does not change the logits {where}: no learning rate can"
-                " be suggested"
+                f"a step in '{self.name}' does not change the logits {self.where}: no learning"
+                " rate can be suggested"
             )
         return 1 / size
 

@@ -26,7 +26,7 @@ CHANGED = 2.0
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Learning rates of one configuration. Several pairs of batches are summed up by their means.
+    """Learning rates of one configuration.
 
     Means are geometric; the suggestion and the grid have two digits, as more are not known.
 
@@ -36,8 +36,8 @@ class Suggestion:
         optimizer: ``adam``, ``adamw``, ``sgd`` or ``signgd``.
         batch_size: examples of a step.
         examples: how many the batches are drawn from.
-        rates_at_start: rate₀ of each pair of batches.
-        rates_after_step: rate₁ of each.
+        rate_at_start: rate₀, at which the first step changes the logits by RMS 1.
+        rates_after_step: rate₁, the same after that step, of each of the batches that come next.
         derivative: how J·u was taken: ``forward`` mode or ``two backwards``.
         notes: one line for each thing about the data that the rates rest on.
         seconds: that it took.
@@ -48,29 +48,22 @@ class Suggestion:
     optimizer: str
     batch_size: int
     examples: int
-    rates_at_start: tuple[float, ...]
+    rate_at_start: float
     rates_after_step: tuple[float, ...]
     derivative: str = "forward"
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
-    def rate_at_start(self) -> float:
-        """Rate₀: the learning rate at which the first step changes the logits by RMS 1."""
-        return _mean(self.rates_at_start)
-
-    @property
     def rate_after_step(self) -> float:
-        """Rate₁: the same after that step."""
-        return _mean(self.rates_after_step)
+        """Rate₁: the mean over the batches."""
+        return float(np.exp(np.mean(np.log(self.rates_after_step))))
 
     @property
     def suggested(self) -> float:
-        """Rate₁; for SGD the smaller of rate₀ and rate₁, pair by pair."""
-        rates = self.rates_after_step
-        if self.optimizer == "sgd":
-            rates = tuple(map(min, self.rates_at_start, rates))
-        return two_digits(_mean(rates))
+        """Rate₁; for SGD the smaller of rate₀ and rate₁."""
+        rate = self.rate_after_step
+        return two_digits(min(rate, self.rate_at_start) if self.optimizer == "sgd" else rate)
 
     @property
     def spike(self) -> float | None:
@@ -79,11 +72,12 @@ class Suggestion:
 
     @property
     def spike_interval(self) -> tuple[float, float] | None:
-        """From the least factor seen on the smallest rate₁ to the greatest on the largest."""
+        """From the least factor seen to the greatest, with one standard error of rate₁ more."""
         if self.optimizer == "sgd":
             return None
-        rates = self.rates_after_step
-        return SPIKE_LOW * min(rates), SPIKE_HIGH * max(rates)
+        rate, logs = self.rate_after_step, np.log(self.rates_after_step)
+        more = float(np.exp(np.std(logs, ddof=1) / np.sqrt(len(logs)))) if len(logs) > 1 else 1.0
+        return SPIKE_LOW * rate / more, SPIKE_HIGH * rate * more
 
     @property
     def grid(self) -> tuple[float, float, float]:
@@ -125,7 +119,6 @@ class Suggestion:
             "ratio": self.ratio,
             "warning": self.warning,
             "notes": list(self.notes),
-            "rates_at_start": list(self.rates_at_start),
             "rates_after_step": list(self.rates_after_step),
             "derivative": self.derivative,
             "seconds": self.seconds,
@@ -135,7 +128,3 @@ class Suggestion:
 def two_digits(rate: float) -> float:
     """`rate` to two significant digits."""
     return float(f"{rate:.1e}")
-
-
-def _mean(rates: tuple[float, ...]) -> float:
-    return float(np.exp(np.mean(np.log(rates))))

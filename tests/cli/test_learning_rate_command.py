@@ -49,13 +49,13 @@ def test_a_row_for_each_subspace_and_json_of_all() -> None:
     shown = invoke(*command())
     assert shown.exit_code == 0, shown.exception
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    result = invoke(*command("--optimizer", "sgd", "--training-seed", 2, "--pairs", 2, "--json"))
+    result = invoke(*command("--optimizer", "sgd", "--training-seed", 2, "--batches", 2, "--json"))
     found = json.loads(result.stdout)
     model = tiny.load_model("tiny", head="prompt")
     train = tiny.encode(tiny.load_examples(None, "", split="train"))
     for line, row in zip(LINES, found, strict=True):
         own = suggest(
-            model, train, subspace=line, optimizer="sgd", batch_size=3, seed=2, pairs=2
+            model, train, subspace=line, optimizer="sgd", batch_size=3, seed=2, batches=2
         ).as_dict()
         assert {**row, "seconds": 0} == {**own, "seconds": 0}
     one = invoke(*command()[:7], "--batch-size", 8)
@@ -83,7 +83,7 @@ def test_what_has_no_rate_does_not_lose_the_others() -> None:
     [
         (["--optimizer", "lion"], "unknown optimizer 'lion': use adam or adamw or sgd or signgd"),
         (["--batch-size", "0"], "batch size is 0: it must be at least 1"),
-        (["--pairs", "0"], "pairs is 0: it must be at least 1"),
+        (["--batches", "0"], "batches is 0: it must be at least 1"),
         (["--limit", "-2"], "limit is -2: it must be at least 1"),
         (["--subspace", "loro"], "unknown subspace 'loro'"),
         (["--subspace", "bias"], "--subspace 'bias' stands twice: give it once"),
@@ -124,7 +124,7 @@ def test_a_real_model(minilm_mlm: Path, shared_data: Path) -> None:
     """LoRA of rank 1 is far steeper after its first step, biases are not."""
     result = invoke(
         "learning-rate", "--model", minilm_mlm, "--task", "SST-2", "--data", shared_data,
-        "--subspace", "bias", "--subspace", "lora:r=1,alpha=1,targets=qv", "--pairs", 1,
+        "--subspace", "bias", "--subspace", "lora:r=1,alpha=1,targets=qv", "--batches", 1,
         "--limit", 8, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.exception

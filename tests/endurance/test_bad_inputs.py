@@ -113,7 +113,7 @@ OPTIONS: dict[str, dict[str, Sequence[str]]] = {
     },
     "learning-rate": {
         "--optimizer": WORD, "--batch-size": COUNT, "--loss": WORD, "--epsilon": (*NUMBER, "-1"),
-        "--training-seed": SEED, "--pairs": COUNT, "--limit": COUNT, "--head": WORD,
+        "--training-seed": SEED, "--batches": COUNT, "--limit": COUNT, "--head": WORD,
         "--logits": WORD, "--device": ("hpu", ""),
     },
     "features": {

@@ -43,11 +43,11 @@ def data(family: Family = BERT, n: int = N) -> list[EncodedExample]:
     return random_examples(n, read=family.read, seed=3, num_labels=2)
 
 
-def one_pair(model: LogitModel, examples: Examples, **asked: Any) -> tuple[float, float]:
-    """Return both rates of one pair of batches, all examples looked at."""
-    asked = {"batch_size": SIZE, "seed": SEED, "pairs": 1, "limit": len(examples), **asked}
+def both(model: LogitModel, examples: Examples, **asked: Any) -> tuple[float, float]:
+    """Return both rates from the first two batches, all examples looked at."""
+    asked = {"batch_size": SIZE, "seed": SEED, "batches": 1, "limit": len(examples), **asked}
     found = suggest(model, examples, **asked)
-    return found.rates_at_start[0], found.rates_after_step[0]
+    return found.rate_at_start, found.rates_after_step[0]
 
 
 def rms(change: Tensor) -> float:
@@ -106,7 +106,7 @@ def test_rates_are_those_of_explicit_jacobians(
     family: Family, tied: bool, c: int, text: str, optimizer: str
 ) -> None:
     examples = data(family)
-    found = one_pair(
+    found = both(
         oracles.logit_model(family, c, tied=tied), examples, subspace=text, optimizer=optimizer
     )
     there = parse_subspace(text).attach(oracles.logit_model(family, c, tied=tied))
@@ -149,7 +149,7 @@ def by_differences(
 def test_rates_are_those_of_central_differences(text: str) -> None:
     examples = data()
     model = oracles.logit_model(BERT, 2)
-    found = one_pair(model, examples, subspace=text)
+    found = both(model, examples, subspace=text)
     wanted = by_differences(MovableModel(model, parse_subspace(text)), examples, "adam")
     # PEFT takes DoRA's norms for constants where it differentiates: its J is not quite that of f
     np.testing.assert_allclose(found, wanted, rtol=0.1 if "dora" in text else 1e-4)
@@ -170,7 +170,7 @@ def test_every_kind_of_subspace_is_tried() -> None:
 def test_one_real_step_moves_the_function_by_its_share(optimizer: str, text: str) -> None:
     """At learning rate ε·rate₀ the trainer's first update changes the logits by RMS ε."""
     examples, model = data(), oracles.logit_model(BERT, 2)
-    rate, _ = one_pair(model, examples, subspace=text, optimizer=optimizer)
+    rate, _ = both(model, examples, subspace=text, optimizer=optimizer)
     for share, tolerance in ((1e-3, 2e-2), (1e-5, 2e-4)):
         asked = Training(
             optimizer, share * rate, SIZE, 1, seed=SEED, log_steps=(0, 1), eval_every=1
@@ -206,7 +206,7 @@ def test_the_model_is_left_as_it_was() -> None:
     flags = [p.requires_grad for p in model.parameters()]
     state = torch.random.get_rng_state()
     for text in ("full", "lora:r=2,init=pissa", "prefix:n=2"):
-        one_pair(model, data(), subspace=text)
+        both(model, data(), subspace=text)
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == flags
     assert all(p.grad is None for p in model.parameters())
@@ -215,43 +215,42 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_one_logit_has_the_rate_of_the_two_that_it_stands_for() -> None:
     two, one = (
-        one_pair(oracles.logit_model(BERT, c), data(), subspace="bias") for c in (2, 1)
+        both(oracles.logit_model(BERT, c), data(), subspace="bias") for c in (2, 1)
     )  # fmt: skip
     np.testing.assert_allclose(one, two, rtol=1e-9)
 
 
-def test_rates_are_the_same_again_and_of_each_order_of_batches() -> None:
+def test_the_batches_are_those_that_training_sees_first() -> None:
+    """Each rate after the step is that of its batch alone, as the next one after the same first."""
     model, examples = oracles.logit_model(BERT, 2), data()
-    asked: dict[str, Any] = {"subspace": "bias", "batch_size": SIZE, "limit": N}
-    three = suggest(model, examples, seed=SEED, **asked)
-    again = suggest(model, examples, seed=SEED, **asked)
-    assert three.rates_after_step == again.rates_after_step
-    alone = [suggest(model, examples, seed=SEED + k, pairs=1, **asked) for k in range(3)]
-    assert [found.rates_at_start[0] for found in alone] == list(three.rates_at_start)
-    assert len(set(three.rates_at_start)) == 3
-
-
-def test_a_lower_limit_looks_at_other_examples_for_each_pair() -> None:
-    model, examples = oracles.logit_model(BERT, 2), data()
-    seen: list[int] = []
-    found = suggest(
-        model,
-        examples,
-        subspace="bias",
-        batch_size=N,
-        limit=2,
-        progress=lambda k, of: seen.append(k),
+    asked: dict[str, Any] = {"subspace": "bias", "batch_size": SIZE, "limit": N, "seed": SEED}
+    found = suggest(model, examples, batches=4, **asked)
+    assert suggest(model, examples, batches=4, **asked).rates_after_step == found.rates_after_step
+    assert (
+        found.rates_after_step[:1] == suggest(model, examples, batches=1, **asked).rates_after_step
     )
-    assert (seen, len(set(found.rates_at_start))) == ([1, 2, 3], 3)
+    assert len(set(found.rates_after_step)) > 2
+    order = [list(rows) for rows in batch_order(N, SIZE, 5, SEED)]
+    assert sorted(len(rows) for rows in order) == [1, 3, 3, 3, 3]
+    assert [len(rows) for rows in order[:3]] == [3, 3, 1]
 
 
-def test_a_batch_of_all_examples_is_tried_once_and_said() -> None:
+def test_a_lower_limit_looks_at_other_examples_for_each_batch() -> None:
+    model, examples = oracles.logit_model(BERT, 2), data()
+    done: list[tuple[int, int]] = []
+    asked: dict[str, Any] = {"subspace": "bias", "batch_size": SIZE, "seed": SEED}
+    few = suggest(model, examples, limit=2, progress=lambda k, of: done.append((k, of)), **asked)
+    assert done == [(k, 5) for k in range(1, 6)]
+    assert few.rates_after_step != suggest(model, examples, limit=N, **asked).rates_after_step
+
+
+def test_a_batch_of_all_examples_comes_again_and_that_is_said() -> None:
     model, examples = oracles.logit_model(BERT, 2), data()
     for size in (N, 50):
         found = suggest(model, examples, subspace="bias", batch_size=size)
-        assert len(found.rates_at_start) == 1
+        assert len(found.rates_after_step) == 1
         assert found.notes == ("a batch holds all 7 examples, and the second is the first again",)
-    short = suggest(model, examples, subspace="bias", batch_size=4, pairs=1)
+    short = suggest(model, examples, subspace="bias", batch_size=4)
     assert short.notes == ("the second batch holds the 3 examples left of 7",)
     one = suggest(model, examples[:1], subspace="bias", batch_size=8)
     assert one.examples == 1
@@ -320,7 +319,7 @@ def test_logits_that_are_not_finite_are_one_line() -> None:
     [
         ({"optimizer": "lion"}, "unknown optimizer 'lion': use adam or adamw or sgd or signgd"),
         ({"batch_size": 0}, "batch size is 0: it must be at least 1"),
-        ({"pairs": 0}, "pairs is 0"),
+        ({"batches": 0}, "batches is 0"),
         ({"limit": -1}, "limit is -1"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown"),
         ({"epsilon": float("nan")}, "epsilon nan is negative or not a number"),
@@ -337,31 +336,30 @@ def test_mistakes_are_one_line(asked: dict[str, Any], message: str) -> None:
 # --- what the rates say ---
 
 
-def suggestion(optimizer: str = "adam", **changes: Any) -> Suggestion:
-    rates = {"rates_at_start": (4e-3, 1e-3), "rates_after_step": (1e-3, 1e-3), **changes}
-    return Suggestion("full", 10, optimizer, 8, 32, **rates)
+def suggestion(optimizer: str = "adam", start: float = 1e-3, *after: float) -> Suggestion:
+    return Suggestion("full", 10, optimizer, 8, 32, start, after or (1e-3,))
 
 
 def test_suggestion_spike_and_grid_are_of_the_rate_after_one_step() -> None:
-    found = suggestion()
-    assert (found.rate_at_start, found.rate_after_step) == pytest.approx((2e-3, 1e-3))
+    found = suggestion("adam", 4e-3, 2e-3, 5e-4)
+    assert found.rate_after_step == pytest.approx(1e-3)
     assert (found.suggested, found.grid) == (1e-3, (3.3e-4, 1e-3, 3e-3))
     assert found.spike == pytest.approx(2.4e-3)
-    assert found.spike_interval == pytest.approx((1.5e-3, 3.6e-3))
-    wider = suggestion(rates_after_step=(5e-4, 2e-3))
-    assert wider.spike_interval == pytest.approx((7.5e-4, 7.2e-3))
+    error = 2.0  # of two rates, one standard error is half of what lies between them
+    assert found.spike_interval == pytest.approx((1.5e-3 / error, 3.6e-3 * error))
+    assert suggestion().spike_interval == pytest.approx((1.5e-3, 3.6e-3))
     assert set(found.as_dict()) >= {"suggested", "spike_low", "grid", "warning", "seconds"}
 
 
-def test_sgd_takes_the_smaller_rate_of_each_pair() -> None:
-    found = suggestion("sgd", rates_at_start=(1e-3, 4e-3), rates_after_step=(4e-3, 1e-3))
-    assert found.suggested == 1e-3
+def test_sgd_takes_the_smaller_rate() -> None:
+    assert [suggestion("sgd", start).suggested for start in (5e-4, 2e-3)] == [5e-4, 1e-3]
+    found = suggestion("sgd")
     assert (found.spike, found.spike_interval, found.as_dict()["spike_low"]) == (None,) * 3
 
 
 def test_a_function_that_steepens_is_warned_of() -> None:
-    assert suggestion(rates_at_start=(1.9e-3, 1.9e-3)).warning is None
-    warning = suggestion(rates_at_start=(8e-3, 8e-3)).warning
+    assert suggestion("adam", 1.9e-3).warning is None
+    warning = suggestion("adam", 8e-3).warning
     assert warning is not None
     assert warning.startswith("rates fall 8 times with the first step: the kernel at the start")
 
@@ -372,5 +370,5 @@ def test_two_digits() -> None:
 
 def test_random_subspaces_of_adapters_have_a_rate() -> None:
     subspace = RandomSubspace(4, inner=parse_subspace("lora:r=2,alpha=4"))
-    found = suggest(oracles.logit_model(GPT2), random_examples(6), subspace=subspace, pairs=1)
+    found = suggest(oracles.logit_model(GPT2), random_examples(6), subspace=subspace)
     assert (found.subspace, found.coordinates) == ("random", 4)
