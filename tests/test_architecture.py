@@ -152,3 +152,24 @@ def test_the_program_starts_without_heavy_libraries(option: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout.splitlines()[-1], done.stderr) == ("set()", "")
+
+
+def test_no_help_waits_for_heavy_libraries() -> None:
+    """``--help`` of every command there is, all in one process."""
+    code = (
+        "import sys\n"
+        "import click\n"
+        "from analyses.commands.group import cli\n"
+        "from tests.support.program import commands\n"
+        "heavy = {'torch', 'transformers', 'peft', 'xarray', 'matplotlib', 'pandas', 'scipy'}\n"
+        "for path in commands(cli):\n"
+        "    try:\n"
+        "        cli([*path, '--help'], standalone_mode=False)\n"
+        "    except click.exceptions.Exit:\n"
+        "        pass\n"
+        "    if heavy & set(sys.modules):\n"
+        "        sys.exit(f'{path} imports {heavy & set(sys.modules)}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Usage:") > 12

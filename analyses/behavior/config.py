@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
 from subkern.errors import UserError
-from subkern.kernel_behavior import Thresholds
-from subkern.kernels.rules import parse_rule
-from subkern.subspaces.base import Subspace
-from subkern.subspaces.random import RandomSubspace
-from subkern.subspaces.text import as_subspace
-from subkern.training.losses import LOSSES, get_loss
-from subkern.training.optimizers import OPTIMIZERS
-from subkern.training.settings import Training
+from subkern.thresholds import Thresholds
 
 from ..engine.settings import (
     Count,
@@ -25,6 +18,7 @@ from ..engine.settings import (
     Seed,
     Settings,
     ascending,
+    check_loss,
     checked,
     choice,
     distinct_or_none,
@@ -36,6 +30,10 @@ from ..engine.settings import (
     unless_none,
     whole,
 )
+
+if TYPE_CHECKING:
+    from subkern.subspaces.base import Subspace
+    from subkern.training.settings import Training
 
 SHARES = (0.1, 0.3, 1.0, 3.0)
 """Learning rates of SGD tried by default, in units of the kernel's critical one, 2n/λ_max."""
@@ -84,9 +82,7 @@ class Config(Settings):
     )
     train_batch_size: Count = setting(8, "Examples a step.")
     steps: Count = setting(100, "Updates of each run.")
-    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
-        "cross_entropy", "cross_entropy | squared."
-    )
+    loss: Annotated[str, checked(check_loss)] = setting("cross_entropy", "cross_entropy | squared.")
     training_seed: Seed = setting(0, "Of the batches' order.")
     epsilon: Positive = setting(1e-8, "Adam's.")
     looks: Count = setting(10, "Logits are taken so often.")
@@ -111,7 +107,9 @@ class Config(Settings):
     def _optimizer_decides(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The kernel's rule is that of the optimizer's first steps."""
         optimizer, rule = values.get("optimizer", "sgd"), values.get("rule", "sgd")
-        one_of("optimizer", optimizer, tuple(OPTIMIZERS))
+        from subkern.kernels.rules import parse_rule
+
+        one_of("optimizer", optimizer, tuple(_RULES))
         if not isinstance(rule, str):
             return values  # its type is refused as that of any setting
         if parse_rule(rule).name not in _RULES.values():  # another optimizer's: stored before
@@ -122,7 +120,6 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Config:
-        get_loss(self.loss)
         _ = self.thresholds, [self.subspace_of(dim) for dim in (None, *self.dims)]
         return self
 
@@ -138,11 +135,16 @@ class Config(Settings):
 
     def subspace_of(self, dim: int | None) -> Subspace:
         """What is trained, or a random subspace of it."""
+        from subkern.subspaces.random import RandomSubspace
+        from subkern.subspaces.text import as_subspace
+
         inner = as_subspace(self.subspace)
         return inner if dim is None else RandomSubspace(dim, self.projection, inner=inner)
 
     def training(self, learning_rate: float, *, keep: bool) -> Training:
         """One run's settings; `keep` the shifts at which kernels are computed again."""
+        from subkern.training.settings import Training
+
         return Training(
             optimizer=self.optimizer,
             learning_rate=learning_rate,

@@ -28,10 +28,18 @@ QUESTIONS = {
     "subspace": "How many dimensions does the task need, and which method preserves most?",
 }
 """What is asked, by name: told without importing what answers it."""
+MORE = {
+    "learning-rate": "\n\n    Suggests a rate before training, trains at rates around it, and sets edge,"
+    " best rate, loss and score beside what other rules say.",
+    "behavior": "\n\n    Fine-tunes, and sets beside it the kernel's classifier, the linearized"
+    " model, the kernel over training, and the logits that the kernel predicts for every step.",
+}
+PROVEN = ("lora", "subspace")
+"""Whose advice ``--verify`` can train: those studies that prove."""
 
 
 class Questions(click.Group):
-    """A group whose commands are made when they are needed: their settings import torch."""
+    """A group whose commands are made when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the questions."""
@@ -59,23 +67,19 @@ def analyze() -> None:
 
 
 def study_command(name: str) -> click.Command:
-    """Return the command of a study."""
-    module = import_module(f"..{name.replace('-', '_')}.study", __package__)
-    study: type[Study[Any, Any]] = next(
-        each
-        for each in vars(module).values()
-        if isinstance(each, type) and getattr(each, "name", None) == name
-    )
+    """Return the command of a study, made from its settings: what answers is imported to answer."""
+    kind: type[Settings] = import_module(f"..{_folder(name)}.config", __package__).Config
+    proves = name in PROVEN
     from ..verify.trial import Trial
 
     def command(
         config: Path | None, out: Path, overwrite: bool, as_json: bool, **asked: Any
     ) -> None:
-        trial = split_trial(Trial, asked) if study.proves else None
-        settings = settings_of(study.settings, config, asked)
+        trial = split_trial(Trial, asked) if proves else None
+        settings = settings_of(kind, config, asked)
         named = dict.fromkeys(filter(None, map(str.strip, settings.task.split(","))))
         tasks = list(named) or [settings.task]
-        made = study()
+        made = _study(name)()
         for task in tasks[1:]:  # a mistake is said before the first is computed
             made.inputs(settings.changed(task=task))
         answers = []
@@ -92,14 +96,29 @@ def study_command(name: str) -> click.Command:
         " --verify fine-tunes what was judged and says how good the advice was; added to a finished"
         " run it computes only the training."
     )
-    command.__doc__ = f"""{study.__doc__}
+    command.__doc__ = f"""{QUESTIONS[name]}{MORE.get(name, "")}
 
     Writes tables, figures and report.html to the run directory. The same command again continues an
     interrupted run, or says "up to date". --task takes several tasks with commas: a run directory
-    each below --out.{proof if study.proves else ""}
+    each below --out.{proof if proves else ""}
     """
-    options = study_options(study.settings, Trial if study.proves else None)
+    options = study_options(kind, Trial if proves else None)
     return click.command(name, short_help=QUESTIONS[name])(options(command))
+
+
+def _folder(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _study(name: str) -> type[Study[Any, Any]]:
+    """Return a study; others are not imported."""
+    module = import_module(f"..{_folder(name)}.study", __package__)
+    found: type[Study[Any, Any]] = next(
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and getattr(each, "name", None) == name
+    )
+    return found
 
 
 def _run(

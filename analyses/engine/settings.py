@@ -3,6 +3,9 @@
 A subclass of :class:`Options` is read from YAML, made into command-line options (see
 :mod:`analyses.commands.study_options`) and stored in a run folder. Every mistake is a `UserError`
 of one line that names the setting, shows the value and says what to give.
+
+``--help`` is made from it too: what checks need of the library is imported when they are made, so
+that nobody waits for torch to read an option.
 """
 
 from __future__ import annotations
@@ -27,10 +30,7 @@ from pydantic import (
 )
 
 from subkern.errors import UserError
-from subkern.kernels.request import RunOptions
-from subkern.kernels.rules import parse_rule
 from subkern.one_line import check_seed
-from subkern.solvers import SOLVERS
 
 CLASSIFIERS = ("logistic", "ridge", "svc")
 ASYMMETRIC_CLASSIFIERS = ("asym", "asym-ridge", "row-logistic")
@@ -496,6 +496,8 @@ class Settings(Options):
     @classmethod
     def _learn(cls, value: Any, info: ValidationInfo) -> Any:
         """Every solver exists and learns from kernels of the rule."""
+        from subkern.solvers import SOLVERS
+
         rule = info.data.get("rule", "sgd")
         usual = solvers_for(rule)
         found = distinct("solvers", usual if value is None else value)
@@ -510,6 +512,8 @@ class Settings(Options):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        from subkern.kernels.request import RunOptions
+
         self.check_head_init()
         RunOptions(self.batch_size, self.memory)  # a mistake is said before anything is read
         if not 0 < self.confidence < 1:
@@ -532,6 +536,18 @@ class Settings(Options):
             raise UserError("--head-init probe starts a linear head: add --head linear")
 
 
+def check_loss(name: str, value: Any) -> Any:
+    """Return the name of a loss of `subkern.training.losses`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    from subkern.training.losses import LOSSES
+
+    one_of(name, value, tuple(LOSSES))
+    return value
+
+
 def solvers_for(rule: str) -> tuple[str, ...]:
     """Return the classifiers that a study solves unless told otherwise, the judge first.
 
@@ -540,6 +556,8 @@ def solvers_for(rule: str) -> tuple[str, ...]:
     Raises:
         UserError: there is no such rule.
     """
+    from subkern.kernels.rules import parse_rule
+
     return ASYMMETRIC_CLASSIFIERS if parse_rule(rule).is_asymmetric else CLASSIFIERS
 
 

@@ -11,11 +11,8 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from subkern.errors import UserError
-from subkern.kernels.request import RunOptions
-from subkern.solvers import SOLVERS
 from subkern.subspaces.text import parse_subspace
 from subkern.tasks.catalogue import TASKS
-from subkern.training.losses import get_loss
 
 from ..engine.settings import (
     Count,
@@ -26,6 +23,7 @@ from ..engine.settings import (
     Seed,
     Text,
     Words,
+    check_loss,
     checked,
     choice,
     distinct,
@@ -71,11 +69,15 @@ def _rates(_: str, given: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
 
 
 def _solver(_: str, solver: str) -> str:
+    from subkern.solvers import SOLVERS
+
     one_of("solvers", solver, tuple(SOLVERS))
     return solver
 
 
 def _asymmetric_solver(name: str, solver: str) -> str:
+    from subkern.solvers import SOLVERS
+
     if SOLVERS[_solver(name, solver)].requires_symmetric:
         raise UserError(
             f"{name} holds {solver}, which needs a symmetric kernel: use asym, asym-ridge or"
@@ -89,11 +91,6 @@ def _subspace(kind: str, text: str) -> str:
     if text.partition(":")[0] != kind:
         raise UserError(f"{kind} holds '{text}', another kind: write {kind}:...")
     return text
-
-
-def _loss(_: str, name: str) -> str:
-    get_loss(name)
-    return name
 
 
 Counts = Annotated[tuple[int, ...], checked(distinct, each(whole))]
@@ -160,7 +157,7 @@ class Config(Options):
     batch_sizes: Counts = setting((2, 4, 8), "Of training, likewise.")
     steps: Count = setting(1000, "Of training.")
     eval_every: Count = setting(100, "Steps between looks at dev.")
-    loss: Annotated[str, checked(_loss)] = setting(
+    loss: Annotated[str, checked(check_loss)] = setting(
         "cross_entropy", "Of training: cross_entropy | squared."
     )
     epsilon: Positive = setting(1e-8, "Adam's, of training and kernel.")
@@ -194,6 +191,8 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _computes(self) -> Config:
+        from subkern.kernels.request import RunOptions
+
         RunOptions(self.batch_size, self.memory)  # a mistake is said before anything is read
         return self
 

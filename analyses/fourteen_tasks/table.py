@@ -10,9 +10,10 @@ nothing else::
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 """Version of this table; a study's record says which one its table has."""
@@ -94,5 +95,7 @@ smallest that was tried, 1 where it is the largest, else 0."""
 
 def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as the long table: every column, its dtype, in this order of columns and rows."""
+    import pandas as pd
+
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
     return frame.reset_index(drop=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
 from subkern.errors import UserError
-from subkern.learning_rate import check_asked
-from subkern.subspaces.text import as_subspace
-from subkern.training.losses import LOSSES
-from subkern.training.optimizers import OPTIMIZERS, SCHEDULES
-from subkern.training.settings import Training
+from subkern.subspaces.text import parse_subspace
 
 from ..engine.settings import (
     Count,
@@ -20,6 +16,7 @@ from ..engine.settings import (
     Rates,
     Seed,
     Settings,
+    check_loss,
     checked,
     choice,
     distinct,
@@ -27,6 +24,13 @@ from ..engine.settings import (
     setting,
     words,
 )
+
+if TYPE_CHECKING:
+    from subkern.training.settings import Training
+
+OPTIMIZERS = ("sgd", "adam", "signgd")
+SCHEDULES = ("constant", "linear", "cosine")
+"""Those of `subkern.training.optimizers`, which help need not wait for."""
 
 FACTORS = (0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
 """Rates tried, in units of the suggestion: finer where best rate and edge are expected."""
@@ -37,7 +41,7 @@ SUBSPACES = ("full", "lora:r=1", "lora:r=8", "lora:r=64")
 def _subspaces(name: str, values: Any) -> tuple[str, ...]:
     found = distinct(name, values)
     for each in found:
-        as_subspace(each)
+        parse_subspace(each)
     return found
 
 
@@ -97,9 +101,7 @@ class Config(Settings):
     schedule: Annotated[str, checked(choice(*SCHEDULES))] = setting(
         "constant", f"{' | '.join(SCHEDULES)}."
     )
-    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
-        "cross_entropy", "cross_entropy | squared."
-    )
+    loss: Annotated[str, checked(check_loss)] = setting("cross_entropy", "cross_entropy | squared.")
     training_seed: Seed = setting(0, "Of the batches' order.")
     epsilon: Positive = setting(1e-8, "Adam's.")
     probe_steps: Count = setting(7, "Of the rival that trains a little at every rate.")
@@ -109,6 +111,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Config:
+        from subkern.learning_rate import check_asked
+
         for optimizer in self.optimizers:
             check_asked(optimizer, self.train_batch_size, loss=self.loss, epsilon=self.epsilon)
             self.training(optimizer, 1.0)
@@ -123,6 +127,8 @@ class Config(Settings):
 
     def training(self, optimizer: str, learning_rate: float) -> Training:
         """One training's settings."""
+        from subkern.training.settings import Training
+
         return Training(
             optimizer=optimizer,
             learning_rate=learning_rate,

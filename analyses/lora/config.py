@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import field_validator, model_validator
 
 from subkern.errors import UserError
-from subkern.subspaces.lora_targets import NAMED, Targets
 from subkern.subspaces.text import parse_targets
 
 from ..engine.settings import (
@@ -23,6 +22,9 @@ from ..engine.settings import (
     setting,
     unless_none,
 )
+
+if TYPE_CHECKING:
+    from subkern.subspaces.lora_targets import Targets
 
 GRID = "grid"  # stands for all named sets
 MOST = 6  # lines that one panel can hold
@@ -155,6 +157,8 @@ class Config(Settings):
         if not self.target_sets:
             return what
         number = self.target_sets.index(targets) + 1
+        from subkern.subspaces.lora_targets import NAMED
+
         return f"{targets if targets in NAMED else f'set{number}'}-{what}"
 
 
@@ -163,6 +167,8 @@ def from_texts(texts: Iterable[str]) -> dict[str, Any]:
 
     Each text is one target set; ``grid`` stands for the named ones, qv to all.
     """
+    from subkern.subspaces.lora_targets import NAMED
+
     given = [texts] if isinstance(texts, str) else texts
     wanted = list(dict.fromkeys(t for text in given for t in (NAMED if text == GRID else [text])))
     if len(wanted) == 1:

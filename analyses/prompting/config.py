@@ -9,7 +9,6 @@ from pydantic import model_validator
 
 from subkern.errors import UserError
 from subkern.subspaces.text import parse_subspace
-from subkern.training.losses import LOSSES
 
 from ..engine.settings import (
     Count,
@@ -17,6 +16,7 @@ from ..engine.settings import (
     Rates,
     Settings,
     as_text,
+    check_loss,
     checked,
     choice,
     distinct_or_none,
@@ -87,9 +87,7 @@ class Config(Settings):
     optimizer: Annotated[str, checked(choice(*OPTIMIZERS))] = setting(
         "adam", "adam | sgd | signgd."
     )
-    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
-        "cross_entropy", "cross_entropy | squared."
-    )
+    loss: Annotated[str, checked(check_loss)] = setting("cross_entropy", "cross_entropy | squared.")
     learning_rates: Rates = setting((1e-5, 5e-5, 2e-4), "Dev chooses.")
     batch_sizes: Counts = setting((8,), "In training; likewise.")
     steps: Count = setting(200, "Of each training.")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from subkern.errors import UserError
-from subkern.kernels.rules import parse_rule
-from subkern.subspaces.base import Subspace
-from subkern.training.grid_search import TrainingGrid
-from subkern.training.settings import Training
 
 from ..engine.settings import (
     AutoRates,
@@ -22,6 +18,11 @@ from ..engine.settings import (
     choice,
     setting,
 )
+
+if TYPE_CHECKING:
+    from subkern.subspaces.base import Subspace
+    from subkern.training.grid_search import TrainingGrid
+    from subkern.training.settings import Training
 
 RATES: Mapping[str, tuple[float, ...]] = {
     "adam": (1e-5, 1e-4, 1e-3),
@@ -92,6 +93,8 @@ class Trial(Options):
     @property
     def grid(self) -> TrainingGrid:
         """The points of `rates`."""
+        from subkern.training.grid_search import TrainingGrid
+
         return TrainingGrid(self.rates, self.batch_sizes)
 
     def training(self, rule: str) -> Training:
@@ -99,6 +102,9 @@ class Trial(Options):
 
         Adam's ε is that of the kernels' ``rule`` if it is Adam's too: they are to be of one update.
         """
+        from subkern.kernels.rules import parse_rule
+        from subkern.training.settings import Training
+
         return Training(
             optimizer=self.optimizer,
             steps=self.steps,
@@ -113,6 +119,8 @@ class Trial(Options):
 
     def describe(self, rule: str) -> dict[str, Any]:
         """Return the settings, and Adam's ε where the kernels' ``rule`` decides it."""
+        from subkern.kernels.rules import parse_rule
+
         epsilon = self.optimizer == "adam" and parse_rule(rule).is_adam
         return {
             **self.as_dict(),

@@ -51,6 +51,11 @@ WITHOUT_OPTION = {
 """Settings that a file may hold and the command line does not offer, in one study or another."""
 
 
+def test_who_proves_is_told_without_importing_it() -> None:
+    assert {s for s in STUDIES if STUDIES[s].proves} == set(analyze_command.PROVEN)
+    assert all(STUDIES[name].settings.__module__.endswith(f".{name}.config") for name in STUDIES)
+
+
 class Ran(NamedTuple):
     """A finished run of a study."""
 
