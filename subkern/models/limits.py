@@ -39,14 +39,13 @@ def _positions(model: LogitModel) -> int | None:
     if (config := getattr(module, "config", None)) is None:
         return None  # no transformer
     virtual = getattr(module, "num_virtual_tokens", 0)
-    ids = _ids(module).to(model.device)
-    batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids[:, 0]))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Lookups() as lookups:
-        model(batch)
+    lookups, more = (_lookups(model, _TRIED + extra) for extra in (0, 1))
     trained = {id(p) for p in getattr(module, "prompt_encoder", nn.Module()).parameters()}
-    steps = torch.arange(_TRIED, device=ids.device)
+    steps = torch.arange(_TRIED, device=model.device)
     rooms = []
-    for table, rows in lookups.seen:
+    for i, (table, rows) in enumerate(lookups):
+        if len(more) == len(lookups) and torch.equal(rows, more[i][1]):
+            continue  # whatever the text is, such as global tokens of the model's own
         row = rows.reshape(-1)
         # One row a token, each the one behind the last: neither words nor relative positions.
         absolute = row.numel() == rows.shape[-1] and torch.equal(row[:_TRIED], row[:1] + steps)
@@ -57,6 +56,15 @@ def _positions(model: LogitModel) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     most = getattr(text, "max_position_embeddings", None)
     return most if isinstance(most, int) and most > 0 else None
+
+
+def _lookups(model: LogitModel, tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """Tables that `model` looks rows up in for a text of equal tokens, and which rows."""
+    ids = _ids(model.module, tokens).to(model.device)
+    batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids[:, 0]))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Lookups() as lookups:
+        model(batch)
+    return lookups.seen
 
 
 def output_width(module: nn.Module) -> int:
@@ -127,9 +135,9 @@ def _pad(module: nn.Module) -> int | None:
     return getattr(getattr(module, "config", None), "pad_token_id", None)
 
 
-def _ids(module: nn.Module) -> Tensor:
-    """Three equal tokens ``[1, 3]``, not the one that counts as padding and has no position."""
-    return torch.full((1, _TRIED), 1 if _pad(module) == 0 else 0)
+def _ids(module: nn.Module, tokens: int = _TRIED) -> Tensor:
+    """Equal tokens ``[1, t]``, not the one that counts as padding and has no position."""
+    return torch.full((1, tokens), 1 if _pad(module) == 0 else 0)
 
 
 class _Lookups(TorchFunctionMode):

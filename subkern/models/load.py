@@ -82,7 +82,7 @@ def load_model(
     check_seed("seed of the model", seed)
     source = _source(spec, revision)
     tokenizer = _tokenizer(source)
-    kind = model_kind(source, tokenizer) if head == "prompt" else "plain"
+    kind = _style(source, tokenizer, head)
     Prompt.for_task(task, tokenizer, kind)  # a mistake is said before the weights are read
     if weights == "random":
         module = _random_module(source, kind, DTYPES[dtype], seed)
@@ -182,8 +182,7 @@ def load_tokenizer(
     """The tokenizer of a model and the style of its prompts, without loading any weight."""
     source = _source(spec, revision)
     tokenizer = _tokenizer(source)
-    kind = model_kind(source, tokenizer) if head == "prompt" else "plain"
-    return tokenizer, kind
+    return tokenizer, _style(source, tokenizer, head)
 
 
 def origin(spec: str, revision: str | None = None) -> str | None:
@@ -232,6 +231,24 @@ def _tokenizer(source: Source) -> Any:
     tokenizer = source.load(AutoTokenizer, "tokenizer")
     tokenizer.name_or_path = source.spec  # not the folder of the cache
     return tokenizer
+
+
+def _style(source: Source, tokenizer: Any, head: str) -> str:
+    """How a model is asked: ``"masked"``, ``"causal"``, or ``"plain"`` for a linear head.
+
+    Raises:
+        UserError: it reads no text, or a prompt is no way to ask it.
+    """
+    import transformers
+
+    config = source.load(transformers.AutoConfig, "config")
+    maker = transformers.MODEL_MAPPING.get(type(config), None)
+    reads = getattr(maker, "main_input_name", "input_ids")
+    if reads != "input_ids":
+        raise UserError(
+            f"'{source.spec}' ({config.model_type}) reads {reads}, no text: use a language model"
+        )
+    return model_kind(source, tokenizer) if head == "prompt" else "plain"
 
 
 def model_kind(source: Source, tokenizer: Any) -> str:

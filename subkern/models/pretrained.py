@@ -179,7 +179,9 @@ def is_local(spec: str | Path) -> bool:
 def load_weights(
     maker: Any, source: Source, dtype: torch.dtype
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """A model with its weights, and the names of those that it has not; poolers aside.
+    """A model with its weights, and the names of those that it has not.
+
+    Poolers, which nothing reads, and tables of sines, which no checkpoint needs, are left out.
 
     Args:
         maker: of transformers, with ``from_pretrained``.
@@ -206,7 +208,12 @@ def load_weights(
             f"'{source.spec}' has {name} of shape {_shape(stored)}, and config.json asks for"
             f" {_shape(place)}: mend config.json{_and_others(wrong)}"
         )
-    missing = tuple(k for k in sorted(info["missing_keys"]) if "pooler" not in k)
+    made = {n for n, m in module.named_modules() if "Sinusoidal" in type(m).__name__}  # by formula
+    missing = tuple(
+        k
+        for k in sorted(info["missing_keys"])
+        if "pooler" not in k and k.rpartition(".")[0] not in made
+    )
     unused = sorted(k for k in info["unexpected_keys"] if not _BUFFERS.search(k))
     _check_unused(source.spec, module, unused, missing)
     if any(not p.is_floating_point() for p in module.parameters()) or any(

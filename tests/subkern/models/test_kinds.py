@@ -104,6 +104,8 @@ PAIRS = [
     ("MT5ForConditionalGeneration", _T5),
     ("BartForConditionalGeneration", _BART),
     ("PegasusForConditionalGeneration", _BART),
+    ("MarianMTModel", {**_BART, "decoder_vocab_size": 30, "decoder_start_token_id": 0}),
+    ("PegasusXForConditionalGeneration", _BART),  # has rows for global tokens beside those of text
 ]  # fmt: skip
 
 
@@ -131,6 +133,15 @@ def test_an_encoder_decoder_is_its_encoder(
     Full().at(folder).attach(model)
     random = load_model(folder, task=TASK, head="linear", weights="random")
     assert compute_kernel(random, encoded).shape == (3, 2, 3, 2)
+
+
+@pytest.mark.parametrize("kind", ["WhisperForConditionalGeneration", "Speech2TextModel"])
+def test_no_advice_leads_to_a_model_that_reads_no_text(kind: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, kind, _BART)
+    for load in (load_prompt, load_model):
+        for head in ("prompt", "linear"):
+            with pytest.raises(UserError, match="reads input_features, no text: use a language"):
+                load(folder, task=TASK, head=head)
 
 
 _FOUR: dict[str, object] = {"num_experts": 4, "num_experts_per_tok": 2}
