@@ -76,6 +76,11 @@ def features(**asked: Any) -> None:
         check_allocation(subspace)  # before the features are computed
     wanted = {k: asked[k] for k in ("split", "shots", "seed", "limit")}
     examples = load_examples(task, asked["data"], **wanted)
+    if (asked["check"] or 0) > len(examples):
+        raise UserError(
+            f"--check {asked['check']} is more than the {len(examples)} examples: give at most"
+            f" {len(examples)}"
+        )
     reading = {k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")}
     model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
     assert model.prompt is not None

@@ -217,7 +217,7 @@ def _show(
             said_all["suggestions"] = list(suggestions.values())
         click.echo(json.dumps(said_all, indent=2))
         return
-    show(_narrow(found.table, metric), False)
+    show(_narrow(found.table, metric), False, listed=False)
     for size, each in suggestions.items():
         text = f"suggested for batches of {size}: learning rate {each['suggested']:g}"
         if each["spike"] is not None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import click
 import pandas as pd
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -93,12 +95,18 @@ def wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def show(table: pd.DataFrame, as_json: bool) -> None:
-    """Print a table, 80 columns wide at most, or as JSON records (NaN as null)."""
+def show(table: pd.DataFrame, as_json: bool, *, listed: bool = True) -> None:
+    """Print a table, 80 columns wide at most, or as JSON records (NaN as null).
+
+    Args:
+        table: its first column names the rows.
+        as_json: print JSON.
+        listed: show a single row as a list, which reads better where a table has no more.
+    """
     if as_json:
         click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=2))
         return
-    if len(table) == 1:  # one row reads better as a list
+    if len(table) == 1 and listed:
         table = pd.DataFrame(
             {"": list(table.columns), "value": [_text(v) for v in table.iloc[0].tolist()]}
         )
@@ -107,7 +115,12 @@ def show(table: pd.DataFrame, as_json: bool) -> None:
         rich.add_column(str(name), overflow="fold")
     for row in table.itertuples(index=False):
         rich.add_row(*(_text(v) for v in row))
-    Console(width=min(WIDTH, Console().width), highlight=False).print(rich)
+    console = Console(width=min(WIDTH, Console().width), highlight=False)
+    wanted = Measurement.get(console, console.options.update_width(10 * WIDTH), rich).maximum
+    if wanted > console.width:
+        rich.box, rich.show_edge, rich.pad_edge = box.SIMPLE_HEAD, False, False
+        rich.padding = (0, 1, 0, 0)  # rather no lines than broken names
+    console.print(rich)
 
 
 def _text(value: object) -> str:

@@ -11,7 +11,7 @@ from subkern.storage.files import PART
 from subkern.storage.lock import LOCK
 from subkern.storage.provenance import summary
 
-REPLACE = "overwrite (--overwrite) replaces it, another folder (--out) keeps it"
+REPLACE = "--overwrite replaces it, another --out keeps it"
 
 
 def refuse_other(

@@ -81,6 +81,16 @@ class TrainingGrid:
         rates = self.learning_rates
         return rates[batch_size] if isinstance(rates, Mapping) else rates
 
+    def within(self, examples: int) -> TrainingGrid:
+        """The same grid for so many examples: a batch holds no more than all of them."""
+        sizes = tuple(dict.fromkeys(min(size, examples) for size in self.batch_sizes))
+        if not isinstance(self.learning_rates, Mapping):
+            return replace(self, batch_sizes=sizes)
+        rates: dict[int, dict[float, None]] = {size: {} for size in sizes}
+        for size in self.batch_sizes:
+            rates[min(size, examples)] |= dict.fromkeys(self.rates(size))
+        return TrainingGrid({size: tuple(each) for size, each in rates.items()}, sizes)
+
     def trainings(self, training: Training) -> list[Training]:
         """The settings of every point, the others as in `training`; rate by rate."""
         rows = zip_longest(*(self.rates(size) for size in self.batch_sizes))
@@ -136,6 +146,7 @@ def search(
 ) -> Search:
     """Fine-tune at every point of `grid`, choose on dev, score the best on every split.
 
+    A batch size above the number of training examples is that number, in what is reported too.
     Points that diverge are rows of the table. Test logits are computed for the best alone, unless
     ``training.log_steps`` asks for them. Arguments as for `finetune`; `grid` may be a function that
     makes one, such as `subkern.learning_rate.grid.suggested_grid`.
@@ -158,6 +169,8 @@ def search(
                 remove(root / SUGGESTED)
         if not isinstance(grid, TrainingGrid):
             grid = grid(root)
+        if splits.get("train"):
+            grid = grid.within(len(splits["train"]))
         points = grid.trainings(training)
         _check_choice(points, splits)
         asked = {

@@ -249,6 +249,8 @@ def test_the_command_reports_the_error_and_resumes(
     (error,) = json.loads(run("--check", 2, "--json"))
     assert error["pairs"] == 4 * 5 // 2
     assert 0.1 * error["expected_rms"] < error["rms"] < 4 * error["expected_rms"]
+    with pytest.raises(UserError, match="--check 4 is more than the 3 examples: give at most 3"):
+        run("--check", 4)
     found = Features.load(tmp_path / "f")
     assert found.values.shape == (3, 2, 512)
     assert projected

@@ -189,6 +189,15 @@ def test_other_test_examples_score_the_best_again(tmp_path: Path) -> None:
     )
 
 
+def test_a_batch_is_no_larger_than_the_training_set() -> None:
+    """What was really used is reported, and the same training is done once."""
+    count = len(splits()["train"])
+    found = run(TrainingGrid((1e-2,), (count, 400, 1000)))
+    assert found.table["batch size"].tolist() == [count]
+    assert found.best.training["batch_size"] == count
+    assert_same(found, run(TrainingGrid((1e-2,), (count,))))
+
+
 def test_wrong_grids_are_refused() -> None:
     with pytest.raises(UserError, match=r"^learning_rates \[\]: give one or more, each once$"):
         TrainingGrid(())
