@@ -9,6 +9,8 @@ name            what LoRA adapts
 ``mlp``         every other linear layer of the repeated blocks (the members of a ``ModuleList``) of
                 a model with attention
 ``all-linear``  every linear layer but the decoder: PEFT's
+                (of Mamba and its like PEFT adapts no ``out_proj``, which their fast code passes by:
+                no set has it)
 ``all``         ``all-linear``, and every other parameter (embeddings, norms, biases, a decoder of
                 its own) trained directly: kernels of disjoint parameters add up, so this one is
                 LoRA's plus the full kernel of the rest, and the rest counts as trained
@@ -21,6 +23,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import peft
 from torch import nn
 
 from subkern.errors import UserError
@@ -59,22 +62,43 @@ def resolve(model: LogitModel, targets: Targets) -> Resolved:
     """
     if isinstance(targets, str):
         _check_expression(targets)
-    if targets == "all":
-        return Resolved("all-linear", trains_rest=True)
-    if targets == "all-linear" or targets not in NAMED:
+    if targets not in NAMED:
         return Resolved(targets)
+    refused = refused_by_peft(model.module)
+    names = ", ".join(sorted(refused))
+    left_out = f"PEFT's LoRA adapts no {names} of this model" if refused else ""
+    if targets in ("all", "all-linear"):
+        return Resolved("all-linear", trains_rest=targets == "all", note=left_out)
     attention, others = _block_layers(model.module)
     chosen, note = {
         "qv": lambda: _query_value(attention),
         "attention": lambda: (attention, ""),
         "mlp": lambda: (others, ""),
     }[str(targets)]()
+    if {n.rpartition(".")[2] for n in chosen} & refused:
+        chosen = [n for n in chosen if n.rpartition(".")[2] not in refused]
+        note = "; ".join(filter(None, (note, left_out)))
     if not chosen:
         raise UserError(
             f"targets '{targets}': the model has no such layers that its structure and names tell:"
             " use all-linear, or name the layers"
         )
     return Resolved(tuple(chosen), note=note)
+
+
+def refused_by_peft(module: nn.Module) -> set[str]:
+    """Last names of linear layers that PEFT's LoRA refuses to adapt in a model of this kind."""
+    try:
+        from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check
+    except ImportError:  # another version, which refuses none
+        return set()
+    found = set()
+    for name in {n.rpartition(".")[2] for n in linear_modules(module)}:
+        try:
+            check(peft.LoraConfig(), module, name)
+        except ValueError:
+            found.add(name)
+    return found
 
 
 def _check_expression(targets: str) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import peft
 import torch
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_FAMILIES,
+)
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -21,6 +24,7 @@ from subkern.models.copy import copy_module
 from subkern.models.logit_model import LogitModel, vocabulary
 from subkern.models.precision import cast, tensors
 from subkern.prompts.prompt import unknown_token
+from subkern.subspaces.lora_targets import refused_by_peft
 from subkern.subspaces.virtual_tokens import add_virtual_tokens, method_name
 
 
@@ -155,10 +159,19 @@ def _restore(original: nn.Module, wrapped: nn.Module) -> None:
 
 
 def _with_targets(module: nn.Module, config: peft.PeftConfig) -> peft.PeftConfig:
-    """A copy of `config`, which PEFT may change; LN tuning finds its norms by what they are."""
+    """A copy of `config`, which PEFT may change, with targets where PEFT knows none for the model.
+
+    LN tuning finds its norms by what they are; (IA)³ scales what every linear layer gives.
+    """
     config = copy.deepcopy(config)
+    family = getattr(getattr(module, "config", None), "model_type", None)
+    if isinstance(config, peft.IA3Config) and family not in IA3_FAMILIES:
+        config.target_modules = config.target_modules or "all-linear"
+        config.feedforward_modules = config.feedforward_modules or []
     if isinstance(config, peft.LNTuningConfig) and config.target_modules is None:
         config.target_modules = norm_modules(module)
+    if isinstance(config, peft.LoraConfig) and config.target_modules == "all-linear":
+        config.exclude_modules = config.exclude_modules or sorted(refused_by_peft(module)) or None
     return config
 
 
@@ -169,9 +182,15 @@ def _explain(model: LogitModel, config: peft.PeftConfig, error: Exception) -> st
     refused = re.search(r"[Tt]arget module (?:of type .*\.)?(\w+)\W.*not supported", message)
     if refused and refused[1] in kinds:
         return f"PEFT's {method} adapts no {' or '.join(kinds)}, as this model has: use lora or ia3"
+    suffixes = sorted({n.rsplit(".", 1)[-1] for n in linear_modules(model.module)})
+    there = f"there are {', '.join(suffixes)}"
+    family = getattr(getattr(model.module, "config", None), "model_type", "this")
+    if refused := re.search(r"Module '(\w+)' is incompatible", message):
+        return f"PEFT's {method} adapts no {refused[1]} of {family} models: leave it out; {there}"
+    if "specify `target_modules`" in message:
+        return f"PEFT knows no targets of {method} for {family} models: name them; {there}"
     if "target" in message.lower():
         targets = getattr(config, "target_modules", None)
-        suffixes = sorted({n.rsplit(".", 1)[-1] for n in linear_modules(model.module)})
         shown = targets if isinstance(targets, str) else ", ".join(sorted(targets or []))
-        return f"no module matches the targets '{shown}': there are {', '.join(suffixes)}"
+        return f"no module matches the targets '{shown}': {there}"
     return f"PEFT refuses this {method}: {(message.splitlines() or [type(error).__name__])[0]}"

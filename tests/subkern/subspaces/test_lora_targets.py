@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+import transformers
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
 from subkern import UserError
 from subkern.kernels.compute import compute_kernel
@@ -13,7 +15,8 @@ from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.lora import LoraGrid, sweep_lora, sweep_targets
 from subkern.kernels.sweeps.lora_blocks import sweep_layers
 from subkern.kernels.sweeps.lora_parts import partition
-from subkern.models.logit_model import named_parameters
+from subkern.models.anatomy import linear_modules
+from subkern.models.logit_model import LogitModel, WordReadout, named_parameters
 from subkern.subspaces.lora import Lora
 from subkern.subspaces.lora_targets import NAMED, resolve
 from subkern.subspaces.text import parse_subspace, parse_targets
@@ -71,6 +74,44 @@ def test_named_sets_are_the_layers_listed_by_hand(family: Family) -> None:
         assert wanted
     note = resolve(model, "qv").note
     assert ("one layer" in note) is (family.name in FUSED)
+
+
+@each_family
+def test_query_and_value_are_what_peft_takes(family: Family) -> None:
+    """Where PEFT has targets of LoRA for a family, they are ours: some tables have more."""
+    model = oracles.logit_model(family)
+    table = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    wanted = set(table.get(model.module.config.model_type, ())) - {"fc1", "fc2"}
+    if wanted:
+        found = {name.rpartition(".")[2] for name in resolve(model, "qv").targets}
+        assert found == wanted
+
+
+@pytest.mark.parametrize("family", ["mamba", "falcon_h1"])
+def test_lora_leaves_out_what_peft_adapts_in_no_mamba(family: str) -> None:
+    """Its code may pass `out_proj` by; everything else is adapted, alone and in a sweep."""
+    if family == "mamba":
+        model = oracles.logit_model(MAMBA)
+    else:
+        config = transformers.FalconH1Config(
+            hidden_size=16, num_hidden_layers=1, vocab_size=80, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8, intermediate_size=16, mamba_d_ssm=16,
+            mamba_n_heads=4, mamba_d_head=4, mamba_d_state=4,
+        )  # fmt: skip
+        module = transformers.FalconH1ForCausalLM(config).double().eval()
+        model = LogitModel(module, WordReadout((3, 4))).eval()
+    examples = random_examples(2, read=MAMBA.read, seed=0)
+    found = compute_kernel(model, examples, subspace="lora:r=1,alpha=1")
+    slow = compute_kernel(model, examples, subspace="lora:r=1,alpha=1", engine="reference")
+    assert oracles.error(found.values, slow.values) <= 1e-9
+    layers = {n.removesuffix(".weight") for n in sweep_layers(model, "all-linear", 1, (0,)).rows}
+    assert layers == {n for n in linear_modules(model.module) if not n.endswith("out_proj")}
+    assert "adapts no out_proj" in resolve(model, "all").note
+    with pytest.raises(
+        UserError, match=r"adapts no out_proj of .*leave it out; there are .*in_pro"
+    ):
+        Lora(1, 1, ("out_proj",), 0).attach(model)
+    compute_kernel(model, examples, subspace="ia3")  # PEFT has no table of this family
 
 
 def test_what_is_trained_beside_lora() -> None:
