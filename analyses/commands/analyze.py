@@ -29,8 +29,8 @@ QUESTIONS = {
 }
 """What is asked, by name: told without importing what answers it."""
 MORE = {
-    "learning-rate": "\n\n    Suggests a rate before training, trains at rates around it, and sets edge,"
-    " best rate, loss and score beside what other rules say.",
+    "learning-rate": "\n\n    Suggests a rate before training, trains at rates around it, and sets"
+    " edge, best rate, loss and score beside what other rules say.",
     "behavior": "\n\n    Fine-tunes, and sets beside it the kernel's classifier, the linearized"
     " model, the kernel over training, and the logits that the kernel predicts for every step.",
 }

@@ -62,9 +62,12 @@ def check_regularization(regularization: float | None, grid: tuple[float, ...]) 
     return sorted((float(value) for value in candidates), reverse=True)
 
 
-def most_regularised(losses: Array) -> int:
-    """Return the first position with the smallest loss, to rounding; candidates are most
-    regularized first.
+def most_regularised(losses: Array, tied: float = 1e-5) -> int:
+    """Return the first position with the smallest loss, to ``tied`` of it (or of 1, if it is less);
+    candidates are most regularized first.
+
+    Where regularization vanishes losses differ by less than what rounding of the kernel, divided by
+    the regularization, makes of them.
     """
     best = float(np.min(losses))
-    return int(np.flatnonzero(losses <= best + 1e-12 * max(1.0, abs(best)))[0])
+    return int(np.flatnonzero(losses <= best + tied * max(1.0, abs(best)))[0])

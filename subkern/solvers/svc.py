@@ -17,6 +17,8 @@ from subkern.solvers.spectral import DEFAULT_GRID, check_regularization, most_re
 
 __all__ = ["SVCSolver", "class_scores", "reduce_logits"]
 
+_BORDER = 1e-5  # of decisions, which are ±1 at support vectors; ten times where libsvm stops
+
 Reduction = Literal["difference", "trace"]
 
 
@@ -138,18 +140,31 @@ class SVCSolver(KernelSolver):
         )
 
     def _cross_validate(self, gram: Array, labels: Labels, candidates: list[float]) -> Array:
-        """Return the error rate on held-out examples for each candidate."""
+        """Return the error rate on held-out examples for each candidate.
+
+        An example on the border of two classes, on whose side rounding decides, is half an error.
+        """
         wrong = np.zeros(len(candidates))
         for train, held in stratified_folds(labels, self.cv, self.random_state):
             for i, candidate in enumerate(candidates):
                 machine = _machine(candidate).fit(gram[np.ix_(train, train)], labels[train])
-                wrong[i] += np.sum(machine.predict(gram[np.ix_(held, train)]) != labels[held])
+                across = gram[np.ix_(held, train)]
+                missed = machine.predict(across) != labels[held]
+                wrong[i] += np.sum(np.where(_on_border(machine, across), 0.5, missed))
         return wrong / len(labels)
 
     def _scores(self, kernel: Array, offset: Array) -> Array:
         """Return the machine's decisions as scores ``[m, c]``."""
         decision = np.asarray(self.machine_.decision_function(self._gram(kernel, offset).T))
         return class_scores(decision, self.machine_.classes_, self.num_logits_)
+
+
+def _on_border(machine: SVC, gram: Array) -> Array:
+    """Return which examples no pair of classes is told of, ``[m]``, to what libsvm stops at."""
+    machine.decision_function_shape = "ovo"
+    pairs = np.abs(machine.decision_function(gram)).reshape(len(gram), -1)
+    machine.decision_function_shape = "ovr"
+    return pairs.min(axis=1) <= _BORDER
 
 
 def _machine(regularization: float) -> SVC:

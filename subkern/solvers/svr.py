@@ -85,7 +85,7 @@ class SVRSolver(KernelSolver):
         if len(candidates) > 1:
             errors = self._cross_validate(problem, wanted, candidates)
             self.cv_curve_ = dict(zip(candidates, errors.tolist(), strict=True))
-            chosen = most_regularised(errors)
+            chosen = most_regularised(errors, self.tol)  # libsvm knows them no better
         self.C_ = candidates[chosen]
         self.regularization_ = 1.0 / self.C_
         self._fitted = self._fit(problem.kernel, wanted, self.C_)

@@ -53,7 +53,8 @@ WITHOUT_OPTION = {
 
 def test_who_proves_is_told_without_importing_it() -> None:
     assert {s for s in STUDIES if STUDIES[s].proves} == set(analyze_command.PROVEN)
-    assert all(STUDIES[name].settings.__module__.endswith(f".{name}.config") for name in STUDIES)
+    for name, study in STUDIES.items():
+        assert study.settings.__module__ == f"analyses.{name.replace('-', '_')}.config"
 
 
 class Ran(NamedTuple):

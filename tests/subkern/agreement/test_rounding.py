@@ -76,13 +76,52 @@ def test_no_metric_is_of_rounding(name: str, pair: str) -> None:
 def test_no_solver_fits_rounding(name: str, c: int, rank: int) -> None:
     train, test = gram(0, c, rank), gram(0, c, rank, M)
     labels = (train[:, 0, 0, 0] > np.median(train[:, 0, 0, 0])).astype(int)
-    # SVC's choice by accuracy jumps where an example lies on the border, whatever the kernel.
-    settings = {"regularization": 0.1} if name == "svc" else {}
-    found = make_solver(name, **settings).fit(train, labels).decision_function(test)
+    found = make_solver(name).fit(train, labels).decision_function(test)
     for seed in range(3):
-        fitted = make_solver(name, **settings).fit(rounded(train, seed), labels)
+        fitted = make_solver(name).fit(rounded(train, seed), labels)
         again = fitted.decision_function(rounded(test, 10 + seed))
         np.testing.assert_allclose(again, found, rtol=0, atol=1e-6 * max(1, np.abs(found).max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "c", "rank", "whole", "seed"),
+    [
+        ("ridge", 1, 1, True, 29),
+        ("logistic", 2, 2, False, 25),
+        ("logistic", 2, 1, False, 6),
+        ("svr", 1, 1, False, 39),
+        ("svr", 2, 2, True, 5),
+        ("svr", 3, 2, True, 6),
+        ("svr", 3, 2, True, 17),
+    ],
+)
+def test_no_grid_is_decided_by_rounding(
+    name: str, c: int, rank: int, whole: bool, seed: int
+) -> None:
+    """Candidates that do alike tie, and the most regularized wins: each of these once did not."""
+    rows = np.random.default_rng(seed).standard_normal((N + 5, c, rank))[:N]
+    rows = np.round(rows) if whole else rows
+    kernel = np.einsum("iap,jbp->iajb", rows, rows)
+    halves = (rows[:, 0, 0] > 0).astype(int)
+    labels = halves if name == "logistic" else np.arange(N) % max(2, c)
+
+    def chosen(kernel: Array) -> float:
+        return float(make_solver(name).fit(kernel, labels).regularization_)
+
+    found = chosen(kernel)
+    assert all(chosen(rounded(kernel, noise)) == found for noise in range(4))
+
+
+def test_an_example_on_the_border_is_half_an_error() -> None:
+    """Its side is decided by rounding; whatever it is, the penalty is the same."""
+    at = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 0.0])
+    kernel = np.outer(at, at)[:, None, :, None]
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    curves = [
+        make_solver("svc").fit(each, labels).cv_curve_
+        for each in (kernel, *(rounded(kernel, seed) for seed in range(4)))
+    ]
+    assert all(curve == curves[0] for curve in curves)
 
 
 def test_eigenspaces_that_exist_are_compared() -> None:
