@@ -14,6 +14,7 @@ from subkern.errors import UserError
 LOCK = ".lock"
 """The file in a folder whose lock its run has."""
 
+_TRIES = 1000  # some places never take a file: /proc
 _LACKING = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 
 
@@ -63,14 +64,16 @@ def only_run(
 
 def _acquire(file: Path, place: Path, otherwise: str) -> int | None:
     """Return the descriptor of the locked file, which is there under its name."""
+    tries = 0
     while True:
+        tries += 1
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             if error.errno in _LACKING:
                 return None
-            if error.errno == errno.ENOENT:  # whoever made it left just now
+            if error.errno == errno.ENOENT and tries < _TRIES:  # whoever made it left just now
                 continue
             raise
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -48,4 +50,17 @@ def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
 def test_a_place_that_is_a_file_is_left_to_who_reads_it(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     with only_run(tmp_path / "x"):
+        pass
+
+
+def test_a_place_that_never_takes_a_file_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc does: the folder is there, and a file in it is not to be made."""
+
+    def refuse(path: Path, *_: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(FileNotFoundError), only_run(tmp_path):
         pass
