@@ -34,7 +34,8 @@ N, SIZE = 7, 3
 SEED = 5
 ADAPTERS = ("lora:r=2,alpha=4", "lora:r=1,dora=true", "lora:r=2,init=pissa", "lora:r=2,rslora=true",
     "ia3:targets=query+value,feedforward=value", "ln", "prompt:n=2", "prefix:n=2", "vera:r=4",
-    "loha:r=2", "lokr:r=2", "lora:r=2,init=olora", "lora:r=2,init=gaussian")  # fmt: skip
+    "loha:r=2", "lokr:r=2", "lora:r=2,init=olora", "lora:r=2,init=gaussian", "oft:block=4",
+    "boft:block=4")  # fmt: skip
 
 Examples = Sequence[EncodedExample]
 
@@ -156,10 +157,9 @@ def test_rates_are_those_of_central_differences(text: str) -> None:
 
 
 def test_every_kind_of_subspace_is_tried() -> None:
-    """OFT and BOFT have no derivative of their own on tiny layers; groups are parameters."""
     tried = {text.partition(":")[0] for text in (*ADAPTERS, "random:")}
     adapters = {k for k, form in FORMS.items() if "=" in form or k in ("ln", "random")}
-    assert adapters - tried <= {"oft", "boft"}
+    assert adapters <= tried
 
 
 # --- against real training ---
@@ -372,3 +372,12 @@ def test_random_subspaces_of_adapters_have_a_rate() -> None:
     subspace = RandomSubspace(4, inner=parse_subspace("lora:r=2,alpha=4"))
     found = suggest(oracles.logit_model(GPT2), random_examples(6), subspace=subspace)
     assert (found.subspace, found.coordinates) == ("random", 4)
+
+
+def test_half_precision_has_the_rates_of_single() -> None:
+    asked: dict[str, Any] = {"subspace": "lora:r=2,alpha=4", "optimizer": "sgd"}
+    half, single = (
+        both(oracles.logit_model(BERT, 2, dtype=dtype), data(), **asked)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    np.testing.assert_allclose(half, single, rtol=0.1)
