@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subkern.errors import UserError, check_choice
+from subkern.errors import DamagedError, UserError, check_choice
 from subkern.subspaces.text import FORMS
 
 from .options import (
@@ -63,7 +63,7 @@ def kernel(**asked: Any) -> None:
     The same command again continues an interrupted run, or says "up to date".
     """
     from subkern.kernels.compute import compute_kernel
-    from subkern.kernels.lm_kernel_ft import check_export, export_lmk
+    from subkern.kernels.lm_kernel_ft import check_export, export_lmk, is_exported
     from subkern.kernels.request import ENGINES, RunOptions, kernel_identity
     from subkern.kernels.rules import parse_rule
     from subkern.kernels.tiles import TileStore
@@ -80,8 +80,9 @@ def kernel(**asked: Any) -> None:
     parse_rule(asked["rule"])
     check_running(asked)
     check_choice("engine", asked["engine"], ENGINES)
-    if asked["export_lmk"] is not None:
-        check_export(asked["export_lmk"], overwrite=asked["overwrite"])
+    export = asked["export_lmk"]
+    if export is not None and not out.exists():  # else it may be of this very kernel
+        check_export(export, overwrite=asked["overwrite"])
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     model = load_started(task, asked)
     assert model.prompt is not None
@@ -102,8 +103,10 @@ def kernel(**asked: Any) -> None:
             found.save(out, overwrite=asked["overwrite"])
             click.echo(f"wrote {out}\n{wrapped(repr(found))}")
         RunOptions(checkpoint=tiles).clear()  # also what a run left that was killed after saving
-    if asked["export_lmk"] is not None:
-        click.echo(f"wrote {export_lmk(found, asked['export_lmk'], overwrite=asked['overwrite'])}")
+        if export is not None and is_exported(found, export):
+            click.echo(f"{export} is up to date")
+        elif export is not None:
+            click.echo(f"wrote {export_lmk(found, export, overwrite=asked['overwrite'])}")
 
 
 def _examples(task: Any, asked: dict[str, Any], side: str) -> Any:
@@ -127,5 +130,7 @@ def _finished(out: Path, identity: dict[str, Any], overwrite: bool) -> Kernel | 
         return None
     try:
         return Kernel.load(out, expect=identity)
+    except DamagedError:
+        raise  # it says so already
     except UserError as error:
         raise UserError(f"{error} (--overwrite replaces it)") from error

@@ -140,11 +140,11 @@ class Context:
         """
         config, tiles = self.config, self.unfinished("tiles")
         if tiles is not None and self.place.unfinished is not None:
-            asked = self.place.unfinished / "memory"
+            asked, memory = self.place.unfinished / "memory", str(config.memory).encode()
             again = (self.place.unfinished / FAILED).exists() and asked.exists()
-            if again and asked.read_text(encoding="utf-8") != str(config.memory):
+            if again and asked.read_bytes() != memory:
                 shutil.rmtree(tiles, ignore_errors=True)
-            asked.write_text(str(config.memory), encoding="utf-8")
+            asked.write_bytes(memory)
         return RunOptions(config.batch_size, config.memory, checkpoint=tiles)
 
     def need(self, method: str, step: str) -> Path:

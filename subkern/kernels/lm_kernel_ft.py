@@ -21,8 +21,9 @@ import torch
 
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
+from subkern.storage.files import replacing, sync
 
-__all__ = ["check_export", "export_lmk", "import_lmk"]
+__all__ = ["check_export", "export_lmk", "import_lmk", "is_exported"]
 
 _NAME = re.compile(r"(?P<split>train|dev|test)_kernels_(?P<task>.+)\.pt")
 
@@ -85,18 +86,34 @@ def export_lmk(kernel: Kernel, path: str | Path, *, overwrite: bool = False) -> 
             carry the other direction, or another file is there and ``overwrite`` is not given.
     """
     path = Path(path)
+    pair = _exported(kernel, path)
+    check_export(path, overwrite=overwrite)
+    with replacing(path, kept=False) as part:  # no checksum: other programs may write it too
+        torch.save(pair, part)
+        sync(part)
+    return path
+
+
+def is_exported(kernel: Kernel, path: str | Path) -> bool:
+    """Whether a file holds what `export_lmk` would write."""
+    path = Path(path)
+    try:
+        found = _read_pair(path, "kernel")
+    except UserError:
+        return False
+    pair = _exported(kernel, path)
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(found, pair, strict=True))
+
+
+def _exported(kernel: Kernel, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two tensors of a kernel's file."""
     if kernel.right_labels is None:
         raise UserError(f"{path} needs the labels of the kernel's columns, which are unknown")
-    check_export(path, overwrite=overwrite)
     values = _both(kernel, path) if kernel.is_asymmetric else kernel.values
     labels = torch.from_numpy(kernel.right_labels.copy())
     if kernel.num_logits == 1:
         labels = (2 * labels - 1).to(torch.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    torch.save((torch.from_numpy(values.copy()), labels), partial)
-    partial.replace(path)
-    return path
+    return torch.from_numpy(values.copy()), labels
 
 
 def _both(kernel: Kernel, path: Path) -> npt.NDArray[np.float64]:

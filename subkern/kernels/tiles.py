@@ -66,8 +66,8 @@ def choose_tiling(
     need = max(left_bytes) + max([*right_bytes, *left_bytes])
     if need > budget:
         raise UserError(
-            f"--memory of {budget / 2**20:.0f} MiB for gradient factors is less than the"
-            f" {need / 2**20:.0f} MiB of two examples: raise --memory or shorten the examples"
+            f"--memory of {budget / 2**20:.5g} MiB for gradient factors is less than the"
+            f" {need / 2**20:.5g} MiB of two examples: raise --memory or shorten the examples"
         )
     best: tuple[float, Tiling] | None = None
     for share in (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9):

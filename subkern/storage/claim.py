@@ -32,11 +32,12 @@ def refuse_other(
 def refuse_foreign(folder: Path, what: str, instead: str = "give another folder") -> None:
     """Raise `UserError` if a folder in which no ``what`` was begun holds something, or is a file.
 
-    What a killed process left of a file that it was writing does not count, nor lock or checksums.
+    What a killed process left of a file that it was writing does not count, nor locks (of stores in
+    the folder, too) or checksums.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}' is a file: {instead}")
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        ours = path.name in (LOCK, SUMS) or (path.name.startswith(".") and PART in path.name)
-        if not ours:
+        hidden = path.name.startswith(".")
+        if not (path.name == SUMS or (hidden and (PART in path.name or path.name.endswith(LOCK)))):
             raise UserError(f"'{folder}' holds '{path.name}' and no {what}: {instead}")

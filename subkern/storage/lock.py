@@ -40,8 +40,9 @@ def only_run(
     """Be the only run at ``place``, if there is one; the lock goes with the process.
 
     Its file lies in the folder ``place``, or ``beside`` it where that is replaced as a whole, and
-    stays. A folder is made if there is none, and removed again if nothing was written to it. Where
-    nothing can be written or the file system has no locks there is none.
+    stays, but for that of a run which was refused what lies there. A folder is made if there is
+    none, and removed again if nothing was written to it. Where nothing can be written or the file
+    system has no locks there is none.
 
     Raises:
         UserError: another run is at work there.
@@ -51,12 +52,15 @@ def only_run(
         return
     place = Path(place)
     file = place.with_name(f".{place.name}{LOCK}") if beside else place / LOCK
-    made = not file.parent.exists()
+    made, first, refused = not file.parent.exists(), not file.exists(), False
     handle = _acquire(file, place, otherwise)
     try:
         yield
+    except UserError:
+        refused = first
+        raise
     finally:
-        if not beside or not place.exists():
+        if not beside or not place.exists() or refused:
             _leave(file, made, alone=not beside)
         if handle is not None:
             os.close(handle)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,11 @@ import pandas as pd
 from analyses.engine.run_folder import Results
 from subkern.features.features import Features
 from subkern.kernels.kernel import Kernel
+from subkern.kernels.lm_kernel_ft import import_lmk
 from subkern.training.result import FineTuned
 from tests.support import tiny_folder
 
+ROOT = Path(__file__).resolve().parents[2]
 Read = Callable[[Path], list[Any]]
 
 
@@ -26,18 +30,23 @@ class Command:
     """A command line without ``--out``.
 
     Attributes:
-        words: of the line.
+        words: of the line; ``FOLDER`` in them is where its results lie.
         out: what is named after ``--out``, in a folder of its own.
         read: its numbers, but for times.
+        replaces: whether it takes ``--overwrite``.
+        has_workers: whether others compute for it.
     """
 
     words: tuple[str, ...]
     out: str
     read: Read
+    replaces: bool = True
+    has_workers: bool = False
 
     def line(self, folder: Path, *more: str) -> list[str]:
         """Return the words, for a result in ``folder``."""
-        return [*self.words, "--out", str(folder / self.out), *more]
+        words = [word.replace("FOLDER", str(folder)) for word in self.words]
+        return [*words, "--out", str(folder / self.out), *more]
 
     def digest(self, folder: Path) -> str:
         """Return a digest of the numbers that lie in ``folder``."""
@@ -59,16 +68,31 @@ def make_commands(root: Path) -> dict[str, Command]:
     kernel = ("kernel", *few, "--right", "test")
     tight, tighter = ("--memory", "120KiB"), ("--memory", "60KiB")
     training = ("--steps", "6", "--eval-every", "2", "--learning-rates", "1e-3,1e-2")
-    lora = ("--ranks", "1,2", "--adapter-seeds", "2", "--solvers", "ridge")
+    (root / "few.yaml").write_text("resamples: 20\n", encoding="utf-8")
+    brief = (*few, "--config", str(root / "few.yaml"), "--solvers", "ridge")
+    lora = ("analyze", "lora", *brief, "--ranks", "1,2", "--adapter-seeds", "2")
+    subspace = (
+        *("analyze", "subspace", *brief, "--dims", "2,8", "--kinds", "srht,gaussian"),
+        *("--projection-seeds", "2", "--ranks", "1", "--adapter-seeds", "1", "--method", "bias"),
+    )
+    verify = (
+        *("--verify", "--verify-steps", "4", "--verify-learning-rates", "1e-3,1e-2"),
+        *("--verify-batch-sizes", "4"),
+    )
     paper = (
-        *("--tasks", "mr", "--shots", "4", "--seed", "13", "--solvers", "ridge", *training[:4]),
+        *("analyze", "fourteen-tasks", "--model", str(model), "--data", str(data)),
+        *("--tasks", "mr", "--shots", "4", "--seed", "13", *brief[-2:], *training[:4]),
         *("--methods", "zero-shot,kernel-sgd,finetune-sgd", "--batch-sizes", "2"),
         *("--learning-rates", "finetune-sgd=1e-3,1e-2"),
     )
+    study = _drawn(root / "study", paper)
     return {
         "kernel": Command((*kernel, *tight), "K.zarr", _kernel),
         "kernel signgd": Command((*kernel, "--rule", "signgd", *tight), "K.zarr", _kernel),
         "kernel adam": Command((*kernel, "--rule", "asymmetric_adam", *tighter), "K.zarr", _kernel),
+        "kernel export": Command(
+            (*kernel, "--export-lmk", "FOLDER/test_kernels_mr.pt"), "K.zarr", _exported
+        ),
         "features": Command(
             ("features", *few, "--split", "test", "--dim", "16", *tight),
             "F.zarr",
@@ -79,28 +103,45 @@ def make_commands(root: Path) -> dict[str, Command]:
             "run",
             _finetuned,
         ),
-        "analyze lora": Command(("analyze", "lora", *few, *lora), "run", _study),
+        "figures": Command(("figures", str(study)), "drawn", _tables, replaces=False),
+        "analyze lora --verify": Command((*lora, *verify), "run", _study),
+        "analyze subspace --verify": Command((*subspace, *verify), "run", _study),
         "analyze behavior": Command(
-            ("analyze", "behavior", *few, "--steps", "4", "--learning-rates", "1e-2"),
+            ("analyze", "behavior", *brief, "--steps", "4", "--learning-rates", "1e-2"),
             "run",
             _study,
         ),
         "analyze prompting": Command(
-            ("analyze", "prompting", *few, "--prompt", "lm-bff", "--prompt", "minimal", *training),
+            (*("analyze", "prompting", *brief, *training), "--prompt", "lm-bff", "--no-random"),
             "run",
             _study,
         ),
-        "analyze fourteen-tasks": Command(
-            ("analyze", "fourteen-tasks", "--model", str(model), "--data", str(data), *paper),
-            "run",
-            _study,
+        "analyze fourteen-tasks": Command(paper, "run", _study),
+        "analyze fourteen-tasks --workers": Command(
+            (*paper, "--workers", "2"), "run", _study, has_workers=True
         ),
     }
+
+
+def _drawn(out: Path, paper: tuple[str, ...]) -> Path:
+    """Make the study that ``figures`` draws."""
+    line = [sys.executable, "cli.py", *paper, "--out", str(out)]
+    subprocess.run(line, check=True, capture_output=True, cwd=ROOT)
+    return out
 
 
 def _kernel(path: Path) -> list[Any]:
     kernel = Kernel.load(path)
     return [kernel.fingerprint, kernel.values, kernel.reverse, kernel.left_logits]
+
+
+def _exported(path: Path) -> list[Any]:
+    return [*_kernel(path), import_lmk(path.with_name("test_kernels_mr.pt")).values]
+
+
+def _tables(path: Path) -> list[Any]:
+    tables = [pd.read_parquet(each) for each in sorted(path.rglob("*.parquet"))]
+    return [(path / "report.html").is_file(), *(each.to_csv(index=False) for each in tables)]
 
 
 def _features(path: Path) -> list[Any]:

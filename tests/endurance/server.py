@@ -1,22 +1,35 @@
 """Runs commands of the program in forks of one process that has everything imported.
 
-One JSON line in: ``{"runs": [{"args", "folder", "kill_at", "full_at", "kill_after", "delay"}]}``,
-which run side by side; one out: ``[{"status", "stdout", "stderr", "operations"}]``. A run can be
-killed before its n-th file operation or after some seconds, or find the disk full from its n-th.
+One JSON line in: ``{"runs": [{"args", "folder", "kill_at", "spared", "whom", "full_at",
+"kill_after", "delay"}]}``, which run side by side; one out: ``[{"status", "stdout", "stderr",
+"operations", "stayed"}]``. A run can be killed before its n-th file operation, before its first
+that is of no kind that is spared, or after some seconds, or find the disk full from its n-th. Its
+worker processes are forks too, and count with it; killed is ``whom``: the ``run``, or the
+``worker`` that came to the operation. ``operations`` are all, in order: event, place in the
+program, path; ``stayed`` is how many processes outlive it.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import gc
+import importlib
 import json
+import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
+from matplotlib.figure import Figure
 
 # As the program sets it, and one thread: the commands are small.
 os.environ |= {
@@ -29,16 +42,30 @@ os.environ |= {
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _LIMIT = 300  # seconds of a command
+_GRACE = 10  # seconds that workers have to see that their run is gone
+_LINE = 240  # characters of an operation
+_PLACE = re.compile(r"/(?:subkern|analyses)/(?:\w+/)*(\w+)\.py$")
+_OWN = re.compile(r"[0-9a-f]{8,}|\d+")  # what is of one file alone in its name
 
 
 class Fault:
     """An audit hook that counts file operations below a folder, and strikes at one of them."""
 
-    def __init__(self, asked: dict[str, Any], counter: Path) -> None:
+    def __init__(self, asked: dict[str, Any], trace: Path) -> None:
         self.folder = os.path.realpath(asked["folder"])
         self.kill_at, self.full_at = asked.get("kill_at"), asked.get("full_at")
-        self.handle = os.open(counter, os.O_WRONLY)
-        self.count, self.lock, self.inside = 0, threading.Lock(), threading.local()
+        self.spared = None if asked.get("spared") is None else set(asked["spared"])
+        self.run = os.getpid()
+        self.whom = asked.get("whom", "run")
+        self.trace = trace
+        self.lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._forked)
+        self._forked()
+
+    def _forked(self) -> None:
+        # A lock of a file is a process's own, and that of another thread stays with its thread.
+        self.lock = threading.Lock()
+        self.handle = os.open(self.trace, os.O_RDWR | os.O_APPEND)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Count an operation, and strike if it is time."""
@@ -47,14 +74,28 @@ class Fault:
             return
         if not self._is_here(event, arguments):
             return
-        with self.lock:
-            self.count += 1
-            os.pwrite(self.handle, str(self.count).encode(), 0)
-            if self.count == self.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            full = self.full_at is not None and self.count >= self.full_at
+        path = _OWN.sub("#", str(arguments[0]).replace(self.folder, ""))
+        kind = f"{event} {_at() or path.rpartition('/')[2]}"
+        count = self._count(f"{kind} {path}")
+        now = count == self.kill_at or (self.spared is not None and kind not in self.spared)
+        if now and (self.whom == "run" or os.getpid() != self.run):
+            os.kill(self.run if self.whom == "run" else os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # a worker ends with its run
+        full = self.full_at is not None and count >= self.full_at
         if full and (grows or event == "os.mkdir"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
+
+    def _count(self, operation: str) -> int:
+        """Write down an operation; return its number."""
+        with self.lock:
+            fcntl.lockf(self.handle, fcntl.LOCK_EX)
+            try:
+                os.write(
+                    self.handle, operation.encode("ascii", "replace")[:_LINE].ljust(_LINE) + b"\n"
+                )
+                return os.fstat(self.handle).st_size // (_LINE + 1)
+            finally:
+                fcntl.lockf(self.handle, fcntl.LOCK_UN)
 
     def _is_here(self, event: str, arguments: tuple[Any, ...]) -> bool:
         path = arguments[0]
@@ -65,8 +106,21 @@ class Fault:
         return str(Path.cwd() / os.fsdecode(path)).startswith(self.folder)
 
 
+def _at() -> str:
+    """Return where in the program an operation is asked for; nothing in a library's thread."""
+    found: list[str] = []
+    frame = sys._getframe(2)
+    while frame is not None and len(found) < 3:
+        code = frame.f_code
+        if (place := _PLACE.search(code.co_filename)) and code.co_name[0] != "<":
+            found.append(f"{place[1]}:{code.co_name}")
+        frame = frame.f_back  # type: ignore[assignment]
+    return "<".join(found)
+
+
 def _child(asked: dict[str, Any], files: dict[str, Path]) -> None:
     """Run one command and end."""
+    os.setsid()
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(files[name], os.O_WRONLY | os.O_CREAT), number)
     time.sleep(asked.get("delay", 0.0))
@@ -75,6 +129,10 @@ def _child(asked: dict[str, Any], files: dict[str, Path]) -> None:
     if asked.get("kill_after") is not None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, max(1e-3, asked["kill_after"]))
+    context = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda _method=None: context  # type: ignore[assignment]
+    Figure.savefig = _save  # type: ignore[method-assign]
+    Figure.draw_without_rendering = lambda _figure: None  # type: ignore[method-assign]
     sys.addaudithook(Fault(asked, files["operations"]))
     sys.argv = ["subkern", *asked["args"]]
     from cli import main
@@ -90,23 +148,47 @@ def _child(asked: dict[str, Any], files: dict[str, Path]) -> None:
         traceback.print_exc()
         status = 70
     sys.stdout.flush(), sys.stderr.flush()
+    files["modules"].write_text("\n".join(sys.modules))
     os._exit(status)
+
+
+def _save(figure: Figure, where: Any, **_: Any) -> None:
+    """Write a file for a figure: drawing takes most of the time of a small study."""
+    content = f"{figure.get_size_inches()}".encode()
+    where.write(content) if hasattr(where, "write") else Path(where).write_bytes(content)
+
+
+def _stayed(run: int) -> int:
+    """Return how many processes of a run that ended are there still, and end them."""
+    found: list[psutil.Process] = []
+    for _ in range(_GRACE * 20):
+        found = [each for each in psutil.process_iter() if _is_of(each, run)]
+        if not found:
+            return 0
+        time.sleep(0.05)
+    for each in found:
+        each.kill()
+    return len(found)
+
+
+def _is_of(process: psutil.Process, run: int) -> bool:
+    with suppress(psutil.Error, ProcessLookupError):
+        return os.getsid(process.pid) == run and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _serve() -> None:
     import torch
-    import transformers
 
-    for name in ("AutoModelForMaskedLM", "AutoTokenizer", "Trainer"):
-        getattr(transformers, name)  # loaded on first use
     torch.set_num_threads(1)
+    names = ("stdout", "stderr", "operations", "modules")
     print("ready", flush=True)
     for line in sys.stdin:
         answer = []
         with tempfile.TemporaryDirectory() as folder:
             running = []
             for i, asked in enumerate(json.loads(line)["runs"]):
-                files = {n: Path(folder, f"{n}-{i}") for n in ("stdout", "stderr", "operations")}
+                files = {name: Path(folder, f"{name}-{i}") for name in names}
                 for path in files.values():
                     path.touch()
                 pid = os.fork()
@@ -116,9 +198,22 @@ def _serve() -> None:
             for pid, files in running:
                 _, status = os.waitpid(pid, 0)
                 found: dict[str, Any] = {n: p.read_text(errors="replace") for n, p in files.items()}
-                found["operations"] = int(found["operations"] or 0)
-                answer.append(found | {"status": os.waitstatus_to_exitcode(status)})
+                found["operations"] = [each.rstrip() for each in found["operations"].splitlines()]
+                _learn(found.pop("modules").split())
+                ended = {"status": os.waitstatus_to_exitcode(status), "stayed": _stayed(pid)}
+                answer.append(found | ended)
         print(json.dumps(answer), flush=True)
+
+
+def _learn(modules: list[str]) -> None:
+    """Import what a command needed: the next one starts with it."""
+    if not (new := [name for name in modules if name not in sys.modules]):
+        return
+    for name in new:
+        with suppress(Exception):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # forks share what they do not touch
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Nothing lost, wrong, silent, bare, blocked or left over, whatever happens to a command.
 
-``--endurance N`` tries every fault N times on every command, studies too, instead of once on the
-quick ones; N as large as a command has file operations kills it before each of them. Trials are the
-same for the same N.
+A run is killed before one file operation of each kind (what is done, from where in the program),
+the next run in the same folder before one of the next kind, until it ends; and once before any.
+``--endurance N`` tries every fault N times, on studies too, and quick commands are killed at N
+operations of each kind, each time in a new folder: at all of them if N is as large as there are.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,14 +24,19 @@ from tests.endurance.trials import (
     damage,
     fill_disk,
     kill_after,
+    kill_at_each_kind,
     kill_before,
+    kill_worker,
+    kind_of,
     rival,
 )
 
 pytestmark = pytest.mark.slow
 NAMES = (
-    "kernel", "kernel signgd", "kernel adam", "features", "finetune", "analyze lora",
-    "analyze behavior", "analyze prompting", "analyze fourteen-tasks",
+    "kernel", "kernel signgd", "kernel adam", "kernel export", "features", "finetune", "figures",
+    "analyze lora --verify", "analyze subspace --verify", "analyze behavior", "analyze prompting",
+    "analyze fourteen-tasks",
+    "analyze fourteen-tasks --workers",
 )  # fmt: skip
 
 
@@ -51,8 +56,17 @@ def server() -> Iterator[Server]:
 
 def places(lab: Lab, count: int, rng: random.Random) -> list[int]:
     """``count`` file operations of a command, spread over all it has."""
-    step = lab.operations / count
-    return [1 + int(step * (i + rng.random())) % lab.operations for i in range(count)]
+    step = len(lab.operations) / count
+    return [1 + int(step * (i + rng.random())) % len(lab.operations) for i in range(count)]
+
+
+def each_kind(lab: Lab, count: int, rng: random.Random) -> list[int]:
+    """At most ``count`` file operations of every kind."""
+    kinds: dict[str, list[int]] = {}
+    for number, operation in enumerate(lab.operations, 1):
+        kinds.setdefault(kind_of(operation), []).append(number)
+    chosen = (rng.sample(each, min(count, len(each))) for each in kinds.values())
+    return sorted(number for each in chosen for number in each)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,30 +80,32 @@ def test_whatever_happens_the_same_command_ends_with_the_same_numbers(
     count, rng = request.config.getoption("endurance"), random.Random(name)
     if count == 1 and name.startswith("analyze"):
         pytest.skip("studies take minutes: --endurance 2 or more")
-    started = time.perf_counter()
     lab = Lab.of(server, commands[name], tmp_path)
-    took = time.perf_counter() - started
-    if count >= lab.operations:
-        every = [(at,) for at in range(1, lab.operations + 1)]
-    else:
-        every = [(at,) for at in places(lab, count, rng)]
+    is_quick = not name.startswith("analyze")
+    choose = each_kind if is_quick and count > 1 else places
+    once = choose(lab, count, rng)
     twice = list(zip(places(lab, count, rng), places(lab, count, rng), strict=True))
     trials: list[tuple[str, Callable[[], Trial]]] = [
-        *(("kill", lambda at=at: kill_before(lab, at)) for at in (*every, *twice[: count // 2])),
-        *(("kill", lambda: kill_after(lab, rng.uniform(0, took))) for _ in range(count)),
+        ("kill in a row", lambda: kill_at_each_kind(lab, count, rng)),
+        *(("kill", lambda at=at: kill_before(lab, (at,))) for at in once),
+        *(("kill twice", lambda at=at: kill_before(lab, at)) for at in twice[: count // 2]),
+        *(("kill any time", lambda: kill_after(lab, rng.uniform(0, lab.seconds))) for _ in twice),
         *(("disk full", lambda at=at: fill_disk(lab, at)) for at in places(lab, count, rng)),
-        *(("two writers", lambda: rival(lab, rng.uniform(0, took))) for _ in range(count)),
+        *(("two writers", lambda: rival(lab, rng.uniform(0, lab.seconds))) for _ in twice),
     ]
+    if commands[name].has_workers:
+        trials += [("kill worker", lambda at=at: kill_worker(lab, at)) for at in once]
     for at in places(lab, count, rng):
-        for how in HOWS if count > 1 else rng.sample(HOWS, 1):
+        for how in rng.sample(HOWS, min(count, len(HOWS))):
             trials += [
                 ("damage", lambda at=at, how=how: damage(lab, rng, at, how)),
                 ("damage", lambda how=how: damage(lab, rng, None, how)),
             ]
     failed = []
     for fault, trial in trials:
-        outcome, why = trial()
-        request.config.stash[TALLY][fault, outcome] += 1
+        outcome, why, *times = trial()
+        request.config.stash[TALLY][name, fault, outcome] += sum(times) or 1
         if outcome != "right":
             failed.append(f"{fault}: {outcome}: {why}")
+            print(name, failed[-1], flush=True)  # hours may go on (-s)
     assert not failed, "\n".join(failed)

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +24,15 @@ Outcome = Literal["right", "lost", "wrong", "silent", "traceback", "blocked", "l
 OUTCOMES: tuple[Outcome, ...] = (
     "right", "lost", "wrong", "silent", "traceback", "blocked", "left",
 )  # fmt: skip
-"""``right``: the numbers of a run that nothing happened to. Else: finished work is gone; other
-numbers; damage under exit status 0; an error that is not one line for a user; no way on, not by
-``--overwrite``; files left over."""
+"""``right``: the numbers and files of a run that nothing happened to. Else: finished work is gone;
+other numbers; damage under exit status 0; an error that is not one line for a user; no way on, not
+by ``--overwrite``; files or processes left over."""
 
 HOWS = ("flip", "zeros", "empty", "cut")
 """A byte flipped, the last part zeros, no bytes, the last part missing."""
 
 ROOT = Path(__file__).resolve().parents[2]
 _BARE = re.compile(r"Traceback|--debug says more|^Aborted", re.MULTILINE)
-_LEFT = re.compile(r"\.tmp$|\.part\b|\.partial$")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Ran:
 
     status: int
     stderr: str
-    operations: int
+    operations: Sequence[str]
+    stayed: int
 
     @property
     def is_bare(self) -> bool:
@@ -69,7 +71,8 @@ class Server:
         self.process.stdin.write(json.dumps({"runs": asked}) + "\n")
         self.process.stdin.flush()
         found = json.loads(self.process.stdout.readline())
-        return [Ran(each["status"], each["stderr"], each["operations"]) for each in found]
+        fields = ("status", "stderr", "operations", "stayed")
+        return [Ran(*(each[name] for name in fields)) for each in found]
 
     def stop(self) -> None:
         """End it."""
@@ -85,17 +88,26 @@ class Lab:
     server: Server
     command: Command
     root: Path
-    digest: str
-    operations: int
+    digest: str = ""
+    operations: Sequence[str] = ()
+    files: frozenset[str] = frozenset()
+    seconds: float = 0.0
 
     @classmethod
     def of(cls, server: Server, command: Command, root: Path) -> Lab:
-        """Run the command undisturbed."""
-        lab = cls(server, command, root, "", 0)
-        with lab.folder() as folder:
-            done = lab.run(folder)
-            assert done.status == 0, done.stderr
-            return cls(server, command, root, command.digest(folder), done.operations)
+        """Run the command undisturbed, twice: the first time it imports what it needs."""
+        lab = cls(server, command, root)
+        found = []
+        for _ in range(2):
+            with lab.folder() as folder:
+                started = time.perf_counter()
+                done = lab.run(folder)
+                took = time.perf_counter() - started
+                assert done.status == 0, done.stderr
+                assert not done.stayed
+                found.append((command.digest(folder), done.operations, _names(folder), took))
+        assert found[0][0] == found[1][0]
+        return cls(server, command, root, *found[1])
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -117,13 +129,17 @@ class Lab:
         if done.is_bare:
             return "traceback", done.stderr
         if done.status != 0:
-            if not damaged or str(folder) not in done.stderr:
+            if not damaged or str(folder) not in done.stderr or not self.command.replaces:
                 return "blocked", done.stderr
             done = self.run(folder, "--overwrite")
             if done.is_bare:
                 return "traceback", done.stderr
             if done.status != 0:
                 return "blocked", done.stderr
+        return self.judge(folder, done, damaged=damaged)
+
+    def judge(self, folder: Path, done: Ran, *, damaged: bool = False) -> tuple[Outcome, str]:
+        """Judge what a command left that succeeded."""
         try:
             digest = self.command.digest(folder)
         except UserError as error:
@@ -132,29 +148,83 @@ class Lab:
             return "wrong", f"{digest} is not {self.digest}"
         if bad := list(unsound(folder)):
             return "silent", str(bad)
-        if left := [str(p) for p in folder.rglob("*") if _LEFT.search(p.name)]:
-            return "left", str(left)
+        names = _names(folder)
+        if missing := self.files - names:
+            return "lost", str(sorted(missing))
+        if names - self.files or done.stayed:
+            return "left", f"{sorted(names - self.files)}, {done.stayed} processes"
         return "right", ""
 
 
-Trial = tuple[Outcome, str]
+def kind_of(operation: str) -> str:
+    """Return what is done, from where in the program."""
+    return " ".join(operation.split(" ")[:2])
+
+
+Trial = tuple[Outcome, str] | tuple[Outcome, str, int]
+"""How it ended, in words why, and how many trials it was, if not one."""
 
 
 def kill_before(lab: Lab, at: Sequence[int]) -> Trial:
     """Kill the command before its n-th file operation, and the next before its own."""
     with lab.folder() as folder:
         for n in at:
-            if (done := lab.run(folder, kill_at=n)).is_bare:
+            done = lab.run(folder, kill_at=n)
+            if done.is_bare:
                 return "traceback", done.stderr
-        return lab.again(folder)
+            if done.stayed:
+                return "left", f"{done.stayed} processes"
+        outcome, why = lab.again(folder)
+        return outcome, f"at {[(n, lab.operations[n - 1]) for n in at]}: {why}"
+
+
+def kill_at_each_kind(lab: Lab, times: int, rng: random.Random) -> Trial:
+    """Kill the command before an operation of each kind, the same folder's next run at the next.
+
+    Of a kind, ``times`` operations: the first that a run comes to, or a later one.
+    """
+    killed: Counter[str] = Counter()
+    with lab.folder() as folder:
+        while True:
+            spared = [kind for kind, often in killed.items() if often >= times]
+            spared += [k for k in killed.keys() - set(spared) if rng.random() < 0.5]
+            done = lab.run(folder, spared=sorted(spared))
+            if done.status != -9:
+                break
+            killed[kind_of(done.operations[-1])] += 1
+            if done.stayed:
+                return "left", f"{done.stayed} processes", killed.total()
+        at = f"after {killed.total()} kills, the last at {done.operations[-1:]}"
+        if done.is_bare:
+            return "traceback", f"{at}: {done.stderr}", killed.total()
+        if done.status != 0:
+            return "blocked", f"{at}: {done.stderr}", killed.total()
+        outcome, why = lab.judge(folder, done)
+        return outcome, f"{at}: {why}", killed.total()
+
+
+def kill_worker(lab: Lab, at: int) -> Trial:
+    """Kill the worker process that comes to the n-th file operation: the command goes on."""
+    with lab.folder() as folder:
+        done = lab.run(folder, kill_at=at, whom="worker")
+        if done.is_bare:
+            return "traceback", done.stderr
+        if done.status != 0:
+            return "blocked", done.stderr
+        outcome, why = lab.judge(folder, done)
+        return outcome, f"at {at, lab.operations[at - 1]}: {why}"
 
 
 def kill_after(lab: Lab, seconds: float) -> Trial:
     """Kill the command at any moment."""
     with lab.folder() as folder:
-        if (done := lab.run(folder, kill_after=seconds)).is_bare:
+        done = lab.run(folder, kill_after=seconds)
+        if done.is_bare:
             return "traceback", done.stderr
-        return lab.again(folder)
+        if done.stayed:
+            return "left", f"{done.stayed} processes"
+        outcome, why = lab.again(folder)
+        return outcome, f"after {seconds} of {lab.seconds} s: {why}"
 
 
 def fill_disk(lab: Lab, at: int) -> Trial:
@@ -165,7 +235,8 @@ def fill_disk(lab: Lab, at: int) -> Trial:
             return "traceback", done.stderr
         if done.status != 0 and "space" not in done.stderr:
             return "traceback", f"says nothing of space: {done.stderr}"
-        return lab.again(folder)
+        outcome, why = lab.again(folder)
+        return outcome, f"full at {at, lab.operations[at - 1]}: {why}"
 
 
 def rival(lab: Lab, delay: float) -> Trial:
@@ -192,6 +263,11 @@ def damage(lab: Lab, rng: random.Random, at: int | None, how: str) -> Trial:
         spoil(path, how, rng)
         outcome, why = lab.again(folder, damaged=True)
         return outcome, f"{path.relative_to(folder)} {how}: {why}"
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Return what lies below a folder; temporary names and those of hidden folders are left out."""
+    return frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def _choose(folder: Path, rng: random.Random) -> Path | None:

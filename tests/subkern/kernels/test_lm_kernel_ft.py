@@ -13,7 +13,7 @@ import torch
 from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.lm_kernel_ft import check_export, export_lmk, import_lmk
+from subkern.kernels.lm_kernel_ft import check_export, export_lmk, import_lmk, is_exported
 from tests.support.toys import WIDTH, toy, toy_examples
 
 
@@ -89,6 +89,17 @@ def test_export_refuses(tmp_path: Path) -> None:
         check_export(path)
     check_export(path, overwrite=True)
     assert export_lmk(kernel, path, overwrite=True) == path
+
+
+def test_what_is_exported_is_known_by_its_numbers(tmp_path: Path) -> None:
+    path, ids = tmp_path / "dev_kernels_mr.pt", ["train-0"]
+    kernel = Kernel(np.ones((1, 1, 1, 1)), ids, ids, [0], [0])
+    assert not is_exported(kernel, path)
+    export_lmk(kernel, path)
+    assert is_exported(kernel, path)
+    assert not is_exported(Kernel(2 * np.ones((1, 1, 1, 1)), ids, ids, [0], [0]), path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert not is_exported(kernel, path)
 
 
 def test_both_directions_of_asymmetric_signgd(tmp_path: Path) -> None:

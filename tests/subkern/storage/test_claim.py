@@ -33,6 +33,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         part.write_text("half")
         refuse_foreign(tmp_path, "run")  # what a killed process leaves
     (tmp_path / "record.json").unlink()
+    (tmp_path / ".K.zarr.lock").touch()  # of a kernel that was refused, or removed
+    refuse_foreign(tmp_path, "run")
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=r"holds 'thesis\.tex' and no run: give another --out$"):
         refuse_foreign(tmp_path, "run", "give another --out")

@@ -47,6 +47,19 @@ def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
         pass
 
 
+def test_who_is_refused_leaves_no_lock_beside_what_is_there(tmp_path: Path) -> None:
+    place = tmp_path / "thesis"
+    place.mkdir()
+    with pytest.raises(UserError), only_run(place, beside=True):
+        raise UserError("it is no kernel")
+    assert list(tmp_path.iterdir()) == [place]
+    with only_run(place, beside=True):
+        pass
+    with pytest.raises(UserError), only_run(place, beside=True):
+        raise UserError("it is of other settings")
+    assert (tmp_path / ".thesis.lock").exists()
+
+
 def test_a_place_that_is_a_file_is_left_to_who_reads_it(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     with only_run(tmp_path / "x"):
