@@ -194,6 +194,7 @@ class Study(ABC, Generic[C, F]):
         with only_run(directory.path):
             state = directory.state(overwrite=overwrite)
             if state == "done":
+                directory.tidy()
                 if not directory.is_current:
                     directory.rewrite(config.as_dict(), command)
                 elif self._is_drawn(directory.path, results := Results.load(directory.path)):

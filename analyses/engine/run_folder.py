@@ -309,9 +309,12 @@ class RunDirectory:
         for name, each in (beside or {}).items():
             self.add(name, each)
         write_results(self.path, table, environment)
-        if self.checkpoint.exists():
-            shutil.rmtree(self.checkpoint)
+        self.tidy()
         return Results.load(self.path)
+
+    def tidy(self) -> None:
+        """Remove the checkpoint of a finished run: it may have been killed before it could."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def add(self, name: str, table: pd.DataFrame) -> None:
         """Write a table beside the long one: ``predictions`` or ``verification``."""

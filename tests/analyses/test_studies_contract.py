@@ -111,6 +111,13 @@ def test_it_is_found_done_and_writes_nothing(ran: Ran) -> None:
         check_up_to_date(other.analyze, ran.settings, ran.found, patch)
 
 
+def test_the_checkpoint_of_a_run_killed_when_it_was_done_is_removed(ran: Ran) -> None:
+    left = ran.found.report.parent / "checkpoint"
+    (left / "tiles").mkdir(parents=True)
+    assert ran.study.analyze(ran.settings, left.parent).up_to_date
+    assert not left.exists()
+
+
 def test_a_lost_figure_is_drawn_from_the_saved_numbers(ran: Ran, tmp_path: Path) -> None:
     figure = next(iter(ran.study.figures(ran.study.findings(ran.found.results))))
     with pytest.MonkeyPatch.context() as patch:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ class Command:
         read: its numbers, but for times.
         replaces: whether it takes ``--overwrite``.
         has_workers: whether others compute for it.
+        after: a command line that has to be done before.
     """
 
     words: tuple[str, ...]
@@ -42,6 +41,7 @@ class Command:
     read: Read
     replaces: bool = True
     has_workers: bool = False
+    after: tuple[str, ...] = ()
 
     def line(self, folder: Path, *more: str) -> list[str]:
         """Return the words, for a result in ``folder``."""
@@ -85,7 +85,7 @@ def make_commands(root: Path) -> dict[str, Command]:
         *("--methods", "zero-shot,kernel-sgd,finetune-sgd", "--batch-sizes", "2"),
         *("--learning-rates", "finetune-sgd=1e-3,1e-2"),
     )
-    study = _drawn(root / "study", paper)
+    study = str(root / "study")
     return {
         "kernel": Command((*kernel, *tight), "K.zarr", _kernel),
         "kernel signgd": Command((*kernel, "--rule", "signgd", *tight), "K.zarr", _kernel),
@@ -103,7 +103,9 @@ def make_commands(root: Path) -> dict[str, Command]:
             "run",
             _finetuned,
         ),
-        "figures": Command(("figures", str(study)), "drawn", _tables, replaces=False),
+        "figures": Command(
+            ("figures", study), "drawn", _tables, replaces=False, after=(*paper, "--out", study)
+        ),
         "analyze lora --verify": Command((*lora, *verify), "run", _study),
         "analyze subspace --verify": Command((*subspace, *verify), "run", _study),
         "analyze behavior": Command(
@@ -121,13 +123,6 @@ def make_commands(root: Path) -> dict[str, Command]:
             (*paper, "--workers", "2"), "run", _study, has_workers=True
         ),
     }
-
-
-def _drawn(out: Path, paper: tuple[str, ...]) -> Path:
-    """Make the study that ``figures`` draws."""
-    line = [sys.executable, "cli.py", *paper, "--out", str(out)]
-    subprocess.run(line, check=True, capture_output=True, cwd=ROOT)
-    return out
 
 
 def _kernel(path: Path) -> list[Any]:

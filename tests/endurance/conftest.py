@@ -18,6 +18,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TALLY] = Counter()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Set no limit of time where hours were asked for."""
+    if config.getoption("endurance") > 1:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:

@@ -2,11 +2,12 @@
 
 One JSON line in: ``{"runs": [{"args", "folder", "kill_at", "spared", "whom", "full_at",
 "kill_after", "delay"}]}``, which run side by side; one out: ``[{"status", "stdout", "stderr",
-"operations", "stayed"}]``. A run can be killed before its n-th file operation, before its first
-that is of no kind that is spared, or after some seconds, or find the disk full from its n-th. Its
-worker processes are forks too, and count with it; killed is ``whom``: the ``run``, or the
+"operations", "struck", "stayed"}]``. A run can be killed before its n-th file operation, before its
+first that is of no kind that is spared, or after some seconds, or find the disk full from its n-th.
+Its worker processes are forks too, and count with it; killed is ``whom``: the ``run``, or the
 ``worker`` that came to the operation. ``operations`` are all, in order: event, place in the
-program, path; ``stayed`` is how many processes outlive it.
+program, path; ``struck`` is the kind of the one where it was killed, ``stayed`` how many processes
+outlive it.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ _OWN = re.compile(r"[0-9a-f]{8,}|\d+")  # what is of one file alone in its name
 class Fault:
     """An audit hook that counts file operations below a folder, and strikes at one of them."""
 
-    def __init__(self, asked: dict[str, Any], trace: Path) -> None:
+    def __init__(self, asked: dict[str, Any], trace: Path, struck: Path) -> None:
         self.folder = os.path.realpath(asked["folder"])
         self.kill_at, self.full_at = asked.get("kill_at"), asked.get("full_at")
         self.spared = None if asked.get("spared") is None else set(asked["spared"])
         self.run = os.getpid()
         self.whom = asked.get("whom", "run")
-        self.trace = trace
+        self.trace, self.struck = trace, struck
         self.lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forked)
         self._forked()
@@ -79,6 +80,7 @@ class Fault:
         count = self._count(f"{kind} {path}")
         now = count == self.kill_at or (self.spared is not None and kind not in self.spared)
         if now and (self.whom == "run" or os.getpid() != self.run):
+            self.struck.write_text(kind)
             os.kill(self.run if self.whom == "run" else os.getpid(), signal.SIGKILL)
             time.sleep(60)  # a worker ends with its run
         full = self.full_at is not None and count >= self.full_at
@@ -133,7 +135,7 @@ def _child(asked: dict[str, Any], files: dict[str, Path]) -> None:
     multiprocessing.get_context = lambda _method=None: context  # type: ignore[assignment]
     Figure.savefig = _save  # type: ignore[method-assign]
     Figure.draw_without_rendering = lambda _figure: None  # type: ignore[method-assign]
-    sys.addaudithook(Fault(asked, files["operations"]))
+    sys.addaudithook(Fault(asked, files["operations"], files["struck"]))
     sys.argv = ["subkern", *asked["args"]]
     from cli import main
 
@@ -181,7 +183,7 @@ def _serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    names = ("stdout", "stderr", "operations", "modules")
+    names = ("stdout", "stderr", "operations", "struck", "modules")
     print("ready", flush=True)
     for line in sys.stdin:
         answer = []

@@ -42,6 +42,7 @@ class Ran:
     status: int
     stderr: str
     operations: Sequence[str]
+    struck: str
     stayed: int
 
     @property
@@ -71,7 +72,7 @@ class Server:
         self.process.stdin.write(json.dumps({"runs": asked}) + "\n")
         self.process.stdin.flush()
         found = json.loads(self.process.stdout.readline())
-        fields = ("status", "stderr", "operations", "stayed")
+        fields = ("status", "stderr", "operations", "struck", "stayed")
         return [Ran(*(each[name] for name in fields)) for each in found]
 
     def stop(self) -> None:
@@ -97,6 +98,9 @@ class Lab:
     def of(cls, server: Server, command: Command, root: Path) -> Lab:
         """Run the command undisturbed, twice: the first time it imports what it needs."""
         lab = cls(server, command, root)
+        if command.after:
+            (done,) = server.run({"args": command.after, "folder": str(root / "none")})
+            assert done.status == 0, done.stderr
         found = []
         for _ in range(2):
             with lab.folder() as folder:
@@ -185,16 +189,18 @@ def kill_at_each_kind(lab: Lab, times: int, rng: random.Random) -> Trial:
     """
     killed: Counter[str] = Counter()
     with lab.folder() as folder:
+        struck = ""
         while True:
             spared = [kind for kind, often in killed.items() if often >= times]
             spared += [k for k in killed.keys() - set(spared) if rng.random() < 0.5]
             done = lab.run(folder, spared=sorted(spared))
             if done.status != -9:
                 break
-            killed[kind_of(done.operations[-1])] += 1
+            struck = done.struck
+            killed[struck] += 1
             if done.stayed:
                 return "left", f"{done.stayed} processes", killed.total()
-        at = f"after {killed.total()} kills, the last at {done.operations[-1:]}"
+        at = f"after {killed.total()} kills, the last at {struck}"
         if done.is_bare:
             return "traceback", f"{at}: {done.stderr}", killed.total()
         if done.status != 0:
