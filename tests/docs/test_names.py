@@ -64,7 +64,7 @@ def test_make_targets(page: Path) -> None:
 def test_options_in_prose() -> None:
     """Every option that pages name is of a command, the benchmarks, the tests or pip."""
     others = {"--case", "--minutes", "--quick", "--index-url", "--no-deps", "--workers", "--seeds"}
-    others |= {"--endurance"}
+    others |= {"--endurance", "--turns"}
     known = others | {option for context in contexts() for option in options(context)}
     lost = []
     for page in PAGES:
