@@ -118,6 +118,14 @@ def make_commands(root: Path) -> dict[str, Command]:
             "run",
             _study,
         ),
+        "analyze learning-rate": Command(
+            (
+                *("analyze", "learning-rate", *few, "--subspace", "lora:r=2", "--steps", "4"),
+                *("--factors", "0.5,1.0", "--probe-steps", "2", "--no-kernel"),
+            ),
+            "run",
+            _study,
+        ),
         "analyze fourteen-tasks": Command(paper, "run", _study),
         "analyze fourteen-tasks --workers": Command(
             (*paper, "--workers", "2"), "run", _study, has_workers=True
