@@ -32,7 +32,7 @@ from subkern.errors import DamagedError, UserError
 from subkern.kernels.kernel import Kernel
 from subkern.storage.checksums import AGAIN, SUMS, is_noted, is_sound, require_sound
 from subkern.storage.claim import refuse_foreign, refuse_other
-from subkern.storage.files import PART, read_json, replacing
+from subkern.storage.files import PART, STAGE, read_json, replacing
 from subkern.storage.provenance import differences, fingerprint, normalize, summary
 
 __all__ = [
@@ -313,8 +313,9 @@ class RunDirectory:
         return Results.load(self.path)
 
     def tidy(self) -> None:
-        """Remove the checkpoint of a finished run: it may have been killed before it could."""
-        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        """Remove what a finished run needs no more, if it was killed before it could."""
+        for left in (self.checkpoint, *(self.path / KERNELS).glob(f"*/.*{STAGE}")):
+            shutil.rmtree(left, ignore_errors=True)
 
     def add(self, name: str, table: pd.DataFrame) -> None:
         """Write a table beside the long one: ``predictions`` or ``verification``."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART = ".part"  # in the names of files that are being written
-_STAGE, _NEW, _OLD = ".tmp", "new", "old"  # of folders
+STAGE = ".tmp"  # at the end of those of folders
+_NEW, _OLD = "new", "old"  # in these
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # How numpy's and safetensors' readers fail on what they did not write, beside ValueError.
 UNREADABLE = (EOFError, zipfile.BadZipFile, zlib.error, SafetensorError)
@@ -77,7 +78,7 @@ def staged(path: Path) -> Iterator[Path]:
     """
     recover(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_STAGE, dir=path.parent))
+    stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=STAGE, dir=path.parent))
     mine = os.open(stage, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
@@ -95,7 +96,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 def recover(path: Path) -> None:
     """Put right what a process left that was killed while it put a folder at ``path``."""
-    for stage in path.parent.glob(f".{glob.escape(path.name)}.*{_STAGE}"):
+    for stage in path.parent.glob(f".{glob.escape(path.name)}.*{STAGE}"):
         with suppress(OSError, UserError):
             theirs = os.open(stage, os.O_RDONLY)
             try:

@@ -111,11 +111,19 @@ def test_it_is_found_done_and_writes_nothing(ran: Ran) -> None:
         check_up_to_date(other.analyze, ran.settings, ran.found, patch)
 
 
-def test_the_checkpoint_of_a_run_killed_when_it_was_done_is_removed(ran: Ran) -> None:
-    left = ran.found.report.parent / "checkpoint"
-    (left / "tiles").mkdir(parents=True)
-    assert ran.study.analyze(ran.settings, left.parent).up_to_date
-    assert not left.exists()
+def test_what_killed_runs_left_of_a_finished_one_is_removed(ran: Ran) -> None:
+    root = ran.found.report.parent
+    left = [
+        root / "checkpoint" / "tiles",
+        root / "kernels" / "13" / ".full.zarr.x1y2z3.tmp" / "new",
+    ]
+    had_kernels = left[1].parents[1].exists()
+    for each in left:
+        each.mkdir(parents=True)
+    assert ran.study.analyze(ran.settings, root).up_to_date
+    assert not any(each.parent.exists() for each in left)
+    if not had_kernels:
+        left[1].parents[1].rmdir(), left[1].parents[2].rmdir()
 
 
 def test_a_lost_figure_is_drawn_from_the_saved_numbers(ran: Ran, tmp_path: Path) -> None:
