@@ -16,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 
 from subkern.errors import UserError
+from subkern.learning_rate import suggest
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel
 from subkern.storage.checksums import is_sound
@@ -38,6 +40,7 @@ from .engine.parts import (
     load,
 )
 from .engine.run_folder import (
+    LEARNING_RATES,
     REPORT,
     VERIFICATION,
     Results,
@@ -47,7 +50,8 @@ from .engine.settings import Settings
 from .show.json_values import plain
 from .show.page import Frame, Table, draw_all, figure_path, flat, render_page, settings_of, words
 from .show.terminal import notes, rich_table
-from .verify import proof
+from .verify import proof, rates_page
+from .verify.rates import Rates, Suggest, suggest_rates
 from .verify.trial import Advice, Candidate, Trial
 
 C = TypeVar("C", bound=Settings)
@@ -80,6 +84,7 @@ class Study(ABC, Generic[C, F]):
     Args:
         loader: loads models; tests give another.
         trainer: fine-tunes what is to be proved; likewise.
+        suggester: suggests learning rates; likewise.
 
     Attributes:
         name: as in ``subkern analyze NAME``.
@@ -100,9 +105,13 @@ class Study(ABC, Generic[C, F]):
     tabled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, loader: LoadModel | None = None, trainer: Callable[..., Search] = search
+        self,
+        loader: LoadModel | None = None,
+        trainer: Callable[..., Search] = search,
+        suggester: Suggest | None = None,
     ) -> None:
         self.trainer = trainer
+        self.suggester: Suggest = suggester or (lambda *given, **how: suggest(*given, **how))
         self._read: tuple[Results, F] | None = None
         self.loader: LoadModel = loader or (lambda *given, **how: load_model(*given, **how))
 
@@ -175,6 +184,7 @@ class Study(ABC, Generic[C, F]):
         overwrite: bool = False,
         progress: Progress | None = None,
         command: str | None = None,
+        rates: bool = False,
     ) -> Outcome:
         """Run the study in the directory ``out``, or go on with it, or find it done.
 
@@ -184,6 +194,8 @@ class Study(ABC, Generic[C, F]):
             overwrite: replace a run of other settings.
             progress: called with what is done and in all, in units of `counts`.
             command: what the report says makes it again; the call of this method if None.
+            rates: suggest a learning rate for every configuration that could be proved; those
+                that are there are shown in any case.
 
         Raises:
             UserError: anything the user can put right; a new directory that holds nothing that was
@@ -193,13 +205,15 @@ class Study(ABC, Generic[C, F]):
         command = command or self._call("analyze", config, directory.path)
         with only_run(directory.path):
             state = directory.state(overwrite=overwrite)
+            loaded: LogitModel | None = None
             if state == "done":
                 directory.tidy()
-                if not directory.is_current:
-                    directory.rewrite(config.as_dict(), command)
-                elif self._is_drawn(directory.path, results := Results.load(directory.path)):
+                current, results = directory.is_current, Results.load(directory.path)
+                if current and not rates and self._is_drawn(directory.path, results):
                     return Outcome(results, directory.path / REPORT, up_to_date=True)
-                results = Results.load(directory.path)
+                if not current:
+                    directory.rewrite(config.as_dict(), command)
+                    results = Results.load(directory.path)
             else:
                 prepared = self.prepare(config, inputs)
                 described = {**describe(inputs, prepared.model), **prepared.resolved}
@@ -213,8 +227,39 @@ class Study(ABC, Generic[C, F]):
                         directory.clear()  # refused only when the model has been seen
                     raise
                 results = directory.finish(found.table, environment_since(started), found.beside)
+                current, loaded = False, prepared.model
+            known = not (rates and self.proves)
+            if not known:
+                known = self._suggest(config, directory, inputs, results, loaded)
+                results = results if known else Results.load(directory.path)
+            if current and known and self._is_drawn(directory.path, results):
+                return Outcome(results, directory.path / REPORT, up_to_date=True)
             report = self.draw(results, directory.path)
-            return Outcome(results, report, up_to_date=state == "done")
+            return Outcome(results, report, up_to_date=state == "done" and known)
+
+    def _suggest(
+        self,
+        config: C,
+        directory: RunDirectory,
+        inputs: Inputs,
+        results: Results,
+        loaded: LogitModel | None,
+    ) -> bool:
+        """Suggest the learning rate of every configuration, one draw each; say if all was there."""
+
+        def keep(table: pd.DataFrame) -> None:
+            (directory.path / REPORT).unlink(missing_ok=True)  # it shows others, or none
+            directory.add(LEARNING_RATES, table)
+
+        return suggest_rates(
+            config,
+            inputs,
+            self.candidates(config, results, Trial()),
+            model=lambda: loaded or self.load(config, inputs),
+            suggest=self.suggester,
+            before=results.beside.get(LEARNING_RATES),
+            keep=keep,
+        )
 
     def run(
         self, config: C, progress: Progress | None = None, *, checkpoint: Path | None = None
@@ -285,8 +330,10 @@ class Study(ABC, Generic[C, F]):
 
     def page(self, results: Results, pictures: Mapping[str, bytes]) -> str:
         """Return the report as HTML; ``pictures`` are its figures as PNG, by name."""
-        found = self.found(results)
+        found, rates = self.found(results), Rates.of(results)
         tables, cost = self.tables(found)
+        if rates is not None:
+            tables = [*tables, rates_page.rates_table(rates)]
         frame = Frame(
             pictures=pictures,
             tables=tables,
@@ -295,6 +342,7 @@ class Study(ABC, Generic[C, F]):
             command=results.command,
             environment=flat(results.environment),
             proof=proof.shown(results, self.advice(found)) if self._has_proof(results) else None,
+            notes=rates_page.caveats(rates),
         )
         return render_page(self.template, found, frame)
 
@@ -323,16 +371,19 @@ class Study(ABC, Generic[C, F]):
         table = self.table(found)
         parts: list[RenderableType] = [rich_table(table)] if table.rows else []
         reasons = self.words("reasons", found)
-        parts += notes(self.sentence(found), reasons, self.caveats(found))
+        caveats = [*self.caveats(found), *rates_page.caveats(Rates.of(results))]
+        parts += notes(self.sentence(found), reasons, caveats)
         if self._has_proof(results):
             parts.append(proof.summary(results, self.advice(found)))
         return Group(*parts)
 
     def answer(self, results: Results) -> dict[str, Any]:
         """Return what ``--json`` prints: words, findings, and the proof if there is one."""
-        found = self.found(results)
-        said = {"answer": self.sentence(found), "caveats": self.caveats(found)}
-        given = {**said, **self.as_json(found)}
+        found, rates = self.found(results), Rates.of(results)
+        caveats = [*self.caveats(found), *rates_page.caveats(rates)]
+        given = {"answer": self.sentence(found), "caveats": caveats, **self.as_json(found)}
+        if rates is not None:
+            given["learning_rates"] = rates_page.as_json(rates)
         if self._has_proof(results):
             given["verification"] = proof.as_json(results, self.advice(found))
         return {name: plain(value) for name, value in given.items()}

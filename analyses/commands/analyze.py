@@ -76,6 +76,7 @@ def study_command(name: str) -> click.Command:
         config: Path | None, out: Path, overwrite: bool, as_json: bool, **asked: Any
     ) -> None:
         trial = split_trial(Trial, asked) if proves else None
+        rates = asked.pop("rates", False)
         settings = settings_of(kind, config, asked)
         named = dict.fromkeys(filter(None, map(str.strip, settings.task.split(","))))
         tasks = list(named) or [settings.task]
@@ -85,7 +86,7 @@ def study_command(name: str) -> click.Command:
         answers = []
         for task in tasks:
             place = out / Path(task).stem if len(tasks) > 1 else out
-            found = _run(made, settings.changed(task=task), place, overwrite, trial)
+            found = _run(made, settings.changed(task=task), place, overwrite, trial, rates)
             answers.append({**made.answer(found.results), "report": str(found.report)})
             if not as_json:
                 _print(made, found)
@@ -122,7 +123,12 @@ def _study(name: str) -> type[Study[Any, Any]]:
 
 
 def _run(
-    study: Study[Any, Any], settings: Settings, out: Path, overwrite: bool, trial: Trial | None
+    study: Study[Any, Any],
+    settings: Settings,
+    out: Path,
+    overwrite: bool,
+    trial: Trial | None,
+    rates: bool,
 ) -> Outcome:
     """Run a study in a directory, with a progress bar; with a ``trial`` it is verified too."""
     from ..show.terminal import ProgressBar
@@ -131,7 +137,8 @@ def _run(
         trial.check_draws(settings)  # before the study takes its time
     command = shlex.join(["subkern", *sys.argv[1:]])
     with ProgressBar(study.counts) as report:
-        found = study.analyze(settings, out, overwrite=overwrite, progress=report, command=command)
+        asked: dict[str, Any] = {"overwrite": overwrite, "progress": report, "command": command}
+        found = study.analyze(settings, out, rates=rates, **asked)
     if trial is None:
         return found
     with ProgressBar("training steps") as report:

@@ -114,13 +114,18 @@ def _shown(default: Any) -> str:
 
 
 VERIFY = click.option("--verify", is_flag=True, help="Then fine-tune all of it, and compare.")
+RATES = click.option(
+    "--rates/--no-rates",
+    default=True,
+    help="Suggest the learning rate of every configuration.  [default: yes]",
+)
 CONFIG = click.option("--config", type=PATH, help="YAML of settings; options given here win.")
 OUT = click.option("--out", type=PATH, required=True, help="Run directory.")
 
 
 def study_options(kind: type[Options], trial: type[Options] | None = None) -> Decorator:
     """Return all options of a command that runs a study with these settings."""
-    proof: list[Any] = [VERIFY, options_of(trial, "verify-")] if trial is not None else []
+    proof: list[Any] = [RATES, VERIFY, options_of(trial, "verify-")] if trial is not None else []
     every: list[Any] = [CONFIG, options_of(kind), *proof, OUT, OVERWRITE, AS_JSON]
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:

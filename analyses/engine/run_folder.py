@@ -6,6 +6,7 @@ A run directory holds::
     environment.json   versions, code, machine, when
     results.parquet    one long table; written last, so where it lies the numbers are complete
     predictions.parquet what the judge's classifier predicts for every test example
+    learning_rates.parquet what each configuration can take; see :mod:`analyses.verify.rates`
     verification*      what fine-tuning made of it, if asked for; see :mod:`analyses.verify`
     kernels/           the kernels, as Zarr
     figures/           PNG and PDF, drawn from the above
@@ -37,6 +38,7 @@ from subkern.storage.provenance import differences, fingerprint, normalize, summ
 
 __all__ = [
     "FIGURE_FOLDER",
+    "LEARNING_RATES",
     "PREDICTIONS",
     "REPORT",
     "VERIFICATION",
@@ -49,8 +51,9 @@ __all__ = [
 
 CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
 KERNELS, FIGURE_FOLDER, REPORT, CHECKPOINT = "kernels", "figures", "report.html", "checkpoint"
-PREDICTIONS, VERIFICATION = "predictions", "verification"  # tables beside the long one
-_BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, VERIFICATION)}
+PREDICTIONS, LEARNING_RATES, VERIFICATION = "predictions", "learning_rates", "verification"
+# Tables beside the long one.
+_BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, LEARNING_RATES, VERIFICATION)}
 # In the order they are removed: without its table a run is unfinished, without its config foreign.
 _OURS = (
     *(TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, *_BESIDE.values()),
@@ -113,8 +116,8 @@ class Results:
         environment: see :func:`subkern.storage.provenance.environment`; and ``started``,
         ``finished``.
         command: the command line (or call) that gives these results again.
-        beside: other tables by name: ``predictions`` (:mod:`analyses.engine.predictions`) and
-            ``verification`` (:mod:`analyses.verify`), where there are any.
+        beside: other tables by name: ``predictions`` (:mod:`analyses.engine.predictions`),
+            ``learning_rates`` and ``verification`` (:mod:`analyses.verify`), where there are any.
     """
 
     analysis: str
@@ -318,7 +321,7 @@ class RunDirectory:
             shutil.rmtree(left, ignore_errors=True)
 
     def add(self, name: str, table: pd.DataFrame) -> None:
-        """Write a table beside the long one: ``predictions`` or ``verification``."""
+        """Write a table beside the long one, such as ``predictions`` or ``verification``."""
         with replacing(self.path / _BESIDE[name]) as part:
             table.to_parquet(part, index=False)
 

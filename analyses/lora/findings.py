@@ -21,6 +21,7 @@ from ..engine.long_table import cells
 from ..engine.pooling import Pooled, pool_values
 from ..engine.run_folder import Results
 from ..show.study_numbers import Costs, costs, model_name, score_error, score_metric, score_name
+from ..verify.rates import Rates
 from .config import Budget, Config
 from .train_kernels import Shapes
 
@@ -299,6 +300,11 @@ class Findings:
     over_adapter_seeds: int | None
     averages: bool
     results: Results = field(repr=False)
+
+    @property
+    def rates(self) -> Rates | None:
+        """The learning rates that were suggested, if any were."""
+        return Rates.of(self.results)
 
     @property
     def best(self) -> Configuration:

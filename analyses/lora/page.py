@@ -10,6 +10,8 @@ from ..engine.pooling import Pooled
 from ..show import numbers as fmt
 from ..show.page import Table
 from ..show.study_page import cost_table
+from ..verify.rates_page import column, heading
+from ..verify.trial import FULL
 from .findings import Configuration, Findings, Judged, Measured
 
 _NONE = "–"
@@ -30,22 +32,25 @@ def table(found: Findings) -> Table:
             fmt.percent(each.agreement.mean),
             fmt.percent(each.score.mean),
             _within(each),
+            *_rate(found, each),
         ]
         for each in found.briefly
     ]
+    none = [""] * len(heading(found.rates))
     full = [fmt.decimal(1.0), fmt.percent(1.0), fmt.percent(found.full.mean)]
     return Table(
         f"{title}: best rank of each target set" if several else title,
         "",
-        ["targets", "rank", "trained", "CKA", "equal", f"test {found.score}", "within"],
+        ["targets", "rank", "trained", "CKA", "equal", f"test {found.score}", "within",
+         *heading(found.rates, "rate")],
         [
             *rows,
-            ["full", "", fmt.percent(1.0, 0), *full, ""],
-            ["zero-shot", *[""] * 4, fmt.percent(found.zero_shot.mean), ""],
+            ["full", "", fmt.percent(1.0, 0), *full, "", *column(found.rates, FULL)],
+            ["zero-shot", *[""] * 4, fmt.percent(found.zero_shot.mean), "", *none],
         ],
         marked=[i for i, each in enumerate(found.briefly) if each is found.best],
         sections=[len(rows)],
-    )
+    )  # fmt: skip
 
 
 def tables(found: Findings) -> list[Table]:
@@ -73,6 +78,11 @@ def cost(found: Findings) -> list[Table]:
     return [_trained_table(found), cost_table(found.costs, note)]
 
 
+def _rate(found: Findings, each: Configuration) -> list[str]:
+    """Return the learning rate of a configuration, if any were suggested."""
+    return column(found.rates, found.config.configuration(each.targets, each.rank))
+
+
 def _within(each: Configuration) -> str:
     """Return whether tolerance and budget are kept."""
     if not each.affordable:
@@ -96,12 +106,15 @@ def _configuration_table(found: Findings) -> Table:
             fmt.decimal(each.cka.mean),
             "yes" if each.ok else "no",
             ", ".join(name for m, name in _FRONTS.items() if each in found.fronts[m].line) or _NONE,
+            *_rate(found, each),
         ]
         for each in every
     ]
+    full = [fmt.count(found.trained), fmt.share_between(found.full), *[_NONE] * 5]
+    zero = ["0", fmt.share_between(found.zero_shot), *[_NONE] * 5]
     rows += [
-        ["full kernel", fmt.count(found.trained), fmt.share_between(found.full), *[_NONE] * 5],
-        ["zero-shot", "0", fmt.share_between(found.zero_shot), *[_NONE] * 5],
+        ["full kernel", *full, *column(found.rates, FULL)],
+        ["zero-shot", *zero, *column(found.rates, _NONE)],
     ]
     budget = "" if found.limit is None else f" The budget is {fmt.count(found.limit)}."
     return Table(
@@ -111,7 +124,7 @@ def _configuration_table(found: Findings) -> Table:
         " to the full kernel's; CKA of the train kernels. Front: in which of score, predictions and"
         f" CKA nothing as cheap is as good. Intervals in brackets.{budget}",
         ["", "trained", f"test {found.score}", "points below full", "equal predictions", "CKA",
-         "within tolerance", "front"],
+         "within tolerance", "front", *heading(found.rates)],
         rows,
         marked=[i for i, each in enumerate(every) if each is found.best],
     )  # fmt: skip
@@ -147,21 +160,26 @@ def _adapted_table(found: Findings) -> Table:
 def _verdict_table(found: Findings) -> Table:
     """Return the table that the recommended rank is read from."""
     line = found.own.line
-    rows = [[f"rank {each.rank}", *_compared(each), "yes" if each.ok else "no"] for each in line]
+    rows = [
+        [f"rank {each.rank}", *_compared(each), "yes" if each.ok else "no", *_rate(found, each)]
+        for each in line
+    ]
+    full, none = column(found.rates, FULL), column(found.rates, _NONE)
     rows += [
-        ["full kernel", fmt.share_between(found.full), *[_NONE] * 3],
-        ["full, adapted weights", *_compared(found.own.adapted), _NONE],
-        ["zero-shot", fmt.share_between(found.zero_shot), *[_NONE] * 3],
+        ["full kernel", fmt.share_between(found.full), *[_NONE] * 3, *full],
+        ["full, adapted weights", *_compared(found.own.adapted), _NONE, *none],
+        ["zero-shot", fmt.share_between(found.zero_shot), *[_NONE] * 3, *none],
     ]
     return Table(
         f"The verdict, by the {found.answer.solver} classifier",
         f"Test {found.score}; how many points below the full kernel's it is (negative: above);"
         " share of test predictions equal to the full kernel's. Intervals in brackets; with one"
         " data seed, those of the full kernels and zero-shot are over test examples.",
-        ["", f"test {found.score}", "points below full", "equal predictions", "within tolerance"],
+        ["", f"test {found.score}", "points below full", "equal predictions", "within tolerance",
+         *heading(found.rates)],
         rows,
         marked=[i for i, each in enumerate(line) if each is found.best and each.ok],
-    )
+    )  # fmt: skip
 
 
 def _solver_table(found: Findings) -> Table:

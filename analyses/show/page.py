@@ -82,6 +82,7 @@ class Frame:
         command: the command that makes the page again.
         environment: name -> value.
         proof: what training made of the advice, if it was asked for.
+        notes: what limits the answer beside the study's own caveats.
     """
 
     pictures: Mapping[str, bytes] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class Frame:
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
+    notes: Sequence[str] = ()
 
     def source(self, name: str) -> str:
         """Return a figure as a data URI."""

@@ -32,7 +32,8 @@ from ..show.study_numbers import (
     tested,
     zero_shot,
 )
-from .compute import AGREEMENT
+from ..verify.rates import Rates
+from .compute import AGREEMENT, random_name
 from .config import Config
 
 Floats = npt.NDArray[np.float64]
@@ -316,6 +317,19 @@ class Findings:
     constant: Pooled
     trained_in_full: int
     few_tests: FewTests | None
+
+    @property
+    def rates(self) -> Rates | None:
+        """The learning rates that were suggested, if any were."""
+        return Rates.of(self.results)
+
+    def configuration(self, family: Family, size: int) -> str:
+        """Return what a method of a size is called where it is trained."""
+        if family.is_random:
+            return random_name(family.name, size)
+        if family.kernel == "lora":
+            return f"LoRA rank {self.config.ranks[family.sizes.index(size)]}"
+        return family.name
 
     # --- what is asked about ---
 

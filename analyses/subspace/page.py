@@ -15,6 +15,8 @@ from ..show.page import Table
 from ..show.study_numbers import costs
 from ..show.study_page import cost_table
 from ..show.table import DASH
+from ..verify.rates_page import column, heading
+from ..verify.trial import FULL
 from .findings import GOALS, SHAPE, Distortion, Family, Findings
 
 
@@ -45,20 +47,24 @@ def summary(found: Findings) -> Table:
                     fmt.decimal(cka.mean),
                     fmt.percent(family.same[trained].mean),
                     fmt.percent(family.scores[trained].mean),
+                    *column(found.rates, found.configuration(family, trained)),
                 ]
             )
         sections.append(len(rows))
     full, zero = fmt.percent(found.full_score.mean), fmt.percent(found.zero_shot.mean)
     whole = fmt.count(found.trained_in_full)
-    rows.append(["full", whole, fmt.decimal(1.0), fmt.percent(1.0), full])
-    rows.append(["zero-shot", "0", "", "", zero])
+    none = [""] * len(heading(found.rates))
+    rates = column(found.rates, FULL)
+    rows.append(["full", whole, fmt.decimal(1.0), fmt.percent(1.0), full, *rates])
+    rows.append(["zero-shot", "0", "", "", zero, *none])
     return Table(
         f"Subspaces of {found.model} on {found.task}, {found.judge} classifier",
         "",
-        ["method", "trained", "CKA", "equal predictions", f"test {found.score}"],
+        ["method", "trained", "CKA", "equal predictions", f"test {found.score}",
+         *heading(found.rates, "rate")],
         rows,
         sections=sections,
-    )
+    )  # fmt: skip
 
 
 def dimension_table(found: Findings) -> Table:
@@ -101,16 +107,17 @@ def methods_table(found: Findings) -> Table:
     families = [*found.lora, *found.methods, found.first]
     rows = [_method_row(found, family, size) for family in families for size in family.sizes]
     whole, score = fmt.count(found.trained_in_full), fmt.share_between(found.full_score)
-    rows.append(["full", whole, fmt.percent(1.0, 0), "1.000", DASH, score, DASH])
+    full, none = column(found.rates, FULL), column(found.rates, DASH)
+    rows.append(["full", whole, fmt.percent(1.0, 0), "1.000", DASH, score, DASH, *full])
     zero = fmt.share_between(found.zero_shot)
-    rows.append(["zero-shot", "0", fmt.percent(0.0, 0), DASH, DASH, zero, DASH])
+    rows.append(["zero-shot", "0", fmt.percent(0.0, 0), DASH, DASH, zero, DASH, *none])
     return Table(
         "All methods",
-        f"Last column: the dimension in which a random subspace ({found.first.name}) has the same"
-        " CKA.",
+        "As good as random: the dimension in which a random subspace"
+        f" ({found.first.name}) has the same CKA.",
         [
             "", "parameters", "of full", "CKA", "equal predictions", f"test {found.score}",
-            "as good as random",
+            "as good as random", *heading(found.rates),
         ],
         rows,
     )  # fmt: skip
@@ -127,6 +134,7 @@ def _method_row(found: Findings, family: Family, trained: int) -> list[str]:
         fmt.share_between(family.same[trained]),
         fmt.share_between(family.scores[trained]),
         DASH if family.is_random else fmt.reached(found.as_dimension(cka.mean), last),
+        *column(found.rates, found.configuration(family, trained)),
     ]
 
 

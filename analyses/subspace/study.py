@@ -63,4 +63,4 @@ class SubspaceStudy(Study[Config, Findings]):
 
     def candidates(self, config: Config, results: Results, trial: Trial) -> Sequence[Candidate]:
         """Return full, the first kind of random subspace, LoRA and the other methods."""
-        return [*trials.candidates(config, read(results), trial)]
+        return [*trials.candidates(config, self.found(results), trial)]

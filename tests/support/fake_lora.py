@@ -22,6 +22,7 @@ from analyses.lora.config import Config
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep
+from subkern.learning_rate import NoSuggestion, Suggestion
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.lora_targets import Resolved, Targets
 from subkern.tasks.catalogue import Task
@@ -84,6 +85,26 @@ class FakeModel:
 def load_model(spec: str, *, task: Any, logits: str = "all", **_: Any) -> FakeModel:
     """Stand in for `subkern.models.load.load_model`."""
     return FakeModel(1 if logits == "binary" else len(task.labels), task)
+
+
+def suggest(
+    model: FakeModel, examples: Sequence[Any], *, subspace: Any, **asked: Any
+) -> Suggestion:
+    """Stand in for `suggest`: rates of LoRA of rank 1 fall with the first step."""
+    described = subspace.describe()
+    if described["kind"] == "ia3":
+        raise NoSuggestion("a step in 'ia3' does not change the logits")
+    at_start = 3e-2 if getattr(subspace, "r", None) == 1 else 2e-3
+    return Suggestion(
+        subspace=str(described["kind"]),
+        coordinates=1,
+        optimizer=asked["optimizer"],
+        batch_size=asked["batch_size"],
+        examples=len(examples),
+        rate_at_start=at_start,
+        rates_after_step=(4e-3,),
+        seconds=1.5,
+    )
 
 
 def resolve(model: FakeModel, targets: Targets) -> Resolved:
@@ -171,6 +192,7 @@ def made_up() -> Iterator[None]:
     """Put made-up examples, model and sweep in place of the real ones, for commands too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "load_model", load_model)
+        patch.setattr(study, "suggest", suggest)
         patch.setattr(lora_compute, "sweep_targets", sweep_targets)
         patch.setattr(lora_study, "resolve_sets", lambda *_: None)
         patch.setattr(lora_study, "resolve", resolve)

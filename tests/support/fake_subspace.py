@@ -156,7 +156,8 @@ class MadeUp(SubspaceStudy):
     """The study with examples, model and kernels that are made up."""
 
     def __init__(self, **asked: Any) -> None:
-        super().__init__(**{"engine": ENGINE, "loader": fake_lora.load_model} | asked)
+        made_up = {"loader": fake_lora.load_model, "suggester": fake_lora.suggest}
+        super().__init__(**{"engine": ENGINE, **made_up} | asked)
 
     def inputs(self, config: Config) -> Inputs:
         return load_inputs(config, load_examples)
