@@ -381,3 +381,23 @@ def test_half_precision_has_the_rates_of_single() -> None:
         for dtype in (torch.bfloat16, torch.float32)
     )
     np.testing.assert_allclose(half, single, rtol=0.1)
+
+
+@pytest.mark.parametrize(("optimizer", "in_alpha", "in_rank"), [("adam", -1, 0), ("sgd", -2, 1)])
+def test_how_the_rate_at_the_start_goes_with_rank_and_alpha(
+    optimizer: str, in_alpha: int, in_rank: int
+) -> None:
+    """At B = 0 in powers of α exactly; in those of r as a mean over A, E[aᵀAᵀAa] = r|a|²/(3d)."""
+    model, examples = oracles.logit_model(BERT, 2), data()
+
+    def rate(rank: int, alpha: int) -> float:
+        found = [
+            one_pair(model, examples, subspace=f"lora:r={rank},alpha={alpha},seed={seed}",
+                optimizer=optimizer, epsilon=0.0)[0]
+            for seed in range(4)
+        ]  # fmt: skip
+        return float(np.exp(np.log(found).mean()))
+
+    usual = rate(4, 8)
+    assert rate(4, 32) == pytest.approx(usual * 4.0**in_alpha, rel=1e-9)
+    assert rate(16, 8) == pytest.approx(usual * 4.0**in_rank, rel=0.2)
