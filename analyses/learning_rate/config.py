@@ -16,10 +16,13 @@ from ..engine.settings import (
     Rates,
     Seed,
     Settings,
+    as_text,
     check_loss,
     checked,
     choice,
     distinct,
+    distinct_or_none,
+    each,
     number,
     setting,
     words,
@@ -40,15 +43,15 @@ SUBSPACES = ("full", "lora:r=1", "lora:r=8", "lora:r=64")
 
 def _subspaces(name: str, values: Any) -> tuple[str, ...]:
     found = distinct(name, values)
-    for each in found:
-        parse_subspace(each)
+    for line in found:
+        parse_subspace(line)
     return found
 
 
 def _optimizers(name: str, values: Any) -> tuple[str, ...]:
     found = distinct(name, words(name, values))
-    for each in found:
-        choice(*OPTIMIZERS)(name, each)
+    for optimizer in found:
+        choice(*OPTIMIZERS)(name, optimizer)
     return found
 
 
@@ -78,6 +81,8 @@ class Config(Settings):
         kernel: whether to compute the kernel of each configuration, for the rival 2n/λ_max.
         spike: a training spikes if a batch's loss is above what it was before training by so many
             times the mean loss before training.
+        fitted_on: finished runs of this study, of other tasks or models, on which the factors of
+            the rules are fitted; none: on the other data seeds.
         plateau: rates whose score on dev is within so much of the best are as good.
     """
 
@@ -107,6 +112,14 @@ class Config(Settings):
     probe_steps: Count = setting(7, "Of the rival that trains a little at every rate.")
     kernel: bool = setting(True, "For the rival 2n/λ_max of the kernel at the start.")
     spike: Positive = setting(1.0, "Rise of a batch's loss that is one, in losses at the start.")
+    fitted_on: Annotated[tuple[str, ...], checked(distinct_or_none, each(as_text))] = setting(
+        (),
+        "A finished run of another task or model: the rules' factors are fitted there; may be"
+        " repeated.",
+        repeated=True,
+        shown="the other data seeds",
+        decides="answer",
+    )
     plateau: Number = setting(0.01, "Of the score: as good as the best.", decides="answer")
 
     @model_validator(mode="after")

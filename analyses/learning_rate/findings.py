@@ -1,8 +1,8 @@
 """What ``analyze learning-rate`` found: edges, best rates, and how near each rule comes to them.
 
 A *rule* gives each configuration a number that its best rate, or its edge, should be proportional
-to. The factor is fitted on the other data seeds (with one data seed: on the configurations
-themselves, which is said); our own is also judged with nothing fitted.
+to. The factor is fitted on the other data seeds, or on other runs (with one data seed and no other
+run: on the configurations themselves, which is said); our own is also judged with nothing fitted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from subkern.errors import UserError
 from subkern.learning_rate.suggestion import CHANGED, GRID
 from subkern.subspaces.lora import Lora
 from subkern.subspaces.text import as_subspace
@@ -205,10 +204,10 @@ class Judged:
     Attributes:
         rule: its name.
         edge: standard deviation, in decades, of the edge over what the rule says, once its factor
-            is fitted on other data seeds.
+            is fitted elsewhere.
         best: the same of the rate of the lowest loss.
         loss: mean of the final loss above the lowest, in losses at the start, where training takes
-            the rate that the rule says with its factor fitted on other data seeds.
+            the rate that the rule says with its factor fitted elsewhere.
         score: mean of the test score below that of the rate that dev would choose, there.
         spiked: share of configurations that spike there.
         seconds: mean time that reading it takes; NaN where it is not known.
@@ -324,10 +323,15 @@ class Findings:
     score_name: str
     optimizers: Sequence[Optimizer]
 
-    @cached_property
+    @property
     def one_seed(self) -> bool:
-        """Whether factors could be fitted on nothing but what they are judged on."""
+        """Whether there is one data seed."""
         return len(self.config.data_seeds) == 1
+
+    @property
+    def fitted_here(self) -> bool:
+        """Whether factors could be fitted on nothing but what they are judged on."""
+        return self.one_seed and not self.config.fitted_on
 
     @property
     def first(self) -> Optimizer:
@@ -352,43 +356,75 @@ class Findings:
 def findings(results: Results) -> Findings:
     """Return what was found in the results."""
     config = Config.from_dict(results.config)
-    every = _cells(results.table, config)
+    every, others = _cells(results), elsewhere(config)
     return Findings(
         config=config,
         model=model_name(results),
         task=str(results.inputs["task"]["name"]),
         score_name=score_name(results),
         optimizers=[
-            optimizer(name, [cell for cell in every if cell.optimizer == name])
+            optimizer(name, _of(every, name), _of(others, name) if config.fitted_on else None)
             for name in config.optimizers
         ],
     )
 
 
-def optimizer(name: str, cells: Sequence[Cell]) -> Optimizer:
-    """Return what was found of one optimizer in its cells."""
+def elsewhere(config: Config) -> list[Cell]:
+    """Return the configurations of the runs that factors are fitted on.
+
+    Raises:
+        UserError: one is no finished run of this study, or has none of the optimizers.
+    """
+    found = []
+    for path in config.fitted_on:
+        results = Results.load(path)
+        if results.analysis != "learning-rate":
+            raise UserError(
+                f"fitted_on holds '{path}', a run of analyze {results.analysis}: give one of"
+                " analyze learning-rate"
+            )
+        found += _cells(results)
+    missing = [name for name in config.optimizers if not _of(found, name)]
+    if found and missing:
+        raise UserError(
+            f"the runs of fitted_on have no trainings by {missing[0]}: give one that has, or leave"
+            " it out of --optimizers"
+        )
+    return found
+
+
+def _of(cells: Sequence[Cell], name: str) -> list[Cell]:
+    return [cell for cell in cells if cell.optimizer == name]
+
+
+def optimizer(name: str, cells: Sequence[Cell], others: Sequence[Cell] | None = None) -> Optimizer:
+    """Return what was found of one optimizer in its cells, factors fitted on `others` if given."""
     known = [cell for cell in cells if cell.runs]
     nothing = [cell for cell in cells if not cell.runs]
     groups = [cell.data_seed for cell in known]
-    rules = [_judge(rule, known, groups) for rule in RULES] if known else []
+    fit = None if others is None else [cell for cell in others if cell.runs]
+    rules = [_judge(rule, known, groups, fit) for rule in RULES] if known else []
     rules = [rule for rule in rules if not math.isnan(rule.best)]
     return Optimizer(name, known, nothing, rules)
 
 
-def _judge(rule: str, cells: Sequence[Cell], groups: Sequence[object]) -> Judged:
-    """Judge a rule on cells, its factor fitted on the other groups (on all where there is one)."""
-    read = np.array([cell.read(rule) for cell in cells])
-    best = np.log([cell.best.rate for cell in cells])
-    edges = np.log([cell.edge if cell.has_edge else math.nan for cell in cells])
-    said = np.log(read)
-    rates = np.exp(said + _fitted(best - said, groups))
+def _judge(
+    rule: str, cells: Sequence[Cell], groups: Sequence[object], others: Sequence[Cell] | None
+) -> Judged:
+    """Judge a rule on cells, its factor fitted on `others` or on the other groups."""
+    (edges, best), said = _offs(rule, cells), np.log([cell.read(rule) for cell in cells])
+    if others is None:
+        factors = [_from_other_groups(each, groups) for each in (edges, best)]
+    else:
+        factors = [np.full(len(cells), _mean(each)) for each in _offs(rule, others)]
+    rates = np.exp(said + factors[1])
     known = [i for i, rate in enumerate(rates) if np.isfinite(rate)]
     times = {OURS: "seconds.suggestion", "at the start": "seconds.suggestion"}
     name = times.get(rule, "seconds.kernel" if rule == "2n/λ_max" else "")
     return Judged(
         rule=rule,
-        edge=_off(edges - said, groups),
-        best=_off(best - said, groups),
+        edge=_decades(edges - factors[0]),
+        best=_decades(best - factors[1]),
         loss=_mean(
             cells[i].loss_at(rates[i]) - cells[i].loss_at(cells[i].best.rate) for i in known
         ),
@@ -398,32 +434,36 @@ def _judge(rule: str, cells: Sequence[Cell], groups: Sequence[object]) -> Judged
     )
 
 
-def _fitted(offs: Floats, groups: Sequence[object]) -> Floats:
+def _offs(rule: str, cells: Sequence[Cell]) -> tuple[Floats, Floats]:
+    """Return ln of edge, and of best rate, over what a rule says ``[k]``; NaN where unknown."""
+    said = np.log([cell.read(rule) for cell in cells])
+    edges = np.log([cell.edge if cell.has_edge else math.nan for cell in cells])
+    return edges - said, np.log([cell.best.rate for cell in cells]) - said
+
+
+def _from_other_groups(offs: Floats, groups: Sequence[object]) -> Floats:
     """Return for each the mean of those of other groups; of all where there is one group."""
     which = np.unique(np.array(groups, dtype=str), return_inverse=True)[1]
     found = np.full(len(offs), np.nan)
     for group in range(which.max() + 1):
-        others = offs[(which != group) | (which.max() == 0)]
-        others = others[np.isfinite(others)]
-        if len(others):
-            found[which == group] = others.mean()
+        found[which == group] = _mean(offs[(which != group) | (which.max() == 0)])
     return found
 
 
-def _off(offs: Floats, groups: Sequence[object]) -> float:
-    """Return the root mean square of what the fit leaves, in decades."""
-    left = offs - _fitted(offs, groups)
+def _decades(left: Floats) -> float:
+    """Return the root mean square of logarithms, in decades; NaN of none."""
     left = left[np.isfinite(left)]
     return float(np.sqrt(np.mean(left**2)) / math.log(10)) if len(left) else math.nan
 
 
-def _cells(table: pd.DataFrame, config: Config) -> list[Cell]:
+def _cells(results: Results) -> list[Cell]:
+    table, spike = results.table, float(results.config["spike"])
     found = []
     keys = ["data_seed", "optimizer", "subspace"]
     for (seed, name, subspace), rows in table.groupby(keys, sort=False):
         about = rows[rows["learning_rate"].isna()].set_index("metric")
         said = {str(k): float(v) for k, v in about["value"].items()}
-        spike = about.loc["spike"]
+        where = about.loc["spike"]
         runs = []
         for rate, own in rows.dropna(subset="learning_rate").groupby("learning_rate"):
             values = own.set_index("metric")["value"]
@@ -431,7 +471,7 @@ def _cells(table: pd.DataFrame, config: Config) -> list[Cell]:
                 Trained(
                     rate=float(rate),
                     rise=float(values["rise"]),
-                    spiked=bool(values["rise"] > config.spike * said["initial_loss"]),
+                    spiked=bool(values["rise"] > spike * said["initial_loss"]),
                     probe=float(values["probe"]),
                     loss=float(values["loss"]),
                     dev=float(values["score.dev"]),
@@ -446,7 +486,7 @@ def _cells(table: pd.DataFrame, config: Config) -> list[Cell]:
                 subspace=str(subspace),
                 parameters=int(rows["parameters"].iloc[0]),
                 said=said,
-                spike_interval=(float(spike["low"]), float(spike["high"])),
+                spike_interval=(float(where["low"]), float(where["high"])),
                 runs=runs,
             )
         )

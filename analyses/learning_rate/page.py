@@ -55,11 +55,11 @@ def _rules(found: Findings, each: Optimizer) -> Table:
         ]
         for rule in each.rules
     ]
-    fitted = (
-        "on these configurations themselves (one data seed)"
-        if found.one_seed
-        else "on the other data seeds"
-    )
+    fitted = "on the other data seeds"
+    if found.config.fitted_on:
+        fitted = f"on {fmt.joined(found.config.fitted_on)}"
+    elif found.fitted_here:
+        fitted = "on these configurations themselves (one data seed)"
     return Table(
         f"Rules, {each.name}",
         f"Each rule's factor is fitted {fitted}. Edge, best: what it leaves of the rate of the"

@@ -16,7 +16,7 @@ from ..study import Figures, Study
 from .compute import compute
 from .config import Config
 from .figures import FIGURES
-from .findings import Cell, Findings, findings
+from .findings import Cell, Findings, elsewhere, findings
 from .page import summary, tables
 
 
@@ -34,6 +34,7 @@ class LearningRateStudy(Study[Config, Findings]):
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Load the model; refuse subspaces that it cannot take."""
+        elsewhere(config)
         model = self.load(config, inputs)
         for each in config.subspaces:
             as_subspace(each).attach(model)

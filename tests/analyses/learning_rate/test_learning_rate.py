@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from analyses.engine.long_table import cells
+from analyses.engine.run_folder import Results
 from analyses.learning_rate import compute as computing
 from analyses.learning_rate.config import Config
 from analyses.learning_rate.findings import OURS, RULES, Cell, Trained, optimizer
@@ -129,6 +130,14 @@ def test_a_factor_is_fitted_on_other_data_seeds() -> None:
     assert rule.best == pytest.approx(1.0)
 
 
+def test_a_factor_is_fitted_on_other_runs_alone() -> None:
+    here = [cell(seed, 1.0, sweep(1.0, 3.0)) for seed in (13, 21)]
+    there = [cell(13, 1.0, sweep(100.0, 300.0), name="adam")]
+    (rule,) = (each for each in optimizer("adam", here, there).rules if each.rule == OURS)
+    assert rule.edge == pytest.approx(2.0)
+    assert rule.spiked == 1.0  # at a hundred times the right rate
+
+
 def test_rules_of_lora_and_sgd() -> None:
     lora = cell(13, 1.0, sweep(1.0, 3.0), subspace="lora:r=2,alpha=4")
     assert lora.read("10× for LoRA") == 10.0
@@ -225,6 +234,27 @@ def test_a_calm_sweep_goes_on_upwards(settings: Config, monkeypatch: pytest.Monk
     rates = found.table["learning_rate"].dropna().unique()
     suggested = cells(found.table, metric="suggested")["value"].item()
     assert rates.max() == pytest.approx(64 * suggested, rel=0.1)
+
+
+def test_other_runs_are_named_and_their_factors_taken(settings: Config, tmp_path: Path) -> None:
+    study, small = LearningRateStudy(), settings.changed(optimizers=("adam",), kernel=False)
+    first = study.analyze(small, tmp_path / "a").report.parent
+    both = small.changed(fitted_on=(str(first),), training_seed=1)
+    found = study.analyze(both, tmp_path / "b").results
+    judged = {rule.rule: rule for rule in study.findings(found).first.rules}
+    assert "2n/λ_max" not in judged
+    alone = study.findings(Results.load(first)).first
+    mine = study.findings(found).first
+    factor = np.mean([math.log(c.best.rate / c.read(OURS)) for c in alone.cells])
+    offs = [math.log(c.best.rate / c.read(OURS)) - factor for c in mine.cells]
+    expected = math.sqrt(np.mean(np.square(offs))) / math.log(10)
+    assert judged[OURS].best == pytest.approx(expected)
+    assert str(first) in study.page(found, dict.fromkeys(study.figures(study.findings(found)), b""))
+    with pytest.raises(UserError, match="holds no subkern run"):
+        study.analyze(both.changed(fitted_on=(str(tmp_path),)), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(UserError, match="have no trainings by sgd"):
+        study.analyze(both.changed(optimizers=("sgd",)), tmp_path / "c")
 
 
 def test_stopped_it_goes_on_and_ends_the_same(
