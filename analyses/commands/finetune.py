@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from subkern.training.grid_search import Search
 
 TRAINING = options(
-    click.option("--optimizer", default="adam", show_default=True, help="sgd | adam | signgd."),
+    click.option(
+        "--optimizer",
+        default="adam",
+        show_default=True,
+        help="sgd | adam | signgd | adamw | momentum.",
+    ),
     click.option(
         "--learning-rates",
         default="auto",

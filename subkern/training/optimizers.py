@@ -1,4 +1,4 @@
-"""Optimizers without momentum, and how the learning rate changes over a run."""
+"""Optimizers, those of the kernels first, and how the learning rate changes over a run."""
 
 from __future__ import annotations
 
@@ -49,19 +49,30 @@ def _adam(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.
     return torch.optim.Adam(params, lr=rate, betas=(0.9, 0.999), eps=epsilon)
 
 
+def _adamw(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), eps=epsilon, weight_decay=0.01)
+
+
+def _momentum(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=rate, momentum=0.9)
+
+
 def _signgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
     return SignGD(params, rate)
 
 
-_MAKERS = {"sgd": _sgd, "adam": _adam, "signgd": _signgd}
+_MAKERS = {"sgd": _sgd, "adam": _adam, "signgd": _signgd, "adamw": _adamw, "momentum": _momentum}
 OPTIMIZERS = tuple(_MAKERS)
+"""``sgd``, ``adam`` and ``signgd``, whose first updates kernels have; ``adamw``, with PyTorch's usual
+decay of 0.01, and ``momentum``, SGD with 0.9, whose first ones are Adam's and SGD's.
+"""
 SCHEDULES = ("constant", "linear", "cosine")
 
 
 def make_optimizer(
     name: str, params: Iterable[nn.Parameter], learning_rate: float, epsilon: float = 1e-8
 ) -> torch.optim.Optimizer:
-    """The optimizer called `name` (one of `OPTIMIZERS`); only adam reads `epsilon`."""
+    """The optimizer called `name` (one of `OPTIMIZERS`); Adam and AdamW read `epsilon`."""
     return _MAKERS[name](params, learning_rate, epsilon)
 
 

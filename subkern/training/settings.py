@@ -41,16 +41,17 @@ _STEPS = ("log_steps", "keep_steps")
 class Training:
     """Settings of one training run; together with model, data and subspace they decide its result.
 
-    Neither momentum nor weight decay, and no clipping: the kernels know none of them.
+    No clipping; momentum and weight decay only if asked for: the kernels know none of them.
 
     Attributes:
-        optimizer: ``sgd``, ``adam`` (β 0.9 and 0.999) or ``signgd`` (θ − η sign ∇, sign(0) = 0).
+        optimizer: ``sgd``, ``adam`` (β 0.9 and 0.999), ``signgd`` (θ − η sign ∇, sign(0) = 0),
+            ``adamw`` (decay 0.01) or ``momentum`` (SGD with 0.9).
         learning_rate: η, before the schedule.
         batch_size: examples a step; an epoch's last batch may be smaller.
         steps: updates.
         loss: ``cross_entropy`` or ``squared``; see `subkern.training.losses`.
         seed: of the order of examples (`subkern.training.batch_order`), and of dropout.
-        epsilon: Adam's ε, the kernel rule's.
+        epsilon: ε of Adam and AdamW, the kernel rule's.
         eval_every: steps between looks at dev, where the best step is chosen.
         log_steps: steps at which the logits of every split are kept, besides the first and the
             last; None keeps those of all splits but test, at the first step and where dev is
@@ -113,7 +114,7 @@ class Training:
         Steps are in order and each once, however they were given.
         """
         values = asdict(self)
-        if self.optimizer != "adam":
+        if self.optimizer not in ("adam", "adamw"):
             del values["epsilon"]
         steps = {name: values[name] for name in _STEPS if values[name] is not None}
         return values | {name: sorted({int(s) for s in given}) for name, given in steps.items()}

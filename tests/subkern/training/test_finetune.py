@@ -80,6 +80,11 @@ def update(z: Tensor, g: Tensor, memory: dict[str, Any], asked: Training, step: 
         return z - asked.learning_rate * g
     if asked.optimizer == "signgd":
         return z - asked.learning_rate * ((g > 0).double() - (g < 0).double())
+    if asked.optimizer == "momentum":
+        memory["m"] = 0.9 * memory.get("m", 0) + g
+        return z - asked.learning_rate * memory["m"]
+    if asked.optimizer == "adamw":
+        z = z * (1 - asked.learning_rate * 0.01)
     m = memory["m"] = 0.9 * memory.get("m", 0) + 0.1 * g
     v = memory["v"] = 0.999 * memory.get("v", 0) + 0.001 * g * g
     hat_m, hat_v = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
@@ -135,6 +140,8 @@ cases = pytest.mark.parametrize(
         ("sgd", "squared"),
         ("adam", "cross_entropy"),
         ("signgd", "squared"),
+        ("adamw", "cross_entropy"),
+        ("momentum", "squared"),
     ],
 )
 
@@ -377,7 +384,7 @@ def test_float32_files_hold_what_moved_in_float32(tmp_path: Path) -> None:
 # --- going on ---
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "signgd"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "signgd", "adamw", "momentum"])
 @pytest.mark.parametrize("text", ["full", "random:dim=9,kind=srht"])
 def test_an_interrupted_run_ends_at_the_same_weights(
     optimizer: str, text: str, tmp_path: Path
@@ -550,7 +557,10 @@ def test_a_run_whose_last_step_diverges_does_not_end_well() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "lion"}, "^unknown optimizer 'lion': use sgd or adam or signgd$"),
+        (
+            {"optimizer": "lion"},
+            "^unknown optimizer 'lion': use sgd or adam or signgd or adamw or momentum$",
+        ),
         ({"loss": "hinge"}, "^loss 'hinge' is unknown"),
         ({"schedule": "step"}, "^unknown schedule 'step'"),
         ({"learning_rate": 0.0}, "^learning rate 0.0 is not a positive number$"),
