@@ -63,7 +63,7 @@ def _signgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torc
 
 _MAKERS = {"sgd": _sgd, "adam": _adam, "signgd": _signgd, "adamw": _adamw, "momentum": _momentum}
 OPTIMIZERS = tuple(_MAKERS)
-"""``sgd``, ``adam`` and ``signgd``, whose first updates kernels have; ``adamw``, with PyTorch's usual
+"""``sgd``, ``adam``, ``signgd``, whose first updates kernels have; ``adamw``, with PyTorch's usual
 decay of 0.01, and ``momentum``, SGD with 0.9, whose first ones are Adam's and SGD's.
 """
 SCHEDULES = ("constant", "linear", "cosine")
