@@ -78,7 +78,7 @@ TABLE = LongTable(
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
-MOST = 64.0
+MOST = 256.0
 """Largest factor of the suggestion that is tried while nothing spikes."""
 
 _PROBED = 3

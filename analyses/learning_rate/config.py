@@ -31,12 +31,12 @@ from ..engine.settings import (
 if TYPE_CHECKING:
     from subkern.training.settings import Training
 
-OPTIMIZERS = ("sgd", "adam", "signgd")
+OPTIMIZERS = ("sgd", "adam", "signgd", "adamw", "momentum")
 SCHEDULES = ("constant", "linear", "cosine")
 """Those of `subkern.training.optimizers`, which help need not wait for."""
 
-FACTORS = (0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
-"""Rates tried, in units of the suggestion: finer where best rate and edge are expected."""
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 5.6, 8.0, 11.0)
+"""Rates tried, in units of the suggestion: finer where the edge is expected."""
 
 SUBSPACES = ("full", "lora:r=1", "lora:r=8", "lora:r=64")
 
@@ -111,7 +111,7 @@ class Config(Settings):
     epsilon: Positive = setting(1e-8, "Adam's.")
     probe_steps: Count = setting(7, "Of the rival that trains a little at every rate.")
     kernel: bool = setting(True, "For the rival 2n/λ_max of the kernel at the start.")
-    spike: Positive = setting(1.0, "Rise of a batch's loss that is one, in losses at the start.")
+    spike: Positive = setting(3.0, "Rise of a batch's loss that is one, in losses at the start.")
     fitted_on: Annotated[tuple[str, ...], checked(distinct_or_none, each(as_text))] = setting(
         (),
         "A finished run of another task or model: the rules' factors are fitted there; may be"

@@ -65,7 +65,7 @@ def losses(found: Findings) -> Figure:
             _losses(axes, each)
         last = panels[-1, 0]
         last.set(xlabel="Learning rate over the suggested one")
-        ticks = [2.0**k for k in range(-4, 8, 2)]
+        ticks = [2.0**k for k in range(-4, 10, 2)]
         last.xaxis.set_major_locator(FixedLocator(ticks))
         last.xaxis.set_minor_locator(NullLocator())
         last.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

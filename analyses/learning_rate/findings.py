@@ -192,7 +192,7 @@ class Cell:
             "short probe": min(probes, key=lambda run: run.probe).rate if probes else math.nan,
             "2n/λ_max": self.said.get("critical_rate", math.nan),
         }
-        if self.optimizer == "sgd":
+        if self.optimizer in ("sgd", "momentum"):
             values[OURS] = min(values[OURS], values["at the start"])
         return values[rule]
 

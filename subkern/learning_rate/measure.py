@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "NoSuggestion", "check_asked", "suggest"]
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "signgd")
+OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "signgd")
 """Those whose first update is known entry by entry. AdamW's is Adam's: decay is left out."""
 
 TOKENS, MOST = 2048, 8  # of one forward; few, as examples of one length pad little

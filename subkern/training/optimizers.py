@@ -82,7 +82,7 @@ def first_update(name: str, gradient: Tensor, epsilon: float = 1e-8) -> Tensor:
     g for ``sgd``, sign(g) for ``signgd``, g / (|g| + ε) for ``adam``: both moments of its first
     step are g and g², corrected for their start.
     """
-    if name == "sgd":
+    if name in ("sgd", "momentum"):
         return gradient
     if name == "signgd":
         return _sign(gradient)

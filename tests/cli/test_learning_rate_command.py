@@ -81,7 +81,7 @@ def test_what_has_no_rate_does_not_lose_the_others() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--optimizer", "lion"], "unknown optimizer 'lion': use adam or adamw or sgd or signgd"),
+        (["--optimizer", "lion"], "unknown optimizer 'lion': use adam or adamw or sgd"),
         (["--batch-size", "0"], "batch size is 0: it must be at least 1"),
         (["--batches", "0"], "batches is 0: it must be at least 1"),
         (["--limit", "-2"], "limit is -2: it must be at least 1"),
@@ -129,6 +129,6 @@ def test_a_real_model(minilm_mlm: Path, shared_data: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.exception
     bias, lora = json.loads(result.stdout)
-    assert 5e-4 < bias["suggested"] < 1e-2
+    assert 1e-4 < bias["suggested"] < 1e-2
     assert lora["warning"] is not None
     assert lora["ratio"] > 2 > bias["ratio"]

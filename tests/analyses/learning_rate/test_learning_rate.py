@@ -233,7 +233,7 @@ def test_a_calm_sweep_goes_on_upwards(settings: Config, monkeypatch: pytest.Monk
     found = LearningRateStudy().run(settings.changed(optimizers=("adam",), subspaces=("full",)))
     rates = found.table["learning_rate"].dropna().unique()
     suggested = cells(found.table, metric="suggested")["value"].item()
-    assert rates.max() == pytest.approx(64 * suggested, rel=0.1)
+    assert rates.max() == pytest.approx(256 * suggested, rel=0.1)
 
 
 def test_other_runs_are_named_and_their_factors_taken(settings: Config, tmp_path: Path) -> None:
