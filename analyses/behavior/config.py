@@ -41,7 +41,7 @@ SHARES = (0.1, 0.3, 1.0, 3.0)
 RATES = (1e-5, 1e-4, 1e-3)
 """Learning rates of Adam and SignGD tried by default: what each coordinate moves in a step."""
 
-_RULES = {"sgd": "sgd", "signgd": "asymmetric_signgd", "adam": "asymmetric_adam"}
+_RULES = {"sgd": "sgd", "adam": "asymmetric_adam", "signgd": "asymmetric_signgd"}
 
 
 class Config(Settings):

@@ -73,7 +73,7 @@ class Config(Settings):
         factors: learning rates tried, in units of each configuration's suggestion. Larger ones are
             left out once two in a row have spiked, and doubled until one does.
         warmup: updates over which the rate rises from 0.
-        schedule: as `subkern.training.Training`.
+        schedule: as `subkern.training.settings.Training`.
         loss: ``cross_entropy`` or ``squared``.
         training_seed: of the order of the examples.
         epsilon: Adam's ε.
