@@ -37,6 +37,9 @@ _CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 _PAUSE = 0.5
 """Seconds between two looks at what others do."""
 
+_SHARE = 0.65
+"""Of a core, from which it is free: two threads and a busy process have one and a half of two."""
+
 _SHORT = 10.0
 """Seconds; a run that takes less is not worth a word."""
 
@@ -106,7 +109,7 @@ def make_way() -> None:
 
     now, then = _look(), _turn.looked
     free = (now.idle - then.idle + now.own - then.own) / (now.when - then.when)
-    torch.set_num_threads(min(_turn.most, max(1, round(free))))
+    torch.set_num_threads(min(_turn.most, max(1, int(free + 1 - _SHARE))))
     _turn.looked, _turn.pause = now, _PAUSE
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from subkern.cores import make_way
 from subkern.errors import UserError
 from subkern.models.precision import in_precision_of
 
@@ -218,6 +219,7 @@ class LogitModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits ``[b, c]`` of `batch`."""
+        make_way()
         with in_precision_of(self.module):
             logits = self.readout(self.module, batch)
         return logits[:, 1:2] - logits[:, 0:1] if self.binary else logits
