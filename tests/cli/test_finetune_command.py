@@ -130,7 +130,7 @@ def test_diverging_points_are_rows(tmp_path: Path) -> None:
     [
         (["--learning-rates", "0"], r"^learning rate 0\.0 is not a positive number$"),
         (["--batch-sizes", "0"], r"^batch_size is 0: it must be at least 1$"),
-        (["--optimizer", "adamw"], r"^unknown optimizer 'adamw': use sgd or adam or signgd$"),
+        (["--optimizer", "lion"], r"^unknown optimizer 'lion': use sgd or adam or signgd or adamw"),
         (["--loss", "hinge"], r"^loss 'hinge' is unknown"),
         (["--steps", "-3"], r"^steps is -3"),
         (["--subspace", "lora:q=1"], r"lora"),

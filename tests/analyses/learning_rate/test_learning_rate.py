@@ -182,7 +182,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return Config(
         model=str(root / "model"), task="mr", data=str(root / "data"), shots=4, dtype="float64",
         subspaces=("full", "lora:r=1"), steps=4, probe_steps=2, train_batch_size=3,
-        factors=(0.5, 1.0, 2.0), optimizers=("adam", "sgd"), test_limit=4,
+        factors=(0.5, 1.0, 2.0), optimizers=("adam", "sgd"), test_limit=4, spike=0.01,
     )  # fmt: skip
 
 

@@ -67,15 +67,15 @@ def test_rates_are_shown_and_kept(tmp_path: Path) -> None:
     )
     assert none == "No learning rate for ia3: a step in 'ia3' does not change the logits."
     (lora,) = (e for e in said["learning_rates"]["configurations"] if e["name"] == "LoRA rank 1")
-    assert (lora["suggested"], lora["warning"]) == (4e-3, True)
+    assert (lora["suggested"], lora["warning"]) == (1e-3, True)
     assert lora["ratio"] == pytest.approx(7.5)
     assert said["learning_rates"]["configurations"][-1]["suggested"] is None
     json.dumps(said, allow_nan=False)
     table = study.table(study.found(done.results))
     column = {tuple(row[:2]): row[-1] for row in table.rows}
     assert table.header[-1] == "rate"
-    assert column["LoRA", "20"] == column["gaussian", "2"] == "4e\N{MINUS SIGN}3"
-    assert [row[-1] for row in table.rows][-3:] == ["\N{EN DASH}", "4e\N{MINUS SIGN}3", ""]
+    assert column["LoRA", "20"] == column["gaussian", "2"] == "1e\N{MINUS SIGN}3"
+    assert [row[-1] for row in table.rows][-3:] == ["\N{EN DASH}", "1e\N{MINUS SIGN}3", ""]
     text = done.report.read_text()
     assert "Learning rates, suggested before training" in text
     assert "does not describe training LoRA rank 1" in text
@@ -121,7 +121,7 @@ def test_lora_names_them_by_target_set(tmp_path: Path) -> None:
     assert [each.name for each in found.rates.falling] == ["qv, rank 1", "mlp, rank 1"]
     for table in (study.table(found), *study.tables(found)[0][:1]):
         rates = [row[-1] for row in table.rows]
-        assert rates.count("4e\N{MINUS SIGN}3") == len(rates) - 1  # all but zero-shot
+        assert rates.count("1e\N{MINUS SIGN}3") == len(rates) - 1  # all but zero-shot
 
 
 @pytest.mark.parametrize("study_name", ["lora", "subspace"])
