@@ -184,7 +184,7 @@ class Study(ABC, Generic[C, F]):
         overwrite: bool = False,
         progress: Progress | None = None,
         command: str | None = None,
-        rates: bool = False,
+        rates: Progress | bool = False,
     ) -> Outcome:
         """Run the study in the directory ``out``, or go on with it, or find it done.
 
@@ -194,8 +194,8 @@ class Study(ABC, Generic[C, F]):
             overwrite: replace a run of other settings.
             progress: called with what is done and in all, in units of `counts`.
             command: what the report says makes it again; the call of this method if None.
-            rates: suggest a learning rate for every configuration that could be proved; those
-                that are there are shown in any case.
+            rates: suggest a learning rate for every configuration that could be proved; a function
+                is called with those done and in all. Those that are there are shown in any case.
 
         Raises:
             UserError: anything the user can put right; a new directory that holds nothing that was
@@ -230,7 +230,8 @@ class Study(ABC, Generic[C, F]):
                 current, loaded = False, prepared.model
             known = not (rates and self.proves)
             if not known:
-                known = self._suggest(config, directory, inputs, results, loaded)
+                told = rates if callable(rates) else None
+                known = self._suggest(config, directory, inputs, results, loaded, told)
                 results = results if known else Results.load(directory.path)
             if current and known and self._is_drawn(directory.path, results):
                 return Outcome(results, directory.path / REPORT, up_to_date=True)
@@ -244,6 +245,7 @@ class Study(ABC, Generic[C, F]):
         inputs: Inputs,
         results: Results,
         loaded: LogitModel | None,
+        progress: Progress | None,
     ) -> bool:
         """Suggest the learning rate of every configuration, one draw each; say if all was there."""
 
@@ -259,6 +261,7 @@ class Study(ABC, Generic[C, F]):
             suggest=self.suggester,
             before=results.beside.get(LEARNING_RATES),
             keep=keep,
+            progress=progress,
         )
 
     def run(

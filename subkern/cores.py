@@ -83,16 +83,21 @@ def heeding_others() -> Iterator[None]:
     global _turn
     import torch
 
-    threads, began, outer = torch.get_num_threads(), _look(), _turn
-    if outer is None and _sharing and threads > 1:
-        _turn = _Turn(threads, threading.get_ident(), began)
-    try:
+    threads = torch.get_num_threads()
+    if threads < 2 or _turn is not None:
         yield
-    finally:
-        if _turn is not outer:
-            _turn = outer
+    elif _sharing:
+        _turn = _Turn(threads, threading.get_ident(), _look())
+        try:
+            yield
+        finally:
+            _turn = None
             torch.set_num_threads(threads)
-    if threads > 1 and not any(name in os.environ for name in _CHOSEN):
+    elif any(name in os.environ for name in _CHOSEN):
+        yield
+    else:
+        began = _look()
+        yield
         _warn(began, _look())
 
 

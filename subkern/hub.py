@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from unittest.mock import patch
 
 _PATIENCE = 10.0  # seconds that the hub has for its first answer
 
@@ -39,6 +38,8 @@ def cache_only_if_silent() -> Iterator[None]:
     if hub_answers():
         yield
         return
+    from unittest.mock import patch
+
     import datasets.config
     import huggingface_hub.constants
 

@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from subkern.errors import UserError
 from subkern.thresholds import Thresholds
+from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
     Count,
@@ -18,7 +19,6 @@ from ..engine.settings import (
     Seed,
     Settings,
     ascending,
-    check_loss,
     checked,
     choice,
     distinct_or_none,
@@ -82,7 +82,9 @@ class Config(Settings):
     )
     train_batch_size: Count = setting(8, "Examples a step.")
     steps: Count = setting(100, "Updates of each run.")
-    loss: Annotated[str, checked(check_loss)] = setting("cross_entropy", "cross_entropy | squared.")
+    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
+        "cross_entropy", "cross_entropy | squared."
+    )
     training_seed: Seed = setting(0, "Of the batches' order.")
     epsilon: Positive = setting(1e-8, "Adam's.")
     looks: Count = setting(10, "Logits are taken so often.")

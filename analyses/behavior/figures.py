@@ -32,7 +32,7 @@ def linearization(found: Findings) -> Figure:
     with style.figure_style():
         figure, axes = style.subplots(figsize=(style.WIDTH, 2.3))
         if found.inside is None:
-            return _nothing(figure, axes)
+            return drawing.nothing(figure, axes, "every run diverged")
         scores = list(found.inside.scores.values())
         mean, low, high = drawing.reach(scores)
         sns.barplot(
@@ -62,7 +62,7 @@ def features(found: Findings) -> Figure:
     with style.figure_style():
         figure, (top, bottom) = style.subplots(2, 1, figsize=(style.WIDTH, 4.8), sharex=True)
         if found.inside is None:
-            return _nothing(figure, top)
+            return drawing.nothing(figure, top, "every run diverged")
         run, config = found.inside.runs[0], found.config
         own = found.inside.features[run.data_seed]
         ends = []
@@ -103,7 +103,7 @@ def trajectories(found: Findings) -> Figure:
             2, 1, figsize=(style.WIDTH, 6.6), height_ratios=(1, 1.15)
         )
         if found.inside is None:
-            return _nothing(figure, top)
+            return drawing.nothing(figure, top, "every run diverged")
         _over_steps(top, found.inside.few)
         _at_the_end(bottom, found.inside, found.config.steps)
     return figure
@@ -273,12 +273,6 @@ def _error_over_widths(axes: Axes, own: Mapping[str, list[Trained]]) -> None:
 def _legend(axes: Axes) -> None:
     if axes.lines:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
-
-
-def _nothing(figure: Figure, axes: Axes) -> Figure:
-    """Say that there is nothing to draw."""
-    axes.text(0.5, 0.5, "every run diverged", transform=axes.transAxes, ha="center")
-    return figure
 
 
 FIGURES: Mapping[str, Callable[[Findings], Figure]] = {

@@ -136,9 +136,16 @@ def _run(
     if trial is not None:
         trial.check_draws(settings)  # before the study takes its time
     command = shlex.join(["subkern", *sys.argv[1:]])
-    with ProgressBar(study.counts) as report:
-        asked: dict[str, Any] = {"overwrite": overwrite, "progress": report, "command": command}
-        found = study.analyze(settings, out, rates=rates, **asked)
+    bar = ProgressBar(study.counts)
+    with bar as report:
+        found = study.analyze(
+            settings,
+            out,
+            overwrite=overwrite,
+            progress=report,
+            command=command,
+            rates=bar.then("learning rates") if rates else False,
+        )
     if trial is None:
         return found
     with ProgressBar("training steps") as report:

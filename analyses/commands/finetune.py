@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subkern.subspaces.text import FORMS
+from subkern.training.choices import OPTIMIZERS
 
 from .options import (
     AS_JSON,
@@ -37,7 +38,7 @@ TRAINING = options(
         "--optimizer",
         default="adam",
         show_default=True,
-        help="sgd | adam | signgd | adamw | momentum.",
+        help=f"{' | '.join(OPTIMIZERS)}.",
     ),
     click.option(
         "--learning-rates",

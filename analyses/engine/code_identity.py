@@ -21,7 +21,10 @@ from typing import Any
 import subkern
 
 _LIBRARY = Path(subkern.__file__).parent
-_FOLLOWED = ("agreement", "dynamics", "kernel_behavior", "solvers", "thresholds", "training")
+_FOLLOWED = (
+    *("agreement", "dynamics", "kernel_behavior", "learning_rate", "solvers", "thresholds"),
+    "training",
+)
 _PACKAGES = {
     __package__.rpartition(".")[0]: Path(__file__).parents[1],
     **{f"{subkern.__name__}.{name}": _LIBRARY / name for name in _FOLLOWED},

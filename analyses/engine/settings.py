@@ -536,18 +536,6 @@ class Settings(Options):
             raise UserError("--head-init probe starts a linear head: add --head linear")
 
 
-def check_loss(name: str, value: Any) -> Any:
-    """Return the name of a loss of `subkern.training.losses`.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    from subkern.training.losses import LOSSES
-
-    one_of(name, value, tuple(LOSSES))
-    return value
-
-
 def solvers_for(rule: str) -> tuple[str, ...]:
     """Return the classifiers that a study solves unless told otherwise, the judge first.
 

@@ -13,6 +13,7 @@ from pydantic import model_validator
 from subkern.errors import UserError
 from subkern.subspaces.text import parse_subspace
 from subkern.tasks.catalogue import TASKS
+from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
     Count,
@@ -23,7 +24,6 @@ from ..engine.settings import (
     Seed,
     Text,
     Words,
-    check_loss,
     checked,
     choice,
     distinct,
@@ -157,7 +157,7 @@ class Config(Options):
     batch_sizes: Counts = setting((2, 4, 8), "Of training, likewise.")
     steps: Count = setting(1000, "Of training.")
     eval_every: Count = setting(100, "Steps between looks at dev.")
-    loss: Annotated[str, checked(check_loss)] = setting(
+    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
         "cross_entropy", "Of training: cross_entropy | squared."
     )
     epsilon: Positive = setting(1e-8, "Adam's, of training and kernel.")

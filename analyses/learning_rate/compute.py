@@ -40,11 +40,11 @@ import torch
 
 from subkern.agreement.predictions import Score
 from subkern.dynamics import critical_learning_rate
-from subkern.dynamics.linearize import pull
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.learning_rate import NoSuggestion, suggest
+from subkern.learning_rate.measure import loss_gradient
 from subkern.learning_rate.suggestion import two_digits
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
@@ -218,24 +218,12 @@ class Cell:
 
     def _rivals(self) -> dict[str, float]:
         """Return what other rules read at the start."""
-        train = self.encoded["train"]
-        tunable = MovableModel(self.model, as_subspace(self.subspace))
-        logits = torch.from_numpy(logits_of(tunable, train)).requires_grad_()
-        loss = get_loss(self.config.loss)(logits, torch.from_numpy(labels_of(train)))
-        loss.backward()
-        assert logits.grad is not None
-        total: dict[str, torch.Tensor] = {}
-        for i, example in enumerate(train):
-            batch = tunable.model.collate([example])
-            cotangent = logits.grad[i : i + 1].to(batch.read.device, tunable.model.dtype)
-            for name, value in pull(tunable, cotangent, batch).items():
-                total[name] = total[name] + value if name in total else value
+        tunable, train = MovableModel(self.model, as_subspace(self.subspace)), self.encoded["train"]
+        gradient = loss_gradient(tunable, tunable.start, train, self.config.loss)
         found = {
             "parameters": float(tunable.attached.size),
-            "initial_loss": float(loss.detach()),
-            "gradient_l1": float(
-                sum(value.abs().sum(dtype=torch.float64) for value in total.values())
-            ),
+            "initial_loss": float(self._losses(logits_of(tunable, train)).mean()),
+            "gradient_l1": math.fsum(float(g.abs().double().sum()) for g in gradient.values()),
         }
         return found | (self._critical() if self.config.kernel else {})
 

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from subkern.errors import UserError
 from subkern.subspaces.text import parse_subspace
+from subkern.training.choices import LOSSES, OPTIMIZERS, SCHEDULES
 
 from ..engine.settings import (
     Count,
@@ -17,7 +18,6 @@ from ..engine.settings import (
     Seed,
     Settings,
     as_text,
-    check_loss,
     checked,
     choice,
     distinct,
@@ -30,10 +30,6 @@ from ..engine.settings import (
 
 if TYPE_CHECKING:
     from subkern.training.settings import Training
-
-OPTIMIZERS = ("sgd", "adam", "signgd", "adamw", "momentum")
-SCHEDULES = ("constant", "linear", "cosine")
-"""Those of `subkern.training.optimizers`, which help need not wait for."""
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 5.6, 8.0, 11.0)
 """Rates tried, in units of the suggestion: finer where the edge is expected."""
@@ -67,7 +63,7 @@ class Config(Settings):
 
     Attributes:
         subspaces: the configurations: what is trained, each on one line.
-        optimizers: names of `subkern.training.optimizers.OPTIMIZERS`.
+        optimizers: names of `subkern.training.choices.OPTIMIZERS`.
         train_batch_size: examples a step.
         steps: updates of each training.
         factors: learning rates tried, in units of each configuration's suggestion. Larger ones are
@@ -106,7 +102,9 @@ class Config(Settings):
     schedule: Annotated[str, checked(choice(*SCHEDULES))] = setting(
         "constant", f"{' | '.join(SCHEDULES)}."
     )
-    loss: Annotated[str, checked(check_loss)] = setting("cross_entropy", "cross_entropy | squared.")
+    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
+        "cross_entropy", f"{' | '.join(LOSSES)}."
+    )
     training_seed: Seed = setting(0, "Of the batches' order.")
     epsilon: Positive = setting(1e-8, "Adam's.")
     probe_steps: Count = setting(7, "Of the rival that trains a little at every rate.")

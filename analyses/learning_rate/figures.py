@@ -34,7 +34,7 @@ def edges(found: Findings) -> Figure:
             )  # fmt: skip
             ends += [*said, *seen]
         if not ends:
-            return _nothing(figure, axes)
+            return drawing.nothing(figure, axes, "no training spiked")
         low, high = min(ends) / 1.5, max(ends) * 1.5
         line = np.array([low, high])
         axes.fill_between(line, line / ASKED, line * ASKED, color=style.MUTED, alpha=0.15, lw=0)
@@ -60,7 +60,7 @@ def losses(found: Findings) -> Figure:
             figsize=(style.WIDTH, 0.6 + 2.6 * max(1, len(known))),
         )  # fmt: skip
         if not known:
-            return _nothing(figure, panels[0, 0])
+            return drawing.nothing(figure, panels[0, 0], "no rate could be suggested")
         for axes, each in zip(panels[:, 0], known, strict=True):
             _losses(axes, each)
         last = panels[-1, 0]
@@ -100,7 +100,7 @@ def rules(found: Findings) -> Figure:
         height = 1.0 + 0.33 * max(1, len(judged))
         figure, axes = style.subplots(figsize=(style.WIDTH, height))
         if not judged:
-            return _nothing(figure, axes)
+            return drawing.nothing(figure, axes, "no rate could be suggested")
         drawing.rows(axes, [rule.rule for rule in judged])
         for name, stroke in zip(("edge", "best"), style.strokes(2), strict=True):
             values = [getattr(rule, name) for rule in judged]
@@ -112,12 +112,6 @@ def rules(found: Findings) -> Figure:
         axes.set(xlabel="Decades", xlim=(0, None))
         axes.set_title(f"What each rule leaves unexplained, {found.first.name}")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
-    return figure
-
-
-def _nothing(figure: Figure, axes: Axes) -> Figure:
-    """Say that there is nothing to draw."""
-    axes.text(0.5, 0.5, "no training spiked", transform=axes.transAxes, ha="center")
     return figure
 
 

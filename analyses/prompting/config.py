@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from subkern.errors import UserError
 from subkern.subspaces.text import parse_subspace
+from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
     Count,
@@ -16,7 +17,6 @@ from ..engine.settings import (
     Rates,
     Settings,
     as_text,
-    check_loss,
     checked,
     choice,
     distinct_or_none,
@@ -87,7 +87,9 @@ class Config(Settings):
     optimizer: Annotated[str, checked(choice(*OPTIMIZERS))] = setting(
         "adam", "adam | sgd | signgd."
     )
-    loss: Annotated[str, checked(check_loss)] = setting("cross_entropy", "cross_entropy | squared.")
+    loss: Annotated[str, checked(choice(*LOSSES))] = setting(
+        "cross_entropy", "cross_entropy | squared."
+    )
     learning_rates: Rates = setting((1e-5, 5e-5, 2e-4), "Dev chooses.")
     batch_sizes: Counts = setting((8,), "In training; likewise.")
     steps: Count = setting(200, "Of each training.")

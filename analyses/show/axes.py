@@ -170,6 +170,12 @@ def square(axes: Axes, low: float, high: float) -> None:
         axis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.08 else None))
 
 
+def nothing(figure: Figure, axes: Axes, why: str) -> Figure:
+    """Say in a figure why there is nothing to draw, and return it."""
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center")
+    return figure
+
+
 def key(label: str, **drawn: Any) -> Line2D:
     """Return a legend's sample of lines or (``ls=""``) markers; dollars are dollars."""
     return Line2D([], [], label=label.replace("$", r"\$"), **drawn)

@@ -47,18 +47,26 @@ class ProgressBar:
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.task = self.bar.add_task(what, total=None, rate="")
+        self.report = self._row(what)
 
     def __enter__(self) -> progress.Progress:
         if not self.bar.disable:
             self.bar.start()
         return self.report
 
-    def report(self, done: int, total: int) -> None:
-        """Move the bar."""
-        speed = self.bar.tasks[0].speed
-        rate = f"{speed:.0f}/s" if speed else ""
-        self.bar.update(self.task, completed=done, total=total, rate=rate)
+    def then(self, what: str) -> progress.Progress:
+        """Return what moves a second bar, for what comes after; it shows once it is called."""
+        return self._row(what, visible=False)
+
+    def _row(self, what: str, visible: bool = True) -> progress.Progress:
+        task = self.bar.add_task(what, total=None, rate="", visible=visible)
+
+        def report(done: int, total: int) -> None:
+            speed = self.bar.tasks[task].speed
+            rate = f"{speed:.0f}/s" if speed else ""
+            self.bar.update(task, completed=done, total=total, rate=rate, visible=True)
+
+        return report
 
     def __exit__(self, *_: object) -> None:
         if not self.bar.disable:  # rich before 14.3 writes an empty line

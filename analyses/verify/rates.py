@@ -18,8 +18,10 @@ import psutil
 
 from subkern.errors import UserError
 from subkern.learning_rate import Suggestion
+from subkern.learning_rate import suggest as usual
 from subkern.learning_rate.suggestion import CHANGED
 from subkern.models.logit_model import LogitModel
+from subkern.storage.progress import Progress
 from subkern.storage.provenance import normalize
 from subkern.training.settings import Training
 
@@ -133,6 +135,7 @@ def suggest_rates(
     suggest: Suggest,
     before: pd.DataFrame | None,
     keep: Callable[[pd.DataFrame], None],
+    progress: Progress | None = None,
 ) -> bool:
     """Suggest what is not there yet, keeping the table after each; say if all was there.
 
@@ -144,6 +147,7 @@ def suggest_rates(
         suggest: as `subkern.learning_rate.suggest`.
         before: the table as it is.
         keep: writes it.
+        progress: called with configurations done and in all.
     """
     trial = Trial()
     training, (size, *_) = trial.training(config.rule), trial.batch_sizes
@@ -154,7 +158,7 @@ def suggest_rates(
             "batch_size": size,
             "epsilon": training.epsilon,
             "data_seed": seed,
-            "code": code_identity(load, _row),
+            "code": code_identity(load, _row, usual),
         }
     )
     rows: dict[str, dict[str, Any]] = {}
@@ -166,6 +170,8 @@ def suggest_rates(
     loaded = model()
     train = encode(loaded, splits)["train"]
     started = at_start(loaded, train, config.head_init)
+    report = progress or (lambda _done, _total: None)
+    report(len(rows), len(names))
     for candidate in candidates:
         if candidate.name in rows:
             continue
@@ -173,6 +179,7 @@ def suggest_rates(
         table = pd.DataFrame([rows[name] for name in names if name in rows])
         table.attrs[_ASKED] = asked
         keep(table)
+        report(len(rows), len(names))
     return False
 
 

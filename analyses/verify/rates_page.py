@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from subkern.learning_rate.suggestion import CHANGED
+from subkern.learning_rate.suggestion import CHANGED, two_digits
 
 from ..show import numbers as fmt
 from ..show.page import Table, words
@@ -74,4 +74,4 @@ def as_json(rates: Rates) -> dict[str, Any]:
 
 def _rate(value: float) -> str:
     """Return a rate to two digits, a dash where there is none."""
-    return DASH if math.isnan(value) else fmt.rate(float(f"{value:.1e}"))
+    return DASH if math.isnan(value) else fmt.rate(two_digits(value))

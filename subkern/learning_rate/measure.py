@@ -23,6 +23,7 @@ from subkern.one_line import check_seed
 from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.text import as_subspace
 from subkern.training.batch_order import batch_order
+from subkern.training.choices import OPTIMIZERS
 from subkern.training.losses import get_loss
 from subkern.training.optimizers import first_update
 
@@ -32,10 +33,7 @@ if TYPE_CHECKING:
     from subkern.storage.progress import Progress
     from subkern.subspaces.base import Subspace
 
-__all__ = ["OPTIMIZERS", "NoSuggestion", "check_asked", "suggest"]
-
-OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "signgd")
-"""Those whose first update is known entry by entry. AdamW's is Adam's: decay is left out."""
+__all__ = ["NoSuggestion", "check_asked", "loss_gradient", "suggest"]
 
 TOKENS, MOST = 2048, 8  # of one forward; few, as examples of one length pad little
 
@@ -72,7 +70,7 @@ def suggest(
         model: f at θ₀; it is left as it is.
         examples: the training examples.
         subspace: what is trained. Adapters start where `finetune` starts them.
-        optimizer: one of `OPTIMIZERS`. Momentum, schedule and weight decay play no part.
+        optimizer: of `subkern.training.choices`. Schedule and weight decay play no part.
         batch_size: examples of a step.
         loss: ``cross_entropy`` or ``squared``.
         epsilon: Adam's ε.
@@ -159,7 +157,7 @@ class _Pace:
         self, tunable: MovableModel, name: str, optimizer: str, loss: str, epsilon: float
     ) -> None:
         self.tunable, self.name = tunable, name
-        self.optimizer, self.loss, self.epsilon = optimizer, get_loss(loss), epsilon
+        self.optimizer, self.loss, self.epsilon = optimizer, loss, epsilon
         self.mode = "forward"
         self.z: Point = {name: value.detach() for name, value in tunable.start.items()}
         self.where = "at the start"
@@ -177,22 +175,7 @@ class _Pace:
         """What the first update at `z` subtracts at learning rate 1."""
         return {
             name: first_update(self.optimizer, gradient, self.epsilon)
-            for name, gradient in self._gradient(z, batch).items()
-        }
-
-    def _gradient(self, z: Point, examples: Examples) -> dict[str, Tensor]:
-        """Gradient of the mean loss of `examples` by `z`, a few examples at a time."""
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in z.items()}
-        for part, batch in self._batches(examples):
-            labels = torch.tensor([e.label for e in part], device=batch.read.device)
-            with torch.enable_grad():
-                logits = self.tunable.function(leaves, batch)
-                loss = self.loss(logits, labels) * (len(part) / len(examples))
-            if loss.requires_grad:
-                loss.backward()
-        return {
-            name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            for name, leaf in leaves.items()
+            for name, gradient in loss_gradient(self.tunable, z, batch, self.loss).items()
         }
 
     def _rate(self, z: Point, update: Point, seen: Examples) -> float:
@@ -206,7 +189,7 @@ class _Pace:
                 f"the loss does not change with any coordinate of '{self.name}' {self.where}: no"
                 " learning rate can be suggested"
             )
-        batches = [batch for _, batch in self._batches(seen)]
+        batches = [batch for _, batch in _batches(self.tunable, seen)]
         changes = []
         for found in pushes(self.tunable, z, update, batches):
             self.mode = found.mode
@@ -226,10 +209,39 @@ class _Pace:
             )
         return 1 / size
 
-    def _batches(self, examples: Examples) -> Iterator[tuple[Examples, Batch]]:
-        ordered = sorted(examples, key=lambda e: len(e.input_ids))
-        for part in token_batches([len(e.input_ids) for e in ordered], TOKENS, MOST):
-            yield ordered[part], self.tunable.model.collate(ordered[part])
+
+def loss_gradient(
+    tunable: MovableModel, z: Point, examples: Examples, loss: str
+) -> dict[str, Tensor]:
+    """Gradient of the mean loss of `examples` by `z`, a few examples at a time.
+
+    Args:
+        tunable: f.
+        z: where it is taken, with names and shapes of z₀.
+        examples: with labels.
+        loss: of `subkern.training.choices`.
+
+    Returns:
+        A tensor like `z`'s for each of its names; zeros where the loss does not depend on it.
+    """
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in z.items()}
+    for part, batch in _batches(tunable, examples):
+        labels = torch.tensor([e.label for e in part], device=batch.read.device)
+        with torch.enable_grad():
+            share = len(part) / len(examples)
+            found = get_loss(loss)(tunable.function(leaves, batch), labels) * share
+        if found.requires_grad:
+            found.backward()
+    return {
+        name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for name, leaf in leaves.items()
+    }
+
+
+def _batches(tunable: MovableModel, examples: Examples) -> Iterator[tuple[Examples, Batch]]:
+    ordered = sorted(examples, key=lambda e: len(e.input_ids))
+    for part in token_batches([len(e.input_ids) for e in ordered], TOKENS, MOST):
+        yield ordered[part], tunable.model.collate(ordered[part])
 
 
 def _centered(change: Tensor) -> Tensor:

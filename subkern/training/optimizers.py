@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "SignGD", "first_update", "make_optimizer", "rate_factor"]
+__all__ = ["SignGD", "first_update", "make_optimizer", "rate_factor"]
 
 
 class SignGD(torch.optim.Optimizer):
@@ -62,17 +62,12 @@ def _signgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torc
 
 
 _MAKERS = {"sgd": _sgd, "adam": _adam, "signgd": _signgd, "adamw": _adamw, "momentum": _momentum}
-OPTIMIZERS = tuple(_MAKERS)
-"""``sgd``, ``adam``, ``signgd``, whose first updates kernels have; ``adamw``, with PyTorch's usual
-decay of 0.01, and ``momentum``, SGD with 0.9, whose first ones are Adam's and SGD's.
-"""
-SCHEDULES = ("constant", "linear", "cosine")
 
 
 def make_optimizer(
     name: str, params: Iterable[nn.Parameter], learning_rate: float, epsilon: float = 1e-8
 ) -> torch.optim.Optimizer:
-    """The optimizer called `name` (one of `OPTIMIZERS`); Adam and AdamW read `epsilon`."""
+    """The optimizer called `name` (`subkern.training.choices`); Adam and AdamW read `epsilon`."""
     return _MAKERS[name](params, learning_rate, epsilon)
 
 

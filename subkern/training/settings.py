@@ -9,8 +9,8 @@ from typing import Any
 
 from subkern.errors import UserError, check_choice
 from subkern.one_line import check_seed
+from subkern.training.choices import OPTIMIZERS, SCHEDULES
 from subkern.training.losses import get_loss
-from subkern.training.optimizers import OPTIMIZERS, SCHEDULES
 
 __all__ = ["Diverged", "Training"]
 

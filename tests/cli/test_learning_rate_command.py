@@ -81,7 +81,7 @@ def test_what_has_no_rate_does_not_lose_the_others() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--optimizer", "lion"], "unknown optimizer 'lion': use adam or adamw or sgd"),
+        (["--optimizer", "lion"], "unknown optimizer 'lion': use sgd or adam or signgd"),
         (["--batch-size", "0"], "batch size is 0: it must be at least 1"),
         (["--batches", "0"], "batches is 0: it must be at least 1"),
         (["--limit", "-2"], "limit is -2: it must be at least 1"),

@@ -51,7 +51,9 @@ NAMES = ["full", "gaussian 2", "gaussian 16", "LoRA rank 1", "LoRA rank 4", "bia
 def test_rates_are_shown_and_kept(tmp_path: Path) -> None:
     """One draw of each configuration; what cannot be suggested is told and loses nothing."""
     study, settings = Unseen(), small(**ASKED)
-    done = study.analyze(settings, tmp_path, rates=True)
+    told: list[tuple[int, int]] = []
+    done = study.analyze(settings, tmp_path, rates=lambda *each: told.append(each))
+    assert told == [(i, len(NAMES)) for i in range(len(NAMES) + 1)]
     assert len(study.asked) == len(NAMES)
     assert {(each["optimizer"], each["batch_size"]) for each in study.asked} == {("adam", 8)}
     rates = Rates.of(done.results)

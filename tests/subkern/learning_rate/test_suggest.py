@@ -317,7 +317,7 @@ def test_logits_that_are_not_finite_are_one_line() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"optimizer": "lion"}, "unknown optimizer 'lion': use adam or adamw or sgd"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion': use sgd or adam or signgd"),
         ({"batch_size": 0}, "batch size is 0: it must be at least 1"),
         ({"batches": 0}, "batches is 0"),
         ({"limit": -1}, "limit is -1"),
