@@ -152,7 +152,8 @@ def is_begun(path: Path) -> bool:
     """Whether fewer chunks are marked as finished than the rows at `path` have; or who knows."""
     try:
         values: Any = zarr.open_group(path, mode="r")["values"]
-        return len(list((path / "done").glob("*.sha256"))) < values.cdata_shape[0]
+        # Not every name: a mark that a killed process was writing is not one yet.
+        return len(list((path / "done").glob("[0-9]*.sha256"))) < values.cdata_shape[0]
     except Exception:
         return False
 

@@ -18,7 +18,7 @@ from subkern.features import features as module
 from subkern.features import store
 from subkern.features.error import check_allocation, feature_error, sketch_error
 from subkern.features.features import Features, compute_features
-from subkern.features.store import FeatureStore
+from subkern.features.store import FeatureStore, is_begun
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.prompts.prompt import EncodedExample
@@ -213,6 +213,15 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     chunk.unlink()
     with pytest.raises(UserError, match=r"lacks 1 of 1 chunks \(unfinished or damaged\)"):
         Features.load(out)
+
+
+def test_a_mark_that_was_being_written_marks_nothing(tmp_path: Path) -> None:
+    model, batch, out = oracles.logit_model(GPT2), examples(3), tmp_path / "f"
+    compute_features(model, batch, subspace=SUBSPACE, out=out)
+    assert not is_begun(out)
+    mark = out / "done" / "0.sha256"
+    mark.rename(mark.with_name(".0.part.sha256"))
+    assert is_begun(out)
 
 
 def test_the_error_on_a_sample_is_as_theory_expects(tmp_path: Path) -> None:
