@@ -150,6 +150,7 @@ class Findings:
         inside: what the best runs show, None where every run diverged.
         runs: every run.
         critical: data seed -> SGD's critical learning rate 2n/λ_max; empty for other optimizers.
+        batch: examples a step: what was asked, or all of them where there are fewer.
         tried_shares: of the critical rate that are tried unless rates are given.
         cost: subspace -> seconds of each of its runs.
         approximated: what the kernel's prediction takes for what; empty where it is exact for
@@ -165,6 +166,7 @@ class Findings:
     inside: Inside | None
     runs: Sequence[Trained]
     critical: Mapping[int, float]
+    batch: int
     tried_shares: Sequence[str]
     cost: Mapping[str, Sequence[float]]
     approximated: Sequence[str]
@@ -237,6 +239,7 @@ def findings(results: Results) -> Findings:
     critical = cells(results.table, metric="critical_rate").dropna(subset=["value"])
     seconds = cells(results.table, metric="cost.training_seconds")
     names = dict.fromkeys(run.subspace for run in runs)
+    trained = max(sizes["train"] for sizes in results.inputs["examples"].values())
     return Findings(
         config=config,
         model=model_name(results),
@@ -246,6 +249,7 @@ def findings(results: Results) -> Findings:
         inside=_inside(results, config, looked, runs) if looked else None,
         runs=runs,
         critical={int(row.data_seed): float(row.value) for row in critical.itertuples()},
+        batch=min(config.train_batch_size, trained),
         tried_shares=[f"{share:g}" for share in SHARES],
         cost={name: cells(seconds, subspace=name)["value"].tolist() for name in names},
         approximated=_approximated(config, results.inputs["logits"] == "binary"),

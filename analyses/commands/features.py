@@ -8,6 +8,7 @@ import click
 
 from .options import (
     AS_JSON,
+    COUNT,
     DATA,
     HEAD,
     MODEL,
@@ -25,7 +26,7 @@ from .options import (
 @DATA
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
 @click.option("--split", default="train", type=SPLITS, show_default=True)
-@click.option("--limit", type=int, help="At most so many examples.")
+@click.option("--limit", type=COUNT, help="At most so many examples.")
 @click.option("--dim", default=2048, show_default=True, help="Numbers kept of each gradient.")
 @click.option(
     "--kind",

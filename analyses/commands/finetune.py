@@ -15,6 +15,7 @@ from subkern.training.choices import OPTIMIZERS
 from .options import (
     AS_JSON,
     COMPUTING,
+    COUNT,
     DATA,
     HEAD,
     HEAD_START,
@@ -80,7 +81,7 @@ TRAINING = options(
 @click.option("--task", required=True, help="Task name, or path of a task file.")
 @DATA
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
-@click.option("--test-limit", type=int, help="At most so many test examples.")
+@click.option("--test-limit", type=COUNT, help="At most so many test examples.")
 @click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
 @click.option(
     "--subspace",

@@ -11,6 +11,7 @@ from subkern.errors import DamagedError, UserError, check_choice
 from subkern.subspaces.text import FORMS
 
 from .options import (
+    COUNT,
     DATA,
     HEAD,
     HEAD_START,
@@ -39,8 +40,8 @@ RULE_HELP = (
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
 @click.option("--left", default="train", type=SPLITS, show_default=True, help="Rows.")
 @click.option("--right", default="train", type=SPLITS, show_default=True, help="Columns.")
-@click.option("--left-limit", type=int, help="At most so many rows' examples.")
-@click.option("--right-limit", type=int, help="At most so many columns' examples.")
+@click.option("--left-limit", type=COUNT, help="At most so many rows' examples.")
+@click.option("--right-limit", type=COUNT, help="At most so many columns' examples.")
 @click.option("--rule", default="sgd", show_default=True, help=RULE_HELP)
 @click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
 @click.option(

@@ -24,6 +24,18 @@ class Place(click.ParamType):
 
 
 PATH = Place()
+
+
+class Count(click.IntRange):
+    """A whole number from 1."""
+
+    name = "integer"
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+COUNT = Count()
 SPLITS = click.Choice(["train", "dev", "test"])
 
 

@@ -33,7 +33,7 @@ from subkern.subspaces.base import Subspace
 from subkern.subspaces.text import as_subspace
 from subkern.training.finetune import add_splits, finetune, run_settings
 from subkern.training.monitor import Splits
-from subkern.training.result import FineTuned, write_settings
+from subkern.training.result import SETTINGS, FineTuned, write_settings
 from subkern.training.run_folder import TrainingFolder, claim
 from subkern.training.settings import Diverged, Training
 
@@ -162,13 +162,19 @@ def search(
     seen = {n: splits[n] for n in splits if n != "test" or training.log_steps is not None}
     with only_run(out):
         root = None if out is None else Path(out)
+        begun = root is None or (root / SETTINGS).exists()
         if root is not None:
             _claim(root, run_settings(model, seen, subspace, training, metric), overwrite)
             overwrite |= not (root / TABLE).exists()  # what is damaged is computed again
             if overwrite and (root / SUGGESTED).exists() and not is_sound(root / SUGGESTED):
                 remove(root / SUGGESTED)
         if not isinstance(grid, TrainingGrid):
-            grid = grid(root)
+            try:
+                grid = grid(root)
+            except UserError:
+                if root is not None and not begun:
+                    remove(root / SETTINGS)  # nothing was trained
+                raise
         if splits.get("train"):
             grid = grid.within(len(splits["train"]))
         points = grid.trainings(training)

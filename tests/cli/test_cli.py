@@ -140,6 +140,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_limit_below_one_is_named(run: Run, small: list[object]) -> None:
+    result = run(*small, "--left-limit", 0)
+    assert result.exit_code == 2
+    assert "'--left-limit': 0 is not in the range x>=1" in result.output
+
+
 def test_encoder_without_a_masked_head_is_refused(
     run: Run, small: list[object], minilm: str
 ) -> None:

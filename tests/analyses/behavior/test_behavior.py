@@ -375,6 +375,13 @@ def test_the_page_says_what_the_kernel_s_prediction_leaves_out(results: Results)
     assert "not exact: it takes every step for Adam&#39;s first" in memory
 
 
+def test_the_page_says_how_many_examples_a_step_saw(results: Results) -> None:
+    train = results.inputs["examples"][str(results.config["data_seeds"][0])]["train"]
+    for size, seen in ((2, 2), (10 * train, train)):
+        page = " ".join(page_of(behavior, asked(results, train_batch_size=size)).split())
+        assert f"with batches of {seen};" in page
+
+
 def test_a_start_at_the_probe_is_told(results: Results) -> None:
     assert any(
         "that probe" in text for text in caveats(asked(results, head="linear", head_init="probe"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from subkern.errors import DamagedError
+from subkern.learning_rate import NoSuggestion, suggest
 from subkern.learning_rate import grid as grid_module
-from subkern.learning_rate import suggest
 from subkern.learning_rate.grid import stored_suggestions, suggested_grid
 from subkern.training import grid_search
 from subkern.training.grid_search import SUGGESTED, Search, TrainingGrid, search
@@ -84,6 +85,24 @@ def test_a_search_goes_on_with_the_rates_it_began_with(
     run(out, training=Training("adam", steps=2, eval_every=1, seed=4), overwrite=True)
     assert measured == [3, 6, 3]
     assert stored_suggestions(out)[3]["optimizer"] == "adam"
+
+
+def test_no_suggestion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any, **__: Any) -> Any:
+        raise NoSuggestion("a step does not change the logits")
+
+    out = tmp_path / "grid"
+    with monkeypatch.context() as patch:
+        patch.setattr(grid_module, "suggest", none)
+        with pytest.raises(NoSuggestion):
+            run(out)
+    assert {path.name for path in out.iterdir()} <= {".lock", ".sha256"}
+    run(out, training=replace(TRAINING, seed=5))  # of other settings: the folder is nobody's
+    with monkeypatch.context() as patch:
+        patch.setattr(grid_module, "suggest", none)
+        with pytest.raises(NoSuggestion):
+            run(out, (3, 6), replace(TRAINING, seed=5))
+    assert run(out, training=replace(TRAINING, seed=5)).table["status"].tolist() == ["done"] * 3
 
 
 def test_damage_is_seen(tmp_path: Path, measured: list[int]) -> None:
