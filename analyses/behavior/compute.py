@@ -38,6 +38,7 @@ import numpy.typing as npt
 
 from subkern.agreement import prediction_interval
 from subkern.agreement.predictions import Score
+from subkern.dynamics import critical_learning_rate
 from subkern.kernel_behavior import compare_linearized, feature_change
 from subkern.kernels.kernel import Kernel
 from subkern.solvers import labels_from_scores
@@ -50,7 +51,7 @@ from ..engine.long_table import LongTable
 from ..engine.parts import Computed, Prepared, Workplace, encode, metric_of
 from ..engine.scores import SCORES
 from .config import Config
-from .runs import Chosen, Lab, Run, learning_rates
+from .runs import Chosen, Lab, Run
 
 TABLE = LongTable(
     {
@@ -103,7 +104,10 @@ def compute(
 def _one_seed(config: Config, lab: Lab, split: Split, seed: int) -> list[dict[str, Any]]:
     """Rows of one data seed."""
     kernel = lab.kernel(None)
-    rates, critical = learning_rates(config, kernel.select(right=list(split.train)))
+    critical = float("nan")
+    if not config.is_asymmetric:
+        critical = critical_learning_rate(kernel.select(right=list(split.train)))
+    rates = lab.learning_rates(critical)
     runs = [lab.run(dim, rate) for dim in (None, *config.dims) for rate in rates]
     found = best(runs, config.subspace)
     chosen = None if found is None else lab.look_into(found)

@@ -13,6 +13,7 @@ from subkern.thresholds import Thresholds
 from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
+    AutoRates,
     Count,
     Number,
     Positive,
@@ -25,9 +26,7 @@ from ..engine.settings import (
     each,
     one_of,
     positive,
-    rates,
     setting,
-    unless_none,
     whole,
 )
 
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 
 SHARES = (0.1, 0.3, 1.0, 3.0)
 """Learning rates of SGD tried by default, in units of the kernel's critical one, 2n/λ_max."""
-
-RATES = (1e-5, 1e-4, 1e-3)
-"""Learning rates of Adam and SignGD tried by default: what each coordinate moves in a step."""
 
 _RULES = {"sgd": "sgd", "adam": "asymmetric_adam", "signgd": "asymmetric_signgd"}
 
@@ -53,8 +49,8 @@ class Config(Settings):
             against the width; none by default.
         projection: kind of those subspaces.
         optimizer: ``sgd``, ``adam`` or ``signgd``; it decides ``rule``.
-        learning_rates: those tried, the best on dev is looked into; None takes `SHARES` of the
-            critical one for SGD, `RATES` else.
+        learning_rates: those tried, the best on dev is looked into; None or ``auto`` takes `SHARES`
+            of the critical one for SGD, else what is suggested for `subspace`.
         train_batch_size: examples a step.
         steps: updates of each run.
         loss: ``cross_entropy`` or ``squared``.
@@ -75,10 +71,12 @@ class Config(Settings):
     )
     projection: str = setting("srht", option=None)
     optimizer: str = setting("sgd", "sgd | adam | signgd.")
-    learning_rates: Annotated[tuple[float, ...] | None, checked(unless_none(rates))] = setting(
+    learning_rates: AutoRates = setting(
         None,
-        "Tried, best on dev.",
-        shown="0.1,0.3,1,3 of the kernel's critical one; adam and signgd 1e-5,1e-4,1e-3",
+        "Tried, best on dev; auto: 0.1,0.3,1,3 of the kernel's critical one for sgd, else three as"
+        " learning-rate suggests.",
+        shown="auto",
+        auto=True,
     )
     train_batch_size: Count = setting(8, "Examples a step.")
     steps: Count = setting(100, "Updates of each run.")

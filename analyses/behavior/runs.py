@@ -17,6 +17,7 @@ from subkern.kernel_behavior import kernels_over_training
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
+from subkern.learning_rate.grid import suggested_grid
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.storage.progress import Progress
@@ -26,9 +27,9 @@ from subkern.training.finetune import FineTuned, finetune
 from subkern.training.optimizers import make_optimizer
 from subkern.training.settings import Diverged
 
-from .config import RATES, SHARES, Config
+from .config import SHARES, Config
 
-__all__ = ["Chosen", "Lab", "Run", "learning_rates"]
+__all__ = ["Chosen", "Lab", "Run"]
 
 Floats = npt.NDArray[np.float64]
 Encoded = Mapping[str, Sequence[EncodedExample]]
@@ -87,16 +88,6 @@ class Chosen:
     kernels: Mapping[int, Kernel]
 
 
-def learning_rates(config: Config, kernel: Kernel) -> tuple[tuple[float, ...], float]:
-    """The learning rates to try, and the critical one (NaN where the rule has none)."""
-    critical = float("nan") if config.is_asymmetric else dynamics.critical_learning_rate(kernel)
-    if config.learning_rates is not None:
-        return config.learning_rates, critical
-    if config.is_asymmetric:
-        return RATES, critical
-    return tuple(float(f"{share * critical:.3g}") for share in SHARES), critical
-
-
 class Lab:
     """Computes, and keeps what it computed, for one data seed.
 
@@ -144,6 +135,28 @@ class Lab:
                 options=self._running(name),
             )
         return self.kernels[name]
+
+    def learning_rates(self, critical: float) -> tuple[float, ...]:
+        """The learning rates to try, where SGD's critical one is `critical`.
+
+        Raises:
+            NoSuggestion: they are to be suggested, and nothing moves f.
+        """
+        config = self.config
+        if config.learning_rates is not None:
+            return config.learning_rates
+        if not config.is_asymmetric:
+            return tuple(float(f"{share * critical:.3g}") for share in SHARES)
+        size = min(config.train_batch_size, len(self.encoded["train"]))
+        found = suggested_grid(
+            self.model,
+            self.encoded["train"],
+            subspace=config.subspace_of(None),
+            training=config.training(1.0, keep=False),
+            batch_sizes=(size,),
+            folder=self.folder,
+        )
+        return tuple(found.rates(size))
 
     def run(self, dim: int | None, learning_rate: float) -> Run:
         """One real run and its prediction from the kernel."""

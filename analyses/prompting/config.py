@@ -12,9 +12,9 @@ from subkern.subspaces.text import parse_subspace
 from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
+    AutoRates,
     Count,
     Counts,
-    Rates,
     Settings,
     as_text,
     checked,
@@ -54,7 +54,8 @@ class Config(Settings):
         finetune: whether to fine-tune, and so to check what the kernels say.
         optimizer: ``adam``, ``sgd`` or ``signgd``.
         loss: ``cross_entropy`` or ``squared``.
-        learning_rates, batch_sizes: the grid; dev chooses.
+        learning_rates, batch_sizes: the grid; dev chooses. None or ``auto`` takes the rates that
+            are suggested for each prompt and batch size.
         steps: of training, each.
         eval_every: steps between two looks at dev; the best one counts.
     """
@@ -90,7 +91,12 @@ class Config(Settings):
     loss: Annotated[str, checked(choice(*LOSSES))] = setting(
         "cross_entropy", "cross_entropy | squared."
     )
-    learning_rates: Rates = setting((1e-5, 5e-5, 2e-4), "Dev chooses.")
+    learning_rates: AutoRates = setting(
+        None,
+        "Dev chooses; auto: three for each prompt, as learning-rate suggests.",
+        shown="auto",
+        auto=True,
+    )
     batch_sizes: Counts = setting((8,), "In training; likewise.")
     steps: Count = setting(200, "Of each training.")
     eval_every: Count = setting(20, "Steps between looks at dev.")

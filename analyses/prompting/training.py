@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from subkern.agreement import prediction_interval
 from subkern.agreement.predictions import Score, labels_from_scores
 from subkern.kernels.rules import parse_rule
+from subkern.learning_rate import NoSuggestion
+from subkern.learning_rate.grid import suggested_grid
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.subspaces.text import as_subspace
@@ -34,9 +37,10 @@ def training_rows(
 ) -> Iterator[Row]:
     """Yield the scores of the training that is best on dev, its settings, and what all took.
 
-    Training that diverges at every point of the grid gives one row with the reason and no number:
-    other prompts go on. Seconds are those of every point that finished, whatever sessions it took.
-    Adam's ε is the rule's, so that kernel and training are of one optimizer.
+    Training that diverges at every point of the grid, or for which no rate can be suggested, gives
+    one row with the reason and no number: other prompts go on. Seconds are those of every point
+    that finished, whatever sessions it took. Adam's ε is the rule's, so that kernel and training
+    are of one optimizer.
 
     Args:
         model: as it is before training.
@@ -53,6 +57,15 @@ def training_rows(
         epsilon=parse_rule(config.rule).epsilon,
         eval_every=config.eval_every,
     )
+    suggested = partial(
+        suggested_grid,
+        model,
+        encoded["train"],
+        subspace=as_subspace(config.subspace),
+        training=training,
+        batch_sizes=config.batch_sizes,
+    )
+    rates = config.learning_rates
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GridEdgeWarning)  # it is a note of the table
@@ -60,13 +73,15 @@ def training_rows(
                 model,
                 encoded,
                 subspace=as_subspace(config.subspace),
-                grid=TrainingGrid(config.learning_rates, config.batch_sizes),
+                grid=TrainingGrid(rates, config.batch_sizes)
+                if rates
+                else lambda folder: suggested(folder=folder),
                 training=training,
                 out=folder,
                 overwrite=True,  # what is damaged
                 metric=metric,
             )
-    except AllDiverged as error:
+    except (AllDiverged, NoSuggestion) as error:
         yield TABLE.row(
             float("nan"), method="finetune", split="test", metric=metric, note=str(error)
         )

@@ -14,6 +14,7 @@ import torch
 
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
+from subkern.training.grid_search import TrainingGrid
 
 
 def search(
@@ -26,6 +27,8 @@ def search(
     **_: Any,
 ) -> Any:
     """Stand in for `search`: logits that know most labels, always the same."""
+    if callable(grid):  # which suggests, and that takes time
+        grid = TrainingGrid((1e-5, 5e-5, 2e-4))
     if out is not None:
         out.mkdir(parents=True)
         (out / "weights").write_bytes(b"large")

@@ -29,6 +29,7 @@ from analyses.engine.run_folder import Results
 from analyses.show.numbers import rate
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
+from subkern.learning_rate import suggest
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.tasks.examples import Example
@@ -260,6 +261,17 @@ def test_training_the_linearized_model_is_beside_the_sign_kernel(optimizer: str)
     assert exact["value"].max() < (0.05 if low else 0.5)
     assert max(chosen(findings(found)).error.values()) > exact["value"].max()
     assert any("mean of the examples' signs" in text for text in caveats(found))
+
+
+@pytest.mark.parametrize("optimizer", ["signgd", "adam"])
+def test_rates_of_sign_rules_are_suggested(optimizer: str) -> None:
+    settings = config(optimizer=optimizer, subspace="bias", solvers=("asym-ridge",))
+    assert settings == config(**settings.as_dict() | {"learning_rates": "auto"})
+    found = behavior.run(settings)
+    model = load_model("x")
+    train = encode(load_examples(SimpleNamespace(labels="abc"), "x", split="train"))
+    expected = suggest(model, train, subspace="bias", optimizer=optimizer, batch_size=3).grid
+    assert [run.learning_rate for run in findings(found).runs] == list(expected)
 
 
 @pytest.mark.parametrize("subspace", ["lora:r=2,alpha=4", "bias"])

@@ -31,6 +31,7 @@ from subkern.agreement import kernel_target_alignment
 from subkern.errors import UserError
 from subkern.kernels import request
 from subkern.kernels.compute import compute_kernel
+from subkern.learning_rate import NoSuggestion, suggest
 from subkern.models.load import load_model
 from subkern.prompts.choose import built_in
 from subkern.tasks.catalogue import get_task
@@ -48,6 +49,7 @@ from tests.support.study_checks import (
     check_up_to_date,
     check_written,
     facts,
+    page_of,
 )
 
 prompting = PromptingStudy()
@@ -245,6 +247,29 @@ def test_fine_tuning_gets_the_settings(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert "largest of the grid" in rate["note"].item()
     assert any("edge of the grid" in text for text in caveats(found))
     assert any("One prompt only" in text for text in caveats(found))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_rates_are_suggested_for_each_prompt(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+
+    def search(model: Any, splits: Any, *, grid: Any, training: Any, **options: Any) -> Any:
+        if model.prompt.label_words == ("cat", "dog"):
+            raise NoSuggestion("nothing moves the logits")
+        rates = grid(None).rates(8)
+        asked = {"optimizer": training.optimizer, "batch_size": 8, "epsilon": training.epsilon}
+        assert list(rates) == list(suggest(model, splits["train"], subspace="bias", **asked).grid)
+        seen.append(rates)
+        return fake_finetune.search(model, splits, grid=grid, training=training, **options)
+
+    monkeypatch.setattr(prompting_training, "search", search)
+    settings = small(tiny, prompts=NAMES[:3], subspace="bias", learning_rates="auto")
+    assert settings == small(tiny, prompts=NAMES[:3], subspace="bias")
+    found = prompting.run(settings)
+    assert len({tuple(rates) for rates in seen}) == 2
+    assert [trial.prompt for trial in prompting.findings(found).lost] == ["cat/dog"]
+    assert "nothing moves the logits" in set(found.table["note"].dropna())
+    assert "learning rates suggested for each prompt" in page_of(prompting, found)
 
 
 def test_without_fine_tuning(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
