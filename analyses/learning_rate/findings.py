@@ -36,6 +36,7 @@ RULES: Mapping[str, str] = {
     "loss over gradient": "L₀/‖∇‖₁ at the start",
     "short probe": "the rate whose first updates lower the loss most",
     "2n/λ_max": "of the kernel at the start",
+    "2/λ_max after a walk": "of the Gauss-Newton matrix where four small steps end; SGD's only",
 }
 """Rules by name, and what each takes a rate to be proportional to."""
 
@@ -191,6 +192,7 @@ class Cell:
             "loss over gradient": self.said["initial_loss"] / self.said["gradient_l1"],
             "short probe": min(probes, key=lambda run: run.probe).rate if probes else math.nan,
             "2n/λ_max": self.said.get("critical_rate", math.nan),
+            "2/λ_max after a walk": self.said.get("walked_rate", math.nan),
         }
         if self.optimizer in ("sgd", "momentum"):
             values[OURS] = min(values[OURS], values["at the start"])
@@ -203,6 +205,7 @@ class Judged:
 
     Attributes:
         rule: its name.
+        factor: geometric mean of the edges over what the rule says: 1 if it says where they are.
         edge: standard deviation, in decades, of the edge over what the rule says, once its factor
             is fitted elsewhere.
         best: the same of the rate of the lowest loss.
@@ -214,6 +217,7 @@ class Judged:
     """
 
     rule: str
+    factor: float
     edge: float
     best: float
     loss: float
@@ -260,8 +264,7 @@ class Optimizer:
     @property
     def factor(self) -> float:
         """Geometric mean of the edges over rate₁."""
-        offs = [math.log(cell.edge / cell.read(OURS)) for cell in self.with_edge]
-        return math.exp(sum(offs) / len(offs)) if offs else math.nan
+        return math.exp(_mean(_offs(OURS, self.cells)[0]))
 
     @property
     def spiked(self) -> list[Cell]:
@@ -419,10 +422,15 @@ def _judge(
         factors = [np.full(len(cells), _mean(each)) for each in _offs(rule, others)]
     rates = np.exp(said + factors[1])
     known = [i for i, rate in enumerate(rates) if np.isfinite(rate)]
-    times = {OURS: "seconds.suggestion", "at the start": "seconds.suggestion"}
-    name = times.get(rule, "seconds.kernel" if rule == "2n/λ_max" else "")
+    times = {
+        OURS: "seconds.suggestion",
+        "at the start": "seconds.suggestion",
+        "2n/λ_max": "seconds.kernel",
+        "2/λ_max after a walk": "seconds.walk",
+    }
     return Judged(
         rule=rule,
+        factor=math.exp(_mean(edges)),
         edge=_decades(edges - factors[0]),
         best=_decades(best - factors[1]),
         loss=_mean(
@@ -430,7 +438,7 @@ def _judge(
         ),
         score=_mean(cells[i].best_on_dev.test - cells[i].test_at(rates[i]) for i in known),
         spiked=_mean(float(rates[i] > cells[i].edge) for i in known),
-        seconds=_mean(cell.said.get(name, math.nan) for cell in cells),
+        seconds=_mean(cell.said.get(times.get(rule, ""), math.nan) for cell in cells),
     )
 
 

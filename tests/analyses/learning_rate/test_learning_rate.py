@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from analyses.learning_rate.findings import OURS, RULES, Cell, Trained, optimize
 from analyses.learning_rate.study import LearningRateStudy
 from subkern.errors import UserError
 from subkern.learning_rate import suggest
+from subkern.learning_rate.curvature import critical_after_walk
 from subkern.training.finetune import finetune
 from subkern.training.settings import Diverged
 from tests.support import tiny_folder
@@ -105,7 +107,8 @@ def test_a_rule_that_is_right_leaves_nothing_and_one_rate_the_spread() -> None:
     ]
     found = optimizer("adam", made)
     rules = {rule.rule: rule for rule in found.rules}
-    assert set(rules) == set(RULES)
+    assert set(rules) == {*RULES} - {"2/λ_max after a walk"}
+    assert rules["one rate"].factor == pytest.approx(0.1 * math.sqrt(8))
     assert rules[OURS].edge == pytest.approx(0.0, abs=1e-12)
     assert rules[OURS].best == pytest.approx(0.0, abs=1e-12)
     assert rules[OURS].loss == pytest.approx(0.0, abs=1e-12)
@@ -147,6 +150,10 @@ def test_rules_of_lora_and_sgd() -> None:
     steep = cell(13, 1.0, sweep(1.0, 3.0), name="sgd", at_start=0.5)
     assert steep.read(OURS) == 0.5
     assert cell(13, 1.0, sweep(1.0, 3.0), at_start=0.5).read(OURS) == 1.0
+    walked = replace(steep, said={**steep.said, "walked_rate": 0.25})
+    assert walked.read("2/λ_max after a walk") == 0.25
+    (rule,) = (r for r in optimizer("sgd", [walked]).rules if r.rule.endswith("walk"))
+    assert rule.factor == pytest.approx(4 * math.sqrt(8))
     assert optimizer("adam", [cell(13, 1.0, sweep(1.0, 3.0), at_start=3.0)]).changed
 
 
@@ -199,6 +206,11 @@ def test_a_tiny_sweep_is_what_training_gives(settings: Config) -> None:
     before = own[own["learning_rate"].isna()].set_index("metric")["value"]
     assert before["suggested"] == said.suggested
     assert before["rate_after_step"] == pytest.approx(said.rate_after_step)
+    walked = critical_after_walk(
+        model, splits["train"], subspace="lora:r=1", batch_size=3,
+        learning_rate=min(said.rate_at_start, said.rate_after_step) / 4,
+    )  # fmt: skip
+    assert before["walked_rate"] == pytest.approx(walked)
     training = settings.training("sgd", said.suggested)
     found = finetune(model, splits, subspace="lora:r=1", training=training)
     at = own[own["learning_rate"] == said.suggested].set_index("metric")["value"]
