@@ -28,11 +28,11 @@ help: ## list the targets
 
 install: $(STAMP) ## create the virtual environment, or bring it up to date
 
-$(STAMP): setup.cfg setup.py pyproject.toml requirements-demo.txt $(CONSTRAINTS)
+$(STAMP): setup.cfg setup.py pyproject.toml requirements-demo.txt requirements-test.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("subkern needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[hub,ray,dev,docs]'
-	$(PIP) --no-deps -r requirements-demo.txt
+	$(PIP) --no-deps -r requirements-demo.txt -r requirements-test.txt
 	@touch $@
 
 demo: $(STAMP) ## which LoRA rank does SmolLM2 need on film reviews? (resumes, or says "up to date")

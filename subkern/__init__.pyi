@@ -4,6 +4,7 @@ from . import agreement as agreement
 from . import dynamics as dynamics
 from . import learning_rate as learning_rate
 from . import solvers as solvers
+from . import width as width
 from .errors import UserError as UserError
 from .features.features import Features as Features
 from .features.features import compute_features as compute_features

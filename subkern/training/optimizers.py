@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["SignGD", "first_update", "make_optimizer", "rate_factor"]
+
+
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+"""Parameters, or groups of them with rates of their own, as torch's optimizers take them."""
 
 
 class SignGD(torch.optim.Optimizer):
@@ -19,7 +24,7 @@ class SignGD(torch.optim.Optimizer):
         lr: learning rate η.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, params: Parameters, lr: float) -> None:
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
@@ -41,23 +46,23 @@ def _sign(gradient: Tensor) -> Tensor:
     return torch.where(gradient.isnan(), gradient, gradient.sign())
 
 
-def _sgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+def _sgd(params: Parameters, rate: float, epsilon: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=rate)
 
 
-def _adam(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+def _adam(params: Parameters, rate: float, epsilon: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(params, lr=rate, betas=(0.9, 0.999), eps=epsilon)
 
 
-def _adamw(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+def _adamw(params: Parameters, rate: float, epsilon: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), eps=epsilon, weight_decay=0.01)
 
 
-def _momentum(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+def _momentum(params: Parameters, rate: float, epsilon: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=rate, momentum=0.9)
 
 
-def _signgd(params: Iterable[nn.Parameter], rate: float, epsilon: float) -> torch.optim.Optimizer:
+def _signgd(params: Parameters, rate: float, epsilon: float) -> torch.optim.Optimizer:
     return SignGD(params, rate)
 
 
@@ -65,7 +70,7 @@ _MAKERS = {"sgd": _sgd, "adam": _adam, "signgd": _signgd, "adamw": _adamw, "mome
 
 
 def make_optimizer(
-    name: str, params: Iterable[nn.Parameter], learning_rate: float, epsilon: float = 1e-8
+    name: str, params: Parameters, learning_rate: float, epsilon: float = 1e-8
 ) -> torch.optim.Optimizer:
     """The optimizer called `name` (`subkern.training.choices`); Adam and AdamW read `epsilon`."""
     return _MAKERS[name](params, learning_rate, epsilon)
