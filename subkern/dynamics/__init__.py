@@ -17,6 +17,7 @@ logits (Jacot et al., 2018; Lee et al., 2019)::
 `signgd`                  exact for f_lin for one logit and batches of one example, else the
                           approximation of the paper: see there
 `train_linearized`        exact for f_lin under any torch optimizer; needs the model, not kernels
+`NonlinearKernel`         one step of that, as a function of the loss's derivatives
 ========================= ==========================================================================
 """
 
@@ -24,11 +25,13 @@ from __future__ import annotations
 
 from subkern.dynamics.flow import gradient_flow
 from subkern.dynamics.linear_training import Jacobian, train_linearized, train_on_jacobian
+from subkern.dynamics.nonlinear import NonlinearKernel
 from subkern.dynamics.problem import Problem
 from subkern.dynamics.steps import critical_learning_rate, sgd, signgd
 
 __all__ = [
     "Jacobian",
+    "NonlinearKernel",
     "Problem",
     "critical_learning_rate",
     "gradient_flow",

@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from subkern.dynamics.linearize import LinearizedModel
+from subkern.dynamics.linearize import LinearizedModel, initial_logits
 from subkern.dynamics.problem import Floats, trajectory
 from subkern.errors import UserError
 from subkern.training.losses import get_loss
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
     from subkern.subspaces.movable import MovableModel
 
-__all__ = ["Jacobian", "MakeOptimizer", "train_linearized", "train_on_jacobian"]
+__all__ = [
+    "Jacobian",
+    "MakeOptimizer",
+    "require_one_point",
+    "train_linearized",
+    "train_on_jacobian",
+]
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 """From parameters to an optimizer, such as ``functools.partial(torch.optim.Adam, lr=1e-3)``."""
@@ -96,6 +102,7 @@ def train_linearized(
     loss: str = "cross_entropy",
     record: Collection[int] | None = None,
     batch_size: int = 16,
+    centered: bool = False,
 ) -> xr.DataArray:
     """Logits while f_lin is trained by a torch optimizer: a forward and a backward a step.
 
@@ -108,6 +115,7 @@ def train_linearized(
         loss: ``cross_entropy`` or ``squared``, the mean over the batch.
         record: steps after which logits are taken (each costs a JVP of all m); None takes all.
         batch_size: examples in one JVP.
+        centered: train and return f_lin − f₀, which starts at 0.
 
     Returns:
         Logits ``[s, m, c]``, dims ``step``, ``example``, ``logit``.
@@ -121,15 +129,22 @@ def train_linearized(
     labels = torch.tensor([example.label for example in train], device=tunable.model.device)
     criterion = get_loss(loss)
 
+    def start(examples: Sequence[EncodedExample]) -> Floats:
+        shape = (len(examples), 1)
+        return initial_logits(tunable, examples, batch_size) if centered else np.zeros(shape)
+
+    off, followed_off = start(train), start(followed)
+
     def batch_loss(rows: npt.NDArray[np.int64]) -> Tensor:
-        batch = tunable.model.collate([train[i] for i in rows])
-        return criterion(model(batch), labels[torch.from_numpy(rows)])
+        logits = model(tunable.model.collate([train[i] for i in rows]))
+        logits = logits - torch.from_numpy(off[rows]).to(logits)
+        return criterion(logits, labels[torch.from_numpy(rows)])
 
     coordinates = list(model.coordinates.values())
     steps, values = _train(
         optimizer(coordinates),
         batch_loss,
-        lambda: model.logits(followed, batch_size),
+        lambda: model.logits(followed, batch_size) - followed_off,
         batches,
         record,
     )
@@ -163,7 +178,7 @@ def train_on_jacobian(
         UserError: the two are of other coordinates, or at another point z₀.
     """
     followed = train if evaluation is None else evaluation
-    _require_one_point(train, followed)
+    require_one_point(train, followed)
     z = {name: nn.Parameter(value.clone()) for name, value in train.point.items()}
     criterion = get_loss(loss)
 
@@ -180,7 +195,7 @@ def train_on_jacobian(
     return trajectory(values, followed.ids, "step", steps, loss=loss)
 
 
-def _require_one_point(train: Jacobian, followed: Jacobian) -> None:
+def require_one_point(train: Jacobian, followed: Jacobian) -> None:
     """Raise `UserError` unless both are gradients by the same coordinates at the same z₀."""
     if other := sorted(train.point.keys() ^ followed.point.keys()):
         raise UserError(
