@@ -13,7 +13,8 @@ import click
 from subkern.errors import UserError
 
 from ..engine.settings import read_settings
-from ..fourteen_tasks.config import PRESETS, Config
+from ..fourteen_tasks.config import AUTO, PRESETS, Config
+from ..fourteen_tasks.table import FINETUNING
 from .options import AS_JSON, OVERWRITE, PATH
 from .study_options import CONFIG, options_of
 
@@ -26,7 +27,8 @@ from .study_options import CONFIG, options_of
     "--learning-rates",
     multiple=True,
     metavar="METHOD=R,R,...",
-    help="Rates that dev chooses from, as finetune-sgd=1e-3,1e-2; may be repeated.",
+    help="Rates that dev chooses from, as finetune-sgd=1e-3,1e-2; METHOD=auto: three for each batch"
+    " size, as learning-rate suggests; auto: for all methods. May be repeated.  [default: auto]",
 )
 @click.option(
     "--only", multiple=True, metavar="FIELD=PATTERN,...",
@@ -108,7 +110,12 @@ def _settings(
         values |= read_settings(config)
     given = {name: value for name, value in asked.items() if value is not None}
     if rates:
-        given["learning_rates"] = values.get("learning_rates", {}) | _rates(rates)
+        named = values.get("learning_rates", AUTO)
+        named = {} if named == AUTO else named
+        # What is no mapping is kept, to be refused.
+        given["learning_rates"] = (
+            {**named, **_rates(rates)} if isinstance(named, Mapping) else named
+        )
     values |= given
     if "model" not in values:
         raise UserError("no model is named: give --model, or a --preset or --config that has")
@@ -117,12 +124,18 @@ def _settings(
     return Config.from_dict(values)
 
 
-def _rates(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Read ``finetune-sgd=1e-3,1e-2``."""
-    found = {}
+def _rates(texts: Sequence[str]) -> dict[str, list[str] | str]:
+    """Read ``finetune-sgd=1e-3,1e-2``, ``finetune-sgd=auto`` and ``auto``."""
+    found: dict[str, list[str] | str] = {}
     for text in texts:
         method, equals, values = text.partition("=")
-        if not equals:
-            raise UserError(f"--learning-rates '{text}' is not understood: write METHOD=1e-3,1e-2")
-        found[method] = [value for value in values.split(",") if value]
+        if text == AUTO:
+            found |= dict.fromkeys(FINETUNING, AUTO)
+        elif not equals:
+            raise UserError(
+                f"--learning-rates '{text}' is not understood: write METHOD=1e-3,1e-2 or"
+                " METHOD=auto"
+            )
+        else:
+            found[method] = AUTO if values == AUTO else [each for each in values.split(",") if each]
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import model_validator
 
@@ -31,6 +31,7 @@ from ..engine.settings import (
     one_of,
     rates,
     setting,
+    unless_auto,
     whole,
 )
 from .table import FINETUNING, METHODS
@@ -47,7 +48,13 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "random-adam": (1e-3, 1e-2, 1e-1),
     }
 )
-"""Learning rates that dev chooses from, unless told otherwise."""
+"""The paper's learning rates, that dev chooses from."""
+
+AUTO: Final = "auto"
+"""In place of a method's learning rates: those that are suggested for each batch size."""
+
+PLACES = ("lowest", "suggested", "highest")
+"""What the three suggested rates are called where they are planned, before they are known."""
 
 
 def _methods(name: str, patterns: Any) -> tuple[str, ...]:
@@ -61,11 +68,16 @@ def _methods(name: str, patterns: Any) -> tuple[str, ...]:
     return tuple(m for m in METHODS if any(fnmatchcase(m, pattern) for pattern in given))
 
 
-def _rates(_: str, given: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
-    """Return learning rates by method as they are kept: floats, ascending."""
-    for method in given:
+def _rates(_: str, given: Any) -> Mapping[str, tuple[float, ...] | str]:
+    """Return the learning rates of every method as they are kept: floats, ascending, or `AUTO`."""
+    named = {} if given == AUTO else given
+    for method in named:
         one_of("learning_rates of", method, tuple(FINETUNING))
-    return {name: rates(f"learning_rates of {name}", values) for name, values in given.items()}
+    check = unless_auto(rates)
+    return {
+        method: check(f"learning_rates of {method}", named.get(method)) or AUTO
+        for method in FINETUNING
+    }
 
 
 def _solver(_: str, solver: str) -> str:
@@ -115,7 +127,8 @@ class Config(Options):
         solvers, asymmetric_solvers: classifiers on kernels of either kind.
         lora, random: subspaces of the methods of these names, in their one-line form; kernels are
             computed of each of them, training is in the first.
-        learning_rates: method → rates that dev chooses from; `RATES` for those not named.
+        learning_rates: method → rates that dev chooses from, or ``auto``, also for those not named:
+            three that are suggested for each batch size.
         batch_sizes: likewise, for all methods.
         steps, eval_every, loss, epsilon, seed: of training; see
             `subkern.training.finetune.Training`. The seed is a linear head's, too, and ε that of
@@ -151,9 +164,9 @@ class Config(Options):
     random: Subspaces = setting(
         ("random:dim=1000,kind=srht",), "Random subspace, likewise.", repeated=True
     )
-    learning_rates: Annotated[Mapping[str, tuple[float, ...]], checked(_rates)] = setting(
-        {}, option=None
-    )
+    learning_rates: Annotated[
+        Mapping[str, tuple[float, ...] | Literal["auto"]], checked(_rates)
+    ] = setting(AUTO, option=None)
     batch_sizes: Counts = setting((2, 4, 8), "Of training, likewise.")
     steps: Count = setting(1000, "Of training.")
     eval_every: Count = setting(100, "Steps between looks at dev.")
@@ -196,9 +209,9 @@ class Config(Options):
         RunOptions(self.batch_size, self.memory)  # a mistake is said before anything is read
         return self
 
-    def rates(self, method: str) -> tuple[float, ...]:
-        """Learning rates that dev chooses from for a method, ascending."""
-        return self.learning_rates.get(method, RATES[method])
+    def rates(self, method: str) -> tuple[float, ...] | Literal["auto"]:
+        """Learning rates that dev chooses from for a method, ascending, or `AUTO`."""
+        return self.learning_rates[method]
 
     def subspaces(self, kind: str) -> tuple[str, ...]:
         """One-line forms of the subspaces of a kind (``full``, ``lora``, ``random``, ``bias``)."""
@@ -231,13 +244,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "shots": (16, 64),
             "heads": ("prompt",),
             "tie": "untied",
+            "learning_rates": RATES,
         },
         "full": {
             "model": "roberta-base",
             "shots": (16, 64, 512),
             "heads": ("prompt", "linear"),
+            "learning_rates": RATES,
         },
     }
 )
 """What ``--preset`` sets; options given beside it win. ``paper`` is the paper's setting, with the
-decoder untied as in its code."""
+decoder untied as in its code, and its learning rates."""

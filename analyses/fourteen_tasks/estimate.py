@@ -31,6 +31,8 @@ STRUCTURED, DENSE = 10.0, 0.13
 """Into a random subspace or out of it: with a structured projection, and with a dense one for each
 of its dimensions (which are D random entries each)."""
 _TIMED = 8
+_BATCHES, _LOOKED = 5, 8
+"""Batches that a suggestion looks at, and examples whose logits it follows for each."""
 
 
 def passes(context: Context) -> float:
@@ -42,6 +44,9 @@ def passes(context: Context) -> float:
     logits = 1 if context.inputs.logits == "binary" else len(context.inputs.task.labels)
     step = cell.step.partition(" ")[0]
     moving = _projection(str(cell.settings.get("subspace", "full")))
+    if step == "suggest":
+        update = min(cell.settings["training"]["batch_size"], train) * (1 + BACKWARD)
+        return _BATCHES * (update + 2 * moving + min(_LOOKED, train) * (1 + BACKWARD))
     if step == "train":
         training = cell.settings["training"]
         update = min(training["batch_size"], train) * (1 + BACKWARD) + 2 * moving

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -18,7 +18,7 @@ from ..engine.code_identity import code_identity
 from ..engine.inputs import Inputs, model_files, task_fields
 from ..scheduler.cell import Cell, Plan
 from ..scheduler.work import OtherWorkerError
-from .config import Config
+from .config import PLACES, Config
 from .inputs import inputs_of, rule_of, settings_of
 from .steps import REFERENCE, STEPS
 from .table import BEHAVIOR, FINETUNING, KERNELS, SIGNS
@@ -144,6 +144,7 @@ class _Builder:
         code: Callable[[str, bool], Mapping[str, Any]],
     ) -> None:
         self.config, self.shared, self.spec, self.code = config, shared, spec, code
+        self.examples = len(inputs.splits[data_seed]["train"])
         self.place: dict[str, Any] = {
             "task": inputs.task.name,
             "k": k,
@@ -254,28 +255,31 @@ class _Builder:
                 yield self._cell(method, step, needs=(kernel, reference), **about)
 
     def _training(self, method: str) -> Iterator[Cell]:
-        """Yield the points of a method's grid, and the best of them."""
+        """Yield what suggests a method's learning rates, the points of its grid, and their best."""
         optimizer, kind = FINETUNING[method]
-        config, about = self.config, dict[str, Any](optimizer=optimizer)
-        subspace = config.subspaces(kind)[0]
+        config = self.config
+        about: dict[str, Any] = {"subspace": config.subspaces(kind)[0], "optimizer": optimizer}
+        shared = {"optimizer": optimizer}
+        shared |= {name: getattr(config, name) for name in ("epsilon", "loss", "seed")}
+        given, sizes = config.rates(method), config.batch_sizes
+        rates: Sequence[float | str] = PLACES if isinstance(given, str) else given
+        suggestions: dict[int, Cell] = {}
+        if isinstance(given, str):
+            # A batch holds no more than all examples; sizes that are one then are one.
+            sizes = tuple(dict.fromkeys(min(size, self.examples) for size in sizes))
+            for size in sizes:
+                asked = {**shared, "batch_size": size}
+                suggestions[size] = self._cell(method, f"suggest b={size}", training=asked, **about)
         grid = []
-        for rate, size in product(config.rates(method), config.batch_sizes):
-            training = {
-                "optimizer": optimizer,
-                "learning_rate": rate,
-                "batch_size": size,
-                "epsilon": config.epsilon,
-                **{name: getattr(config, name) for name in ("steps", "eval_every", "loss", "seed")},
-            }
-            step = f"train lr={rate!r} b={size}"
-            grid.append(self._cell(method, step, subspace=subspace, training=training, **about))
-        yield from grid
-        yield self._best(method, grid, subspace)
-
-    def _best(self, method: str, grid: list[Cell], subspace: str) -> Cell:
-        """Return the cell that chooses from a grid."""
-        optimizer = FINETUNING[method][0]
-        return self._cell(method, "best", after=tuple(grid), subspace=subspace, optimizer=optimizer)
+        for rate, size in product(rates, sizes):
+            training = {**shared, "learning_rate": rate, "batch_size": size}
+            training |= {name: getattr(config, name) for name in ("steps", "eval_every")}
+            step = f"train lr={rate if isinstance(rate, str) else repr(rate)} b={size}"
+            needs = (suggestions[size],) if suggestions else ()
+            grid.append(self._cell(method, step, needs=needs, training=training, **about))
+        before = (*suggestions.values(), *grid)
+        yield from before
+        yield self._cell(method, "best", after=before, **about)
 
     def _behavior(self, method: str) -> Iterator[Cell]:
         """Yield the cells about each fully fine-tuned model, and the kernel to compare with."""

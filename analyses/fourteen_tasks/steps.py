@@ -17,16 +17,19 @@ from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.rules import parse_rule
 from subkern.kernels.sweeps.rules import sweep_rules
+from subkern.learning_rate.measure import suggest
 from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import evaluate
+from subkern.storage.files import read_json
 from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.text import parse_subspace
 from subkern.training.finetune import FineTuned, Training, add_splits, finetune
-from subkern.training.grid_search import TrainingGrid
+from subkern.training.grid_search import SUGGESTED, TrainingGrid
 from subkern.training.linear_probe import linear_probe
 from subkern.training.monitor import labels_of, logits_of, score
 
 from ..scheduler.work import Found
+from .config import PLACES
 from .inputs import Context
 from .table import AGREEMENT, SIGNS
 
@@ -147,6 +150,20 @@ def probe(context: Context) -> Found:
     return Found(context.scores(found.scores))
 
 
+def suggestion(context: Context) -> Found:
+    """Suggest the learning rates of a method at a batch size, and keep what was found.
+
+    Raises:
+        NoSuggestion: nothing moves the logits, or something is not finite; other grids go on.
+    """
+    settings = context.cell.settings
+    train, training = context.encoded["train"], settings["training"]
+    found = suggest(context.model, train, subspace=settings["subspace"], **training)
+    text = json.dumps(found.as_dict(), indent=1)
+    (context.folder / SUGGESTED).write_text(text, encoding="utf-8")
+    return Found([])
+
+
 def point(context: Context) -> Found:
     """Train with one learning rate and batch size, and keep the best step on dev.
 
@@ -155,7 +172,11 @@ def point(context: Context) -> Found:
     Raises:
         Diverged: the loss is not finite any more; the other points go on.
     """
-    found = _train(context, context.cell.settings["training"])
+    training = dict(context.cell.settings["training"])
+    if (place := training["learning_rate"]) in PLACES:
+        folder = context.need(context.cell.method, f"suggest b={training['batch_size']}")
+        training["learning_rate"] = read_json(folder / SUGGESTED)["grid"][PLACES.index(place)]
+    found = _train(context, training)
     found.save(context.folder / SHIFT)
     replace(found, shift={}, shifts={}, adapter={}).save(context.folder / RUN)
     return Found([])
@@ -182,13 +203,10 @@ def best(context: Context) -> Found:
     Raises:
         UserError: no point is left.
     """
-    if not context.needs:
-        tried = len(context.cell.after)
-        raise UserError(
-            f"none of the {tried} points of the grid finished: see why they failed, and give"
-            f" --learning-rates {context.cell.method}=... that do not diverge"
-        )
-    points = {each: FineTuned.load(each / RUN) for each in context.needs.values()}
+    finished = list(context.needs.values())
+    points = {each: FineTuned.load(each / RUN) for each in finished if _is_point(each.name)}
+    if not points:
+        raise UserError(_nothing_left(context))
     chosen = max(points, key=lambda each: points[each].rank_on_dev)  # the first of equals
     subspace = parse_subspace(context.cell.settings["subspace"])
     try:
@@ -205,16 +223,44 @@ def best(context: Context) -> Found:
     )
     (context.folder / CHOSEN).write_text(chosen.name, encoding="utf-8")
     training = found.training
-    grid = TrainingGrid(context.config.rates(context.cell.method), context.config.batch_sizes)
-    edge = {None: 0, "smallest": -1, "largest": 1}[grid.edge(training["learning_rate"])]
     rows = [
         *context.scores(found.scores),
         context.row(training["learning_rate"], "learning rate"),
         context.row(training["batch_size"], "batch size"),
         context.row(found.best_step, "best step"),
-        context.row(edge, "grid edge"),
+        context.row(_edge(context, chosen.name, training["learning_rate"]), "grid edge"),
     ]
     return Found(rows, drop=tuple(each / SHIFT for each in points if each != chosen))
+
+
+def _is_point(step: str) -> bool:
+    """Say if a step is a point of a grid."""
+    return step.startswith("train ")
+
+
+def _nothing_left(context: Context) -> str:
+    """Return why there is nothing to choose from, and what to do."""
+    cell = context.cell
+    tried = sum(_is_point(key.rpartition("/")[2]) for key in cell.after)
+    if len(cell.after) > tried and not context.needs:
+        return (
+            f"no learning rate could be suggested for any of the {tried} points of the grid: see"
+            f" why suggest failed, or give --learning-rates {cell.method}=... yourself"
+        )
+    return (
+        f"none of the {tried} points of the grid finished: see why they failed, and give"
+        f" --learning-rates {cell.method}=... that do not diverge"
+    )
+
+
+def _edge(context: Context, step: str, learning_rate: float) -> int:
+    """Return -1 or 1 if the best point is at the lower or upper edge of its grid, else 0."""
+    rates = context.config.rates(context.cell.method)
+    if isinstance(rates, str):
+        (place,) = (place for place in PLACES if f" lr={place} " in step)
+        return PLACES.index(place) - 1
+    grid = TrainingGrid(rates, context.config.batch_sizes)
+    return {None: 0, "smallest": -1, "largest": 1}[grid.edge(learning_rate)]
 
 
 def tuned(context: Context, method: str) -> FineTuned:
@@ -275,6 +321,7 @@ def features(context: Context) -> Found:
 STEPS: Mapping[str, Callable[[Context], Found]] = {
     "score": zero_shot,
     "probe": probe,
+    "suggest": suggestion,
     "train": point,
     "best": best,
     "kernels": kernels,

@@ -87,7 +87,10 @@ SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
         "methods": ("x", [1], *ODD),
         "solvers": ("x", [1], *ODD), "asymmetric_solvers": ("ridge", [1], *ODD),
         "lora": ("bias", "lora:r=0", [1], *ODD), "random": ("lora:r=1", *ODD),
-        "learning_rates": ({"x": 1}, {"finetune-sgd": [-1]}, 1, "x", [1]),
+        "learning_rates": (
+            {"x": 1}, {"finetune-sgd": [-1]}, {"finetune-sgd": "automatic"},
+            {"lora-adam": ["auto"]}, 1, "x", [1],
+        ),
         "epsilon": (*_number, -1, 0),
         "steps": _count, "loss": _choice, "test_limit": (0, "x", *ODD), "memory": ("x", 0, *ODD),
         "batch_size": (0, "x", *ODD), "tasks": ([], *ODD),

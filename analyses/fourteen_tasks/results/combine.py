@@ -163,9 +163,10 @@ def _deciding(part: SavedStudy) -> Iterator[tuple[str, Any]]:
         yield f"the digest of the examples of {name}", digest
 
 
-def _rates(part: SavedStudy) -> dict[str, list[float]]:
+def _rates(part: SavedStudy) -> dict[str, list[float] | str]:
     """Return the learning rates of the methods that a part trained."""
-    return {method: list(part.config.rates(method)) for method in _trained(part)}
+    found = {method: part.config.rates(method) for method in _trained(part)}
+    return {name: rates if isinstance(rates, str) else [*rates] for name, rates in found.items()}
 
 
 def _examples(part: SavedStudy) -> dict[str, str]:

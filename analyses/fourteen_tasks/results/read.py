@@ -18,7 +18,7 @@ from subkern.errors import UserError
 from subkern.tasks.catalogue import TASKS
 
 from ...engine.run_folder import Results
-from ..config import Config
+from ..config import RATES, Config
 from ..table import COLUMNS, JUDGES, SCHEMA, SCORES
 from .methods import METHODS
 
@@ -178,7 +178,10 @@ def _checked(results: Results, where: Path) -> SavedStudy:
     if done.empty:
         raise UserError(f"no cell of the study in '{where}' is finished: run its command again")
     done, failed = (rows.reset_index(drop=True) for rows in (done, failed))
-    return SavedStudy(done, failed, where, results, Config.from_dict(results.config))
+    # Before rates were suggested, a method that the settings do not name had these.
+    given = {**RATES, **results.config.get("learning_rates", {})}
+    config = Config.from_dict({**results.config, "learning_rates": given})
+    return SavedStudy(done, failed, where, results, config)
 
 
 def _undrawn(rows: pd.DataFrame) -> pd.DataFrame:

@@ -131,6 +131,19 @@ def test_settings_that_decide_no_number_of_both_may_differ(tmp_path: Path) -> No
     assert found.results.config["learning_rates"] == rates[0] | rates[1]
 
 
+def test_suggested_rates_are_of_one_study_with_suggested_rates(tmp_path: Path) -> None:
+    """Of an old study, a method that is not named had the rates of then."""
+    auto = {"learning_rates": {"finetune-sgd": "auto"}}
+    first = part(tmp_path / "a", rows("RTE", methods=("finetune-sgd",)), **auto)
+    second = part(tmp_path / "b", rows("mr", methods=("finetune-sgd",)), **auto)
+    whole = combine([first, second], tmp_path / "whole")
+    assert load(whole).results.config["learning_rates"] == auto["learning_rates"]
+    assert load(whole).config.rates("finetune-sgd") == "auto"
+    old = part(tmp_path / "old", rows("cr", methods=("finetune-sgd",)))
+    said = r"rates of finetune-sgd is 'auto' in the first and \[0.0001, .*\] in the second"
+    refused([whole, old], tmp_path / "out", said)
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
