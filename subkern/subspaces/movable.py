@@ -6,6 +6,7 @@ parameter, some of them, an adapter, or z of θ = θ₀ + P z, where P is made i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,14 @@ from subkern.subspaces.base import Coordinates
 if TYPE_CHECKING:
     from subkern.subspaces.base import Subspace
 
-__all__ = ["MovableModel"]
+__all__ = ["MovableModel", "SlowSubspaceWarning"]
 
 Z = "z"  # name of a random subspace's coordinates
+_MANY = 2e9  # entries of P, drawn anew for every step: from here on each takes many seconds
+
+
+class SlowSubspaceWarning(UserWarning):
+    """A random subspace whose P has so many entries that every step takes long."""
 
 
 class MovableModel(nn.Module):
@@ -44,6 +50,7 @@ class MovableModel(nn.Module):
         super().__init__()
         check_mode(model)
         attached = subspace.attach(shared_copy(model))
+        _warn_if_slow(attached)
         self.subspace = subspace
         self.dropout = dropout
         self.model = attached.model.eval().requires_grad_(False)
@@ -176,3 +183,18 @@ class MovableModel(nn.Module):
                     f"'{name}' has shape {list(z[name].shape)} and this subspace"
                     f" {list(mine[name].shape)}: was it made for the same model and subspace?"
                 )
+
+
+def _warn_if_slow(attached: Coordinates) -> None:
+    """Warn of a dense P with very many entries: it is drawn twice a step."""
+    if (projection := attached.projection) is None:
+        return
+    kind = projection.cell.kind
+    entries = projection.dim * sum(p.numel() for p in attached.parameters.values())
+    if kind in ("gaussian", "rademacher", "sparse") and entries > _MANY:
+        warnings.warn(
+            f"every step in random:dim={projection.dim},kind={kind} draws {entries:.1e} random"
+            " numbers twice: kind=srht takes none, and preserves kernels as well",
+            SlowSubspaceWarning,
+            stacklevel=3,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,8 +14,9 @@ from subkern.models.logit_model import Batch, LogitModel, named_parameters
 from subkern.projections.dense import dense_matrix
 from subkern.projections.displace import displace
 from subkern.projections.spec import KINDS
+from subkern.subspaces import movable
 from subkern.subspaces.base import Full
-from subkern.subspaces.movable import MovableModel
+from subkern.subspaces.movable import MovableModel, SlowSubspaceWarning
 from subkern.subspaces.random import RandomSubspace
 from subkern.subspaces.text import parse_subspace
 from tests.support import oracles
@@ -46,6 +49,16 @@ def random_like(tensors: dict[str, Tensor], scale: float, seed: int = 0) -> dict
         n: scale * torch.randn(t.shape, generator=generator, dtype=t.dtype)
         for n, t in tensors.items()
     }
+
+
+def test_a_projection_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(movable, "_MANY", 1e4)
+    with pytest.warns(SlowSubspaceWarning, match=r"dim=40,kind=sparse draws \S+ random numbers"):
+        make("random:dim=40,kind=sparse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make("random:dim=40,kind=srht")
+        make("random:dim=2,kind=gaussian,inner=norm")
 
 
 # --- z ↦ P z ---
