@@ -40,6 +40,9 @@ RULES: Mapping[str, str] = {
 }
 """Rules by name, and what each takes a rate to be proportional to."""
 
+GOOD = 0.02
+"""Final losses within so much of the loss at the start are as good as each other."""
+
 ASKED = 2.0
 """An edge told within this factor is told."""
 
@@ -293,10 +296,11 @@ class Optimizer:
 
     @property
     def in_grid(self) -> int:
-        """Configurations whose lowest loss lies within the grid that is suggested."""
-        low, high = GRID[0], GRID[-1]
-        ratios = [cell.best.rate / cell.suggested for cell in self.cells]
-        return sum(low <= ratio <= high for ratio in ratios)
+        """Configurations where a rate of the suggested grid ends as good as at the lowest loss."""
+        lost = [
+            min(cell.loss_lost(factor * cell.suggested) for factor in GRID) for cell in self.cells
+        ]
+        return sum(each <= GOOD for each in lost)
 
     @property
     def spread(self) -> float:
