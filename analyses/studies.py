@@ -10,8 +10,16 @@ from .lora.study import LoraStudy
 from .prompting.study import PromptingStudy
 from .study import Study
 from .subspace.study import SubspaceStudy
+from .width.study import WidthStudy
 
 STUDIES: dict[str, type[Study[Any, Any]]] = {
     study.name: study
-    for study in (LoraStudy, SubspaceStudy, PromptingStudy, BehaviorStudy, LearningRateStudy)
+    for study in (
+        LoraStudy,
+        SubspaceStudy,
+        PromptingStudy,
+        BehaviorStudy,
+        LearningRateStudy,
+        WidthStudy,
+    )
 }

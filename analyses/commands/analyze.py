@@ -26,9 +26,13 @@ QUESTIONS = {
     "lora": "Which LoRA rank (and which targets) preserve the kernel of full fine-tuning?",
     "prompting": "Which prompt fine-tunes best, and does the kernel tell before training?",
     "subspace": "How many dimensions does the task need, and which method preserves most?",
+    "width": "Do features stay or move as width grows, and do learning rates carry over?",
 }
 """What is asked, by name: told without importing what answers it."""
 MORE = {
+    "width": "\n\n    Trains models of several widths from random weights in each parametrization"
+    " and fits how the change of features and function, and the error of the kernel's prediction,"
+    " go with width.",
     "learning-rate": "\n\n    Suggests a rate before training, trains at rates around it, and sets"
     " edge, best rate, loss and score beside what other rules say.",
     "behavior": "\n\n    Fine-tunes, and sets beside it the kernel's classifier, the linearized"

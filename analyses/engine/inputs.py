@@ -106,7 +106,7 @@ def identity(config: Settings, inputs: Inputs, *computed_by: Callable[..., Any])
         "answer": config.decisive("answer"),
         "task": provenance.normalize(task_fields(inputs.task)),
         "examples": inputs.examples,
-        "model_files": model_files(config.model, config.revision),
+        "model_files": model_files(config.model, config.revision) if config.model else None,
         "environment": versions.environment(),
         "study": code_identity(*computed_by),
     }

@@ -129,6 +129,11 @@ class Transformers:
         own = self._config(self.config)
         return int(getattr(own, "head_dim", None) or own.hidden_size // own.num_attention_heads)
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens V that the models have rows for."""
+        return int(self._config(self.config).vocab_size)
+
     def build(self, width: int) -> LogitModel:
         """The transformer of `width` numbers a token."""
         import transformers

@@ -23,8 +23,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Perceptron(nn.Module):
     """h_0 = x, h_l = φ(W_l h_{l-1} + b_l): a body like those of transformers, for a linear readout.
 
-    x is the mean of the features of an example's tokens, so that it reads vectors (one token an
-    example) and bags of words alike.
+    x is the sum of the features of an example's T tokens over √T, so that it reads vectors (one
+    token an example) and bags of words alike, in one size.
 
     Args:
         features: of every token ``[V, k]``; they are not trained.
@@ -49,7 +49,9 @@ class Perceptron(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: object) -> SimpleNamespace:
         """``hidden_states``: h_1 to h_L, each ``[b, 1, n]``; ``last_hidden_state``: h_L."""
         mask = attention_mask[..., None].to(self.features.dtype)
-        h = (self.features[input_ids] * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+        h = (self.features[input_ids] * mask).sum(1, keepdim=True) / mask.sum(
+            1, keepdim=True
+        ).sqrt()
         states = []
         for layer in self.layers:
             h = self.activation(layer(h))

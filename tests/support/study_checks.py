@@ -30,9 +30,11 @@ def check_written(found: Outcome, figures: Iterable[str], kernels: int) -> None:
     """A new study leaves all of its files and nothing else."""
     out = found.report.parent
     assert not found.up_to_date
-    beside = {f"{name}.parquet" for name in found.results.beside}
+    beside = {f"{name}.parquet" for name in found.results.beside} | (
+        {"kernels"} if kernels else set()
+    )
     assert names_in(out) == beside | {
-        "config.yaml", "environment.json", "results.parquet", "kernels", "figures", "report.html",
+        "config.yaml", "environment.json", "results.parquet", "figures", "report.html",
     }  # fmt: skip
     names = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
     assert names_in(out / "figures") == names

@@ -1,0 +1,1 @@
+"""On which side of the infinite-width limits a model of finite width is."""

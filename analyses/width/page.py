@@ -1,0 +1,109 @@
+"""The tables of ``analyze width``, for its report and for a terminal."""
+
+from __future__ import annotations
+
+import math
+
+from ..show import numbers as fmt
+from ..show.page import Table
+from ..show.table import DASH
+from .findings import METRICS, Exponent, Findings, Group
+
+
+def tables(found: Findings) -> tuple[list[Table], list[Table]]:
+    """Return the report's tables, and those of what it took."""
+    return [_exponents(found), _rates(found), *(_values(found, m) for m in _seen(found))], []
+
+
+def summary(found: Findings) -> Table:
+    """Return exponents and verdict of every parametrization and optimizer, for a terminal."""
+    rows = [
+        [
+            group.name,
+            *(_short(group.exponents.get(m)) for m in ("features", "function", "error")),
+            group.verdict,
+        ]
+        for group in found.groups
+    ]
+    return Table(
+        f"Exponents of the width, {found.family} on {found.task}",
+        f"Widths {fmt.joined(list(map(str, found.config.widths)))}; in brackets theory's.",
+        ["", "features", "function", "error", "verdict"],
+        rows,
+    )
+
+
+def _seen(found: Findings) -> list[str]:
+    return [m for m in METRICS if any(m in group.values for group in found.groups)]
+
+
+def _exponents(found: Findings) -> Table:
+    seen = _seen(found)
+    rows = [
+        [group.name, *(_long(group.exponents.get(m)) for m in seen), group.verdict]
+        for group in found.groups
+    ]
+    return Table(
+        "Exponents of the width",
+        f"Fitted to {fmt.counted(len(found.config.widths), 'width')} and all seeds, with"
+        f" {fmt.percent(found.config.confidence, 0)} intervals; after a slash what theory predicts"
+        " (for the last three under ntp: at least so steep).",
+        ["", *(METRICS[m] for m in seen), "verdict"],
+        rows,
+    )
+
+
+def _rates(found: Findings) -> Table:
+    widths = found.config.widths
+    rows = [
+        [
+            group.name,
+            fmt.rate(found.suggested[group.optimizer]),
+            *(_factors(group, width) for width in widths),
+        ]
+        for group in found.groups
+    ]
+    return Table(
+        "Best and largest stable learning rate by width",
+        "In units of the rate suggested at the base width; best: lowest final loss; stable: it is"
+        " below that before training.",
+        ["", "suggested", *(str(width) for width in widths)],
+        rows,
+    )
+
+
+def _values(found: Findings, metric: str) -> Table:
+    widths = found.config.widths
+    rows = [
+        [group.name, *(fmt.decimal(group.values.get(metric, {}).get(w, math.nan)) for w in widths)]
+        for group in found.groups
+    ]
+    what = METRICS[metric]
+    return Table(
+        f"{what[0].upper()}{what[1:]}",
+        "Geometric means over seeds, by width.",
+        ["", *map(str, widths)],
+        rows,
+    )
+
+
+def _factors(group: Group, width: int) -> str:
+    best, stable = group.best(width), group.stable(width)
+    return (
+        DASH if math.isnan(best) else f"{best:g} / {DASH if math.isnan(stable) else f'{stable:g}'}"
+    )
+
+
+def _short(found: Exponent | None) -> str:
+    if found is None:
+        return DASH
+    said = "" if math.isnan(found.predicted) else f" ({fmt.fixed(found.predicted, 1)})"
+    return fmt.fixed(found.value, 2) + said
+
+
+def _long(found: Exponent | None) -> str:
+    if found is None:
+        return DASH
+    said = "" if math.isnan(found.predicted) else f" / {fmt.fixed(found.predicted, 1)}"
+    value, low, high = (fmt.fixed(each, 2) for each in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high}){said}"

@@ -1,0 +1,95 @@
+"""On which side of the infinite-width limits a model of finite width is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from subkern.width import initialize
+
+from ..engine.inputs import Inputs, load_inputs
+from ..engine.parts import Prepared
+from ..engine.run_folder import Results
+from ..show.page import Table
+from ..study import Figures, Study
+from .compute import compute, make_family
+from .config import SYNTHETIC, Config
+from .figures import FIGURES
+from .findings import Findings, findings
+from .page import summary, tables
+from .synthetic import synthetic_inputs
+
+
+class WidthStudy(Study[Config, Findings]):
+    """Kernel limit or feature learning, and do learning rates carry over to other widths?
+
+    Trains models of several widths from random weights and fits how the change of features,
+    function and kernel, and the error of the kernel's prediction, go with width.
+    """
+
+    name = "width"
+    settings = Config
+    compute = staticmethod(compute)
+    counts = "trainings"
+
+    def inputs(self, config: Config) -> Inputs:
+        """Return task and examples."""
+        return synthetic_inputs(config) if config.task == SYNTHETIC else load_inputs(config)
+
+    def prepare(self, config: Config, inputs: Inputs) -> Prepared:
+        """Refuse families and widths that there are not; read the task's tokens."""
+        reader = None if config.task == SYNTHETIC else self.load(config, inputs, head="linear")
+        classes = 1 if inputs.logits == "binary" else len(inputs.task.labels)
+        family = make_family(config, reader, classes)
+        starts = [initialize(family, config.widths[0], each) for each in config.parametrizations]
+        model = starts[0].model
+        model.description = {"name": config.family, "base_width": family.base}
+        return Prepared(model, chosen=(reader, classes))
+
+    def findings(self, results: Results) -> Findings:
+        """Return what was found."""
+        return findings(results)
+
+    def figures(self, findings: Findings) -> Figures[Findings]:
+        """Return what draws each figure, by name."""
+        return FIGURES
+
+    def tables(self, findings: Findings) -> tuple[Sequence[Table], Sequence[Table]]:
+        """Return the report's tables, and those of what it took."""
+        return tables(findings)
+
+    def table(self, findings: Findings) -> Table:
+        """Return exponents and verdicts."""
+        return summary(findings)
+
+    def as_json(self, findings: Findings) -> Mapping[str, Any]:
+        """Return every exponent, number by width, and verdict."""
+        return {
+            "family": findings.family,
+            "task": findings.task,
+            "widths": list(findings.config.widths),
+            "suggested": dict(findings.suggested),
+            "seconds": findings.seconds,
+            "groups": [
+                {
+                    "optimizer": group.optimizer,
+                    "parametrization": group.parametrization,
+                    "verdict": group.verdict,
+                    "diverged": list(group.diverged),
+                    "exponents": {name: asdict(each) for name, each in group.exponents.items()},
+                    "values": _named(group.values),
+                    "layers": _named(group.layers),
+                    "losses": _named(group.losses),
+                    "best_factor": {str(width): group.best(width) for width in group.losses},
+                    "stable_factor": {str(width): group.stable(width) for width in group.losses},
+                }
+                for group in findings.groups
+            ],
+        }
+
+
+def _named(values: Mapping[Any, Mapping[Any, float]]) -> dict[str, dict[str, float]]:
+    return {
+        str(name): {str(at): value for at, value in line.items()} for name, line in values.items()
+    }

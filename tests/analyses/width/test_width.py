@@ -1,0 +1,245 @@
+"""``analyze width``: exponents and verdicts from tables with known answers, and tiny real runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses.commands.group import main
+from analyses.engine.run_folder import Results
+from analyses.width import compute as computing
+from analyses.width.compute import AT, TABLE
+from analyses.width.config import ACTIVATIONS, OPTIMIZERS, PARAMETRIZATIONS, SYNTHETIC, Config
+from analyses.width.findings import Findings, exponent, findings, verdict
+from analyses.width.study import WidthStudy
+from analyses.width.synthetic import TOKENS, synthetic_inputs, tokens_of
+from subkern.errors import UserError
+from subkern.width.exponents import OPTIMIZERS as KNOWN_OPTIMIZERS
+from subkern.width.exponents import PARAMETRIZATIONS as KNOWN_PARAMETRIZATIONS
+from subkern.width.perceptron import ACTIVATIONS as KNOWN_ACTIVATIONS
+
+WIDTHS, SEEDS = (64, 128, 256), (0, 1, 2)
+SMALL: dict[str, Any] = {
+    "widths": [16, 32, 48], "steps": 2, "seeds": 1, "factors": [0.5, 1], "shots": 4,
+    "kernel_limit": 3,
+}  # fmt: skip
+
+
+def test_names_are_those_of_the_library() -> None:
+    assert set(PARAMETRIZATIONS) == set(KNOWN_PARAMETRIZATIONS)
+    assert OPTIMIZERS == KNOWN_OPTIMIZERS
+    assert tuple(KNOWN_ACTIVATIONS) == ACTIVATIONS
+
+
+# --- what numbers mean ---
+
+
+def results_of(of: dict[str, Callable[[int], float]], parametrization: str = "ntp") -> Results:
+    """Return results whose numbers go with width as given, with a little noise over seeds."""
+    noise, rows = np.random.default_rng(0), []
+    for width in WIDTHS:
+        for seed in SEEDS:
+            about: dict[str, Any] = {
+                "data_seed": 13, "optimizer": "adam", "parametrization": parametrization,
+                "width": width, "seed": seed,
+            }  # fmt: skip
+            for factor in (0.5, 1.0, 2.0):
+                loss = of["loss"](width) * (1 + abs(math.log2(factor)))
+                rows.append(TABLE.row(loss, metric="loss", factor=factor, **about))
+            rows.append(TABLE.row(0.7, metric="loss.start", factor=AT, **about))
+            for metric in set(of) - {"loss"}:
+                layer = 2 if metric == "features" else None
+                value = of[metric](width) * math.exp(0.01 * noise.normal())
+                rows.append(TABLE.row(value, metric=metric, factor=AT, layer=layer, **about))
+    rows.append(TABLE.row(1e-3, metric="suggested", data_seed=13, optimizer="adam"))
+    config = Config(
+        widths=WIDTHS, optimizers="adam", parametrizations=parametrization, factors=(0.5, 1, 2)
+    )
+    inputs = {"task": {"name": SYNTHETIC, "metric": "accuracy"}}
+    return Results("width", config.as_dict(), inputs, TABLE.tidy(rows))
+
+
+def found_of(parametrization: str = "ntp", **of: float) -> Findings:
+    """Return the findings where each number is its exponent's power of the width."""
+    powers = {"features": 0.0, "function.first": 0.0, "function": 0.0, "error": 0.0, **of}
+    made: dict[str, Callable[[int], float]] = {
+        name: lambda width, power=power: 0.1 * width**power  # type: ignore[misc]
+        for name, power in powers.items()
+    }
+    return findings(results_of({"loss": lambda _: 0.3, **made}, parametrization))
+
+
+@pytest.mark.parametrize(
+    ("of", "wanted"),
+    [
+        ({"features": -0.5, "error": -0.5}, "kernel limit"),
+        ({"features": -0.5, "error": -1.0}, "kernel limit"),
+        ({}, "feature-learning limit"),
+        ({"features": -0.5}, "undecided"),
+        ({"features": -0.25, "error": -0.25}, "undecided"),
+        ({"function.first": 1.0}, "unstable"),
+        ({"function.first": -0.5, "features": -0.5, "error": -0.5}, "trivial"),
+    ],
+)
+def test_exponents_are_recovered_and_judged(of: dict[str, float], wanted: str) -> None:
+    (group,) = found_of(**of).groups
+    for metric, fitted in group.exponents.items():
+        assert fitted.low < of.get(metric, 0.0) + 0.01
+        assert fitted.value == pytest.approx(of.get(metric, 0.0), abs=0.02)
+    assert group.verdict == wanted
+
+
+def test_theory_stands_beside_and_what_disagrees_is_said() -> None:
+    found = found_of("ntp", features=-0.2, error=-0.5)
+    assert {metric for _, metric, _ in found.disagreeing} >= {"features"}
+    assert found.groups[0].exponents["features"].predicted == -0.5
+    caveats = WidthStudy().caveats(found)
+    assert any("theory's exponent of features, −0.5," in text for text in caveats)
+
+
+def test_two_widths_give_no_exponent() -> None:
+    rows = TABLE.tidy([TABLE.row(1.0, width=w, metric="error") for w in (8, 16, 8, 16)])
+    assert exponent(rows, 0.95, 0.0) is None
+    assert verdict({}, diverged=False) == "undecided"
+
+
+def test_a_diverged_training_is_a_verdict_and_the_rest_goes_on() -> None:
+    of = {name: (lambda _: 0.1) for name in ("features", "function.first", "function", "error")}
+    loss = lambda width: math.nan if width == 256 else 0.3  # noqa: E731
+    (group,) = findings(results_of({"loss": loss, **of})).groups
+    assert (group.verdict, group.diverged) == ("unstable", [256])
+    assert group.best(64) == 1.0
+    assert math.isnan(group.best(256))
+    assert group.stable(64) == 2.0  # 0.6 is below 0.7
+
+
+# --- what is computed ---
+
+
+def test_the_synthetic_target_is_balanced_and_told_by_its_seed() -> None:
+    config = Config(shots=6, data_seeds=(1, 2))
+    inputs = synthetic_inputs(config)
+    for splits in inputs.splits.values():
+        for split in splits.values():
+            assert [sum(e.label == label for e in split) for label in (0, 1)] == [6, 6]
+            for example in split:
+                first = sum(token < TOKENS // 2 for token in tokens_of(example))
+                assert example.label == (first > len(tokens_of(example)) / 2)
+    assert inputs.examples == synthetic_inputs(config).examples
+    assert inputs.examples["1"]["digest"] != inputs.examples["2"]["digest"]
+
+
+def test_a_tiny_run() -> None:
+    table = WidthStudy().run(Config(optimizers="adam", dtype="float64", **SMALL)).table
+    for parametrization in ("ntp", "mup"):
+        for metric in ("error", "kernel.frobenius", "kernel.cka", "function", "function.first"):
+            own = table[(table.metric == metric) & (table.parametrization == parametrization)]
+            assert len(own) == 3
+            assert own.value.gt(0).all(), metric
+    distances = table[table.metric == "distance"]
+    assert set(distances.width) == {16}  # 48 is not twice 32
+
+
+def test_a_tiny_transformer() -> None:
+    config = Config(
+        family="gpt2", optimizers="adam", parametrizations="mup",
+        **{**SMALL, "factors": [1], "steps": 1}, kernel=False,
+    )  # fmt: skip
+    table = WidthStudy().run(config).table
+    assert table[table.metric == "error"].value.gt(0).all()
+    assert set(table.layer.dropna()) == {1, 2, 3}  # embeddings, two blocks
+
+
+def test_a_tiny_rate_is_predicted_by_frozen_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is of second order: a hundredth of the rate leaves about a hundredth of it."""
+    config = Config(optimizers="sgd", parametrizations="mup", dtype="float64", kernel=False,
+                    **{**SMALL, "kernel_limit": 1})  # fmt: skip
+    errors = []
+    for rate in (1e-2, 1e-4):
+        monkeypatch.setattr(computing, "suggested", lambda *_, rate=rate: rate)
+        table = WidthStudy().run(config).table
+        errors.append(table[table.metric == "error"].value.mean())
+    assert errors[0] / errors[1] == pytest.approx(100, rel=0.1)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(optimizers="sgd", parametrizations="ntp", kernel=False, **SMALL)
+    whole = WidthStudy().analyze(config, tmp_path / "whole").results.table
+    trained, real = [], computing.train_wide
+
+    def stops(*given: Any, **how: Any) -> Any:
+        trained.append(1)
+        if len(trained) == 4:  # in the second width
+            raise KeyboardInterrupt
+        return real(*given, **how)
+
+    monkeypatch.setattr(computing, "train_wide", stops)
+    with pytest.raises(KeyboardInterrupt):
+        WidthStudy().analyze(config, tmp_path / "run")
+    resumed = WidthStudy().analyze(config, tmp_path / "run").results.table
+    assert len(trained) == 4 + 4  # the first width was kept
+    timed = ["seconds"]
+    pd.testing.assert_frame_equal(
+        *(each[~each.metric.isin(timed)].reset_index(drop=True) for each in (whole, resumed))
+    )
+
+
+# --- what is asked ---
+
+
+def test_a_preset_gives_way_to_what_is_given() -> None:
+    quick = Config(preset="quick", steps=3)
+    assert (quick.steps, len(quick.seeds), quick.kernel) == (3, 2, False)
+    assert Config.from_dict(quick.as_dict()) == quick
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--widths", "64,128"], "widths 64, 128 are fewer than three: no exponent can be fitted"),
+        (
+            ["--family", "gpt2", "--widths", "64,72,80"],
+            "width 72 is no multiple of the head size 16",
+        ),
+        (["--family", "gpt5"], "family 'gpt5' is unknown: use mlp, bert, gpt2, llama or the path"),
+        (["--parametrizations", "mu"], "parametrizations 'mu' is unknown: use ntp, mup, standard"),
+        (["--optimizers", "lion"], "optimizers 'lion' is unknown: use sgd, signgd, adam"),
+        (["--factors", "0.5,2"], "leave out 1, the suggestion: add it"),
+        (["--task", "mr"], "task 'mr' is read by a tokenizer: give --model"),
+        (["--preset", "slow"], "preset 'slow' is unknown: use full, quick"),
+        (["--dtype", "bfloat16"], "dtype bfloat16 rounds small steps away"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["subkern", "analyze", "width", *words, "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capfd.readouterr()
+    assert (end.value.code, printed.out) == (2, "")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert not out.exists()
+
+
+def test_a_config_without_width_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}), encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be widened"):
+        WidthStudy().analyze(Config(family=str(tmp_path)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
