@@ -10,8 +10,9 @@ import click
 
 from subkern.errors import UserError
 from subkern.subspaces.text import FORMS
+from subkern.training.choices import OPTIMIZERS
 
-from .options import AS_JSON, COMPUTING, DATA, HEAD, HEAD_START, MODEL, READING, listed
+from .options import AS_JSON, COMPUTING, COUNT, DATA, HEAD, HEAD_START, MODEL, READING, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,13 @@ if TYPE_CHECKING:
     show_default=True,
     help=f"What is trained; several: a row each.{listed(FORMS.values())}",
 )
-@click.option("--optimizer", default="adam", show_default=True, help="adam | adamw | sgd | signgd.")
+@click.option("--optimizer", default="adam", show_default=True, help=f"{' | '.join(OPTIMIZERS)}.")
 @click.option("--batch-size", default=8, show_default=True, help="Examples of a step.")
+@click.option(
+    "--steps",
+    type=COUNT,
+    help="Updates of the training: a rate for few is larger.  [default: many]",
+)
 @click.option("--loss", default="cross_entropy", show_default=True, help="cross_entropy | squared.")
 @click.option("--epsilon", default=1e-8, show_default=True, help="Adam's.")
 @click.option(
@@ -70,8 +76,8 @@ def learning_rate(**asked: Any) -> None:
         as_subspace(line)
         if subspaces.count(line) > 1:
             raise UserError(f"--subspace '{line}' stands twice: give it once")
-    how = {k: asked[k] for k in ("optimizer", "batch_size", "loss", "epsilon", "batches", "limit")}
-    how["seed"] = asked["training_seed"]
+    names = ("optimizer", "batch_size", "steps", "loss", "epsilon", "batches", "limit")
+    how = {k: asked[k] for k in names} | {"seed": asked["training_seed"]}
     check_asked(**how)
     check_running(asked)
     where = {k: asked[k] for k in ("shots", "seed")}

@@ -268,7 +268,7 @@ class _Builder:
             # A batch holds no more than all examples; sizes that are one then are one.
             sizes = tuple(dict.fromkeys(min(size, self.examples) for size in sizes))
             for size in sizes:
-                asked = {**shared, "batch_size": size}
+                asked = {**shared, "batch_size": size, "steps": config.steps}
                 suggestions[size] = self._cell(method, f"suggest b={size}", training=asked, **about)
         grid = []
         for rate, size in product(rates, sizes):

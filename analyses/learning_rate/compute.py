@@ -204,6 +204,7 @@ class Cell:
                 subspace=self.subspace,
                 optimizer=self.optimizer,
                 batch_size=self.config.train_batch_size,
+                steps=self.config.steps,
                 loss=self.config.loss,
                 epsilon=self.config.epsilon,
                 seed=self.config.training_seed,

@@ -36,7 +36,7 @@ def suggested_grid(
         model: f at θ₀.
         examples: the training examples.
         subspace: what is trained.
-        training: optimizer, loss, ε and seed; its learning rate and batch size are not looked at.
+        training: optimizer, steps, loss, ε and seed; learning rate and batch size do not matter.
         batch_sizes: of the grid.
         folder: of the search; what was suggested there once is taken again, so that a search goes
             on with the rates it began with.
@@ -54,6 +54,7 @@ def suggested_grid(
                 subspace=subspace,
                 optimizer=training.optimizer,
                 batch_size=size,
+                steps=training.steps,
                 loss=training.loss,
                 epsilon=training.epsilon,
                 seed=training.seed,

@@ -52,6 +52,7 @@ def suggest(
     subspace: Subspace | str = "full",
     optimizer: str = "adam",
     batch_size: int = 8,
+    steps: int | None = None,
     loss: str = "cross_entropy",
     epsilon: float = 1e-8,
     seed: int = 0,
@@ -72,6 +73,8 @@ def suggest(
         subspace: what is trained. Adapters start where `finetune` starts them.
         optimizer: of `subkern.training.choices`. Schedule and weight decay play no part.
         batch_size: examples of a step.
+        steps: updates that training is to make; the suggestion is larger where they see each
+            example fewer than ten times. None: it is that of many.
         loss: ``cross_entropy`` or ``squared``.
         epsilon: Adam's ε.
         seed: of the order of examples: the batches are those that training with it sees first.
@@ -86,7 +89,14 @@ def suggest(
     """
     began = time.monotonic()
     check_asked(
-        optimizer, batch_size, loss=loss, epsilon=epsilon, seed=seed, batches=batches, limit=limit
+        optimizer,
+        batch_size,
+        steps=steps,
+        loss=loss,
+        epsilon=epsilon,
+        seed=seed,
+        batches=batches,
+        limit=limit,
     )
     if not examples:
         raise UserError("there are no training examples: give at least one")
@@ -95,21 +105,22 @@ def suggest(
     check_tokens(tunable.model, examples)
     name = subspace if isinstance(subspace, str) else str(subspace.describe().get("kind"))
     pace = _Pace(tunable, name, optimizer, loss, epsilon)
-    count, steps = len(examples), 2 if len(examples) <= batch_size else 1 + batches
+    count, looks = len(examples), 2 if len(examples) <= batch_size else 1 + batches
     looked = np.random.default_rng(seed).permutation(count)
     rates: list[float] = []
-    for k, rows in enumerate(batch_order(count, batch_size, steps, seed)):
+    for k, rows in enumerate(batch_order(count, batch_size, looks, seed)):
         at = np.arange(k * limit, k * limit + min(limit, count))
         seen = [examples[i] for i in looked.take(at, mode="wrap")]
         rates.append(pace.rate([examples[i] for i in rows], seen))
         if progress is not None:
-            progress(k + 1, steps)
+            progress(k + 1, looks)
     return Suggestion(
         subspace=name,
         coordinates=tunable.attached.size,
         optimizer=optimizer,
         batch_size=batch_size,
         examples=count,
+        steps=steps,
         rate_at_start=rates[0],
         rates_after_step=tuple(rates[1:]),
         derivative=pace.mode,
@@ -122,6 +133,7 @@ def check_asked(
     optimizer: str,
     batch_size: int,
     *,
+    steps: int | None = None,
     loss: str = "cross_entropy",
     epsilon: float = 1e-8,
     seed: int = 0,
@@ -136,8 +148,9 @@ def check_asked(
     check_choice("optimizer", optimizer, OPTIMIZERS)
     get_loss(loss)
     check_seed("seed", seed)
-    for what, value in (("batch size", batch_size), ("batches", batches), ("limit", limit)):
-        if value < 1:
+    whole = {"batch size": batch_size, "steps": steps, "batches": batches, "limit": limit}
+    for what, value in whole.items():
+        if value is not None and value < 1:
             raise UserError(f"{what} is {value}: it must be at least 1")
     if not 0 <= epsilon < float("inf"):
         raise UserError(f"epsilon {epsilon} is negative or not a number")

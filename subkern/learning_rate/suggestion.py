@@ -18,12 +18,16 @@ SPIKE, SPIKE_LOW, SPIKE_HIGH = 2.4, 1.5, 3.6
 """Adam's training first spikes at so many times rate₁: fitted, and the least and most seen."""
 
 SUGGESTED = {"adam": 0.25, "adamw": 0.25, "signgd": 0.25, "sgd": 1.0, "momentum": 0.1}
-"""Of rate₁, for SGD of the smaller of rate₀ and rate₁. After 40 updates of Adam the training loss
-is as good as zero from a quarter of rate₁ on, where test scores are still those of smaller rates;
-from rate₁ on they fall. A step of momentum 0.9 moves ten times as far once it has built up."""
+"""Of rate₁, for SGD of the smaller of rate₀ and rate₁. After 40 updates of Adam that see each of 32
+examples ten times the training loss is as good as zero from a quarter of rate₁ on, where test
+scores are still those of smaller rates; from rate₁ on they fall. A step of momentum 0.9 moves ten
+times as far once it has built up."""
+
+VISITS, MOST_MORE = 10.0, 2.0
+"""Updates that see each example fewer times take larger steps, up to twice as large."""
 
 GRID = (1 / 3, 1.0, 3.0)
-"""Of the suggestion: from slow to three quarters of what a first step can take."""
+"""Of the suggestion, its top at most `SPIKE_LOW` times rate₁: from slow to near the edge."""
 
 CHANGED = 2.0
 """Rate₀ over rate₁ from which the kernel at the start does not describe the run."""
@@ -41,6 +45,7 @@ class Suggestion:
         optimizer: ``adam``, ``adamw``, ``signgd``, ``sgd`` or ``momentum``.
         batch_size: examples of a step.
         examples: how many the batches are drawn from.
+        steps: updates that training is to make; None: enough to see each example ten times.
         rate_at_start: rate₀, at which the first step changes the logits by RMS 1.
         rates_after_step: rate₁, the same after that step, of each of the batches that come next.
         derivative: how J·u was taken: ``forward`` mode or ``two backwards``.
@@ -53,6 +58,7 @@ class Suggestion:
     optimizer: str
     batch_size: int
     examples: int
+    steps: int | None
     rate_at_start: float
     rates_after_step: tuple[float, ...]
     derivative: str = "forward"
@@ -65,12 +71,24 @@ class Suggestion:
         return float(np.exp(np.mean(np.log(self.rates_after_step))))
 
     @property
+    def visits(self) -> float | None:
+        """How often training sees an example; None: as often as it takes."""
+        if self.steps is None:
+            return None
+        return self.steps * min(self.batch_size, self.examples) / self.examples
+
+    @property
     def suggested(self) -> float:
-        """A share of rate₁, for SGD of the smaller of rate₀ and rate₁: see `SUGGESTED`."""
-        rate = self.rate_after_step
+        """A share of rate₁, for SGD of the smaller of rate₀ and rate₁: see `SUGGESTED`.
+
+        Larger, but not for SGD, where training sees each example fewer than `VISITS` times.
+        """
+        share, rate = SUGGESTED[self.optimizer], self.rate_after_step
         if not self.has_spike:
             rate = min(rate, self.rate_at_start)
-        return two_digits(SUGGESTED[self.optimizer] * rate)
+        elif self.visits is not None:
+            share *= min(max(VISITS / self.visits, 1.0), MOST_MORE)
+        return two_digits(share * rate)
 
     @property
     def has_spike(self) -> bool:
@@ -93,9 +111,11 @@ class Suggestion:
 
     @property
     def grid(self) -> tuple[float, float, float]:
-        """A third of the suggestion, the suggestion, three times it."""
-        low, middle, high = (two_digits(factor * self.suggested) for factor in GRID)
-        return low, middle, high
+        """A third of the suggestion, the suggestion, three times it or `SPIKE_LOW` × rate₁."""
+        low, middle, high = (factor * self.suggested for factor in GRID)
+        if self.has_spike:
+            high = min(high, SPIKE_LOW * self.rate_after_step)
+        return two_digits(low), middle, two_digits(high)
 
     @property
     def ratio(self) -> float:
@@ -121,6 +141,7 @@ class Suggestion:
             "optimizer": self.optimizer,
             "batch_size": self.batch_size,
             "examples": self.examples,
+            "steps": self.steps,
             "rate_at_start": self.rate_at_start,
             "rate_after_step": self.rate_after_step,
             "suggested": self.suggested,

@@ -49,13 +49,14 @@ def test_a_row_for_each_subspace_and_json_of_all() -> None:
     shown = invoke(*command())
     assert shown.exit_code == 0, shown.exception
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    result = invoke(*command("--optimizer", "sgd", "--training-seed", 2, "--batches", 2, "--json"))
+    more = ("--optimizer", "adamw", "--steps", 4, "--training-seed", 2, "--batches", 2)
+    result = invoke(*command(*more, "--json"))
     found = json.loads(result.stdout)
     model = tiny.load_model("tiny", head="prompt")
     train = tiny.encode(tiny.load_examples(None, "", split="train"))
     for line, row in zip(LINES, found, strict=True):
         own = suggest(
-            model, train, subspace=line, optimizer="sgd", batch_size=3, seed=2, batches=2
+            model, train, subspace=line, optimizer="adamw", batch_size=3, steps=4, seed=2, batches=2
         ).as_dict()
         assert {**row, "seconds": 0} == {**own, "seconds": 0}
     one = invoke(*command()[:7], "--batch-size", 8)
@@ -113,7 +114,7 @@ def test_rates_that_are_not_given_are_suggested(tmp_path: Path, rates: tuple[str
         assert [p["learning rate"] for p in points] == each["grid"]
     train = tiny.encode(tiny.load_examples(None, "", split="train"))
     model = tiny.load_model("tiny", head="prompt")
-    own = suggest(model, train, subspace="bias", batch_size=3)
+    own = suggest(model, train, subspace="bias", batch_size=3, steps=2)
     assert found["suggestions"][0]["suggested"] == own.suggested
     again = invoke(*words)
     assert "runs is up to date" in again.stdout

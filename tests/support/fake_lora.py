@@ -101,6 +101,7 @@ def suggest(
         optimizer=asked["optimizer"],
         batch_size=asked["batch_size"],
         examples=len(examples),
+        steps=asked.get("steps"),
         rate_at_start=at_start,
         rates_after_step=(4e-3,),
         seconds=1.5,

@@ -270,7 +270,9 @@ def test_rates_of_sign_rules_are_suggested(optimizer: str) -> None:
     found = behavior.run(settings)
     model = load_model("x")
     train = encode(load_examples(SimpleNamespace(labels="abc"), "x", split="train"))
-    expected = suggest(model, train, subspace="bias", optimizer=optimizer, batch_size=3).grid
+    expected = suggest(
+        model, train, subspace="bias", optimizer=optimizer, batch_size=3, steps=6
+    ).grid
     assert [run.learning_rate for run in findings(found).runs] == list(expected)
 
 

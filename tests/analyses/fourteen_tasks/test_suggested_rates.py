@@ -138,7 +138,8 @@ def test_the_three_rates_are_those_of_suggest(
     optimizer, kind = FINETUNING[method]
     expected = suggest(
         context.model, context.encoded["train"], subspace=asked.subspaces(kind)[0],
-        optimizer=optimizer, batch_size=4, loss=asked.loss, epsilon=asked.epsilon, seed=asked.seed,
+        optimizer=optimizer, batch_size=4, steps=asked.steps, loss=asked.loss,
+        epsilon=asked.epsilon, seed=asked.seed,
     )  # fmt: skip
     folder = tmp_path / "cells" / first.key
     kept = json.loads((folder / "suggested.json").read_text(encoding="utf-8"))

@@ -200,7 +200,9 @@ def test_a_tiny_sweep_is_what_training_gives(settings: Config) -> None:
     model = study.load(settings, inputs)
     assert model.prompt is not None
     splits = {k: model.prompt.encode_all(v) for k, v in inputs.splits[13].items()}
-    said = suggest(model, splits["train"], subspace="lora:r=1", optimizer="sgd", batch_size=3)
+    said = suggest(
+        model, splits["train"], subspace="lora:r=1", optimizer="sgd", batch_size=3, steps=4
+    )
     about = {"data_seed": 13, "optimizer": "sgd", "subspace": "lora:r=1"}
     own = cells(results.table, **about)
     before = own[own["learning_rate"].isna()].set_index("metric")["value"]

@@ -258,6 +258,7 @@ def test_rates_are_suggested_for_each_prompt(tiny: Path, monkeypatch: pytest.Mon
             raise NoSuggestion("nothing moves the logits")
         rates = grid(None).rates(8)
         asked = {"optimizer": training.optimizer, "batch_size": 8, "epsilon": training.epsilon}
+        asked["steps"] = training.steps
         assert list(rates) == list(suggest(model, splits["train"], subspace="bias", **asked).grid)
         seen.append(rates)
         return fake_finetune.search(model, splits, grid=grid, training=training, **options)

@@ -55,7 +55,7 @@ def test_points_are_the_three_rates_of_each_batch_size(tmp_path: Path, measured:
     found = run(tmp_path / "grid", (3, 6))
     rows = [tuple(row) for row in found.table[["learning rate", "batch size"]].to_numpy()]
     for size in (3, 6):
-        asked = {"subspace": "bias", "optimizer": "sgd", "batch_size": size, "seed": 4}
+        asked = {"subspace": "bias", "optimizer": "sgd", "batch_size": size, "seed": 4, "steps": 2}
         own = suggest(MODEL, SPLITS["train"], **asked)  # type: ignore[arg-type]
         assert [rate for rate, each in rows if each == size] == list(own.grid)
         stored = stored_suggestions(tmp_path / "grid")[size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -336,8 +337,10 @@ def test_mistakes_are_one_line(asked: dict[str, Any], message: str) -> None:
 # --- what the rates say ---
 
 
-def suggestion(optimizer: str = "adam", start: float = 1e-3, *after: float) -> Suggestion:
-    return Suggestion("full", 10, optimizer, 8, 32, start, after or (1e-3,))
+def suggestion(
+    optimizer: str = "adam", start: float = 1e-3, *after: float, steps: int | None = None
+) -> Suggestion:
+    return Suggestion("full", 10, optimizer, 8, 32, steps, start, after or (1e-3,))
 
 
 def test_suggestion_spike_and_grid_are_of_the_rate_after_one_step() -> None:
@@ -349,6 +352,16 @@ def test_suggestion_spike_and_grid_are_of_the_rate_after_one_step() -> None:
     assert found.spike_interval == pytest.approx((1.5e-3 / error, 3.6e-3 * error))
     assert suggestion().spike_interval == pytest.approx((1.5e-3, 3.6e-3))
     assert set(found.as_dict()) >= {"suggested", "spike_low", "grid", "warning", "seconds"}
+
+
+def test_a_training_that_sees_examples_less_often_takes_larger_steps() -> None:
+    """8 of 32 examples a step: 40 updates see each ten times, 25 6.25 times, 4 once."""
+    rates = [suggestion(steps=steps).suggested for steps in (None, 400, 40, 25, 20, 4)]
+    assert rates == [2.5e-4, 2.5e-4, 2.5e-4, 4e-4, 5e-4, 5e-4]
+    assert suggestion(steps=4).visits == 1
+    assert suggestion(steps=4).grid == (1.7e-4, 5e-4, 1.5e-3)  # 1.5: the earliest spike seen
+    assert suggestion("sgd", steps=4).suggested == suggestion("sgd").suggested
+    assert replace(suggestion(steps=4), examples=4).visits == 4  # a batch holds no more than all
 
 
 def test_sgd_takes_the_smaller_rate() -> None:
