@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ import torch
 
 from subkern.agreement import cka, relative_frobenius
 from subkern.dynamics import train_linearized
-from subkern.errors import UserError
+from subkern.errors import DamagedError, UserError
 from subkern.kernels.request import RunOptions
 from subkern.learning_rate import NoSuggestion, suggest
 from subkern.models.load import DTYPES
@@ -233,8 +233,7 @@ class Cell:
 
         None instead of f − f₀ where that training diverged.
         """
-        if kept is not None and kept.exists():
-            found = read_json(kept)
+        if kept is not None and (found := _kept(kept)) is not None:
             rows = [{**row, "value": float(row["value"])} for row in found["rows"]]
             return rows, None if found["logits"] is None else np.array(found["logits"])
         path: list[Floats] = []
@@ -331,6 +330,14 @@ def _distances(config: Config, logits: dict[tuple[Any, ...], Floats]) -> Iterato
         if other is not None and path.shape == other.shape:
             value = _share(path - other, other)
             yield TABLE.row(value, metric="distance", factor=AT, **about)
+
+
+def _kept(path: Path) -> Mapping[str, Any] | None:
+    """Return what an interrupted run kept of a cell; None if nothing, or it is damaged."""
+    try:
+        return read_json(path) if path.exists() else None
+    except DamagedError:
+        return None
 
 
 def _share(part: Floats, whole: Floats) -> float:

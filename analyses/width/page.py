@@ -9,6 +9,8 @@ from ..show.page import Table
 from ..show.table import DASH
 from .findings import METRICS, Exponent, Findings, Group
 
+_SHORT = {"kernel limit": "kernel", "feature-learning limit": "features"}  # for 80 columns
+
 
 def tables(found: Findings) -> tuple[list[Table], list[Table]]:
     """Return the report's tables, and those of what it took."""
@@ -21,7 +23,7 @@ def summary(found: Findings) -> Table:
         [
             group.name,
             *(_short(group.exponents.get(m)) for m in ("features", "function", "error")),
-            group.verdict,
+            _SHORT.get(group.verdict, group.verdict),
         ]
         for group in found.groups
     ]
@@ -97,7 +99,7 @@ def _factors(group: Group, width: int) -> str:
 def _short(found: Exponent | None) -> str:
     if found is None:
         return DASH
-    said = "" if math.isnan(found.predicted) else f" ({fmt.fixed(found.predicted, 1)})"
+    said = "" if math.isnan(found.predicted) else f" ({found.predicted:g})".replace("-", "−")
     return fmt.fixed(found.value, 2) + said
 
 

@@ -126,6 +126,15 @@ def make_commands(root: Path) -> dict[str, Command]:
             "run",
             _study,
         ),
+        "analyze width": Command(
+            (
+                *("analyze", "width", "--widths", "16,32,48", "--parametrizations", "ntp"),
+                *("--optimizers", "adam", "--seeds", "1", "--steps", "2", "--factors", "1.0"),
+                *("--shots", "4", "--no-kernel"),
+            ),
+            "run",
+            _study,
+        ),
         "analyze fourteen-tasks": Command(paper, "run", _study),
         "analyze fourteen-tasks --workers": Command(
             (*paper, "--workers", "2"), "run", _study, has_workers=True

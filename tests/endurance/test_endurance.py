@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 NAMES = (
     "kernel", "kernel signgd", "kernel adam", "kernel export", "features", "finetune", "figures",
     "analyze lora --verify", "analyze subspace --verify", "analyze behavior", "analyze prompting",
-    "analyze learning-rate", "analyze fourteen-tasks",
+    "analyze learning-rate", "analyze width", "analyze fourteen-tasks",
     "analyze fourteen-tasks --workers",
 )  # fmt: skip
 

@@ -170,8 +170,9 @@ def test_a_tiny_rate_is_predicted_by_frozen_features(monkeypatch: pytest.MonkeyP
     assert errors[0] / errors[1] == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config(optimizers="sgd", parametrizations="ntp", kernel=False, **SMALL)
     whole = WidthStudy().analyze(config, tmp_path / "whole").results.table
@@ -186,8 +187,11 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     monkeypatch.setattr(computing, "train_wide", stops)
     with pytest.raises(KeyboardInterrupt):
         WidthStudy().analyze(config, tmp_path / "run")
+    (first,) = (tmp_path / "run" / "checkpoint").glob("*.json")
+    if damaged:
+        first.write_bytes(first.read_bytes()[:-20])
     resumed = WidthStudy().analyze(config, tmp_path / "run").results.table
-    assert len(trained) == 4 + 4  # the first width was kept
+    assert len(trained) == 4 + 4 + 2 * damaged  # the first width was kept
     timed = ["seconds"]
     pd.testing.assert_frame_equal(
         *(each[~each.metric.isin(timed)].reset_index(drop=True) for each in (whole, resumed))

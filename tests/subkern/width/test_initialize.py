@@ -12,6 +12,7 @@ import torch
 
 from subkern.errors import UserError
 from subkern.models.logit_model import named_parameters
+from subkern.prompts.prompt import EncodedExample
 from subkern.width import PARAMETRIZATIONS, Perceptrons, Transformers, initialize, transformers_of
 from subkern.width.families import TRANSFORMERS, Family
 from tests.support.vectors import batch_of
@@ -153,3 +154,12 @@ def test_a_model_that_does_not_grow_is_refused() -> None:
 
     with pytest.raises(UserError, match="no matrix of it gives more outputs"):
         initialize(Stubborn(CONFIG), 64, "ntp")
+
+
+def test_a_perceptron_reads_bags_of_tokens() -> None:
+    model = initialize(Perceptrons(FEATURES, base=8), 8, "ntp").model
+    bag = torch.cat([FEATURES, (FEATURES[[1]] + FEATURES[[3]]) / 2**0.5])
+    wanted = initialize(Perceptrons(bag, base=8), 8, "ntp").model(batch_of(6))
+    one, two = EncodedExample("a", 0, (2,), 0), EncodedExample("b", 0, (1, 3), 0)
+    found = model(model.collate([one, two]))  # the first one is padded
+    torch.testing.assert_close(found, wanted[[2, 5]])
