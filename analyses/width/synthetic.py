@@ -20,8 +20,12 @@ TASK = Task(
 
 
 def synthetic_inputs(config: Config) -> Inputs:
-    """Return `shots` sequences a label and split, drawn from the data seed."""
-    splits = {seed: _splits(seed, config.shots) for seed in config.data_seeds}
+    """Return `shots` sequences a label and split, drawn from the data seed, within the limits."""
+    limits = {split: getattr(config, f"{split}_limit") for split in SPLITS}
+    splits = {
+        seed: {name: found[: limits[name]] for name, found in _splits(seed, config.shots).items()}
+        for seed in config.data_seeds
+    }
     return Inputs(TASK, "binary", splits)
 
 

@@ -135,6 +135,9 @@ def test_the_synthetic_target_is_balanced_and_told_by_its_seed() -> None:
                 assert example.label == (first > len(tokens_of(example)) / 2)
     assert inputs.examples == synthetic_inputs(config).examples
     assert inputs.examples["1"]["digest"] != inputs.examples["2"]["digest"]
+    fewer = synthetic_inputs(config.changed(train_limit=5)).splits[1]
+    assert fewer["train"] == inputs.splits[1]["train"][:5]
+    assert fewer["test"] == inputs.splits[1]["test"]
 
 
 def test_a_tiny_run() -> None:
