@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,13 +40,11 @@ import torch
 
 from subkern.agreement.predictions import Score
 from subkern.dynamics import critical_learning_rate
-from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
 from subkern.learning_rate import NoSuggestion, suggest
-from subkern.learning_rate.curvature import critical_after_walk
-from subkern.learning_rate.measure import loss_gradient
+from subkern.learning_rate.gradients import loss_gradient
 from subkern.learning_rate.suggestion import two_digits
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
@@ -188,8 +185,7 @@ class Cell:
         kept = None if folder is None else folder / "before.json"
         if kept is not None and kept.exists():
             return {name: _number(value) for name, value in read_json(kept).items()}
-        suggestion = self._suggestion()
-        found = suggestion | self._rivals(suggestion)
+        found = self._suggestion() | self._rivals()
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             keep_json(kept, {name: repr(value) for name, value in found.items()})
@@ -214,14 +210,16 @@ class Cell:
             return {**nothing, "seconds.suggestion": math.nan}
         low, high = found.spike_interval or (math.nan, math.nan)
         values = {name: getattr(found, name) for name in names}
+        walked = {} if found.critical is None else {"walked_rate": found.critical}
         return {
             **{name: math.nan if each is None else each for name, each in values.items()},
+            **walked,
             "spike_low": low,
             "spike_high": high,
             "seconds.suggestion": found.seconds,
         }
 
-    def _rivals(self, suggestion: Mapping[str, float]) -> dict[str, float]:
+    def _rivals(self) -> dict[str, float]:
         """Return what other rules read."""
         tunable, train = MovableModel(self.model, as_subspace(self.subspace)), self.encoded["train"]
         gradient = loss_gradient(tunable, tunable.start, train, self.config.loss)
@@ -230,11 +228,7 @@ class Cell:
             "initial_loss": float(self._losses(logits_of(tunable, train)).mean()),
             "gradient_l1": math.fsum(float(g.abs().double().sum()) for g in gradient.values()),
         }
-        if self.config.kernel:
-            found |= self._critical()
-            if self.optimizer in ("sgd", "momentum"):
-                found |= self._after_walk(suggestion)
-        return found
+        return found | (self._critical() if self.config.kernel else {})
 
     def _critical(self) -> dict[str, float]:
         """Return 2n/λ_max of the kernel at the start."""
@@ -248,28 +242,6 @@ class Cell:
         kernel = self.kernels[self.kernel]
         seconds = float(kernel.provenance["recorded"]["seconds"])
         return {"critical_rate": critical_learning_rate(kernel), "seconds.kernel": seconds}
-
-    def _after_walk(self, suggestion: Mapping[str, float]) -> dict[str, float]:
-        """Return 2/λ_max of the Gauss-Newton matrix where a short walk of SGD ends; NaN: nowhere.
-
-        Its steps change the logits by about a quarter.
-        """
-        began = time.monotonic()
-        rate = min(suggestion["rate_at_start"], suggestion["rate_after_step"]) / 4
-        try:
-            found = critical_after_walk(
-                self.model,
-                self.encoded["train"],
-                learning_rate=rate,
-                subspace=self.subspace,
-                batch_size=self.config.train_batch_size,
-                loss=self.config.loss,
-                seed=self.config.training_seed,
-                options=RunOptions(self.config.batch_size, self.config.memory),
-            )
-        except UserError:
-            found = math.nan
-        return {"walked_rate": found, "seconds.walk": time.monotonic() - began}
 
     # --- training ---
 

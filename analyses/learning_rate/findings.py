@@ -36,7 +36,7 @@ RULES: Mapping[str, str] = {
     "loss over gradient": "L₀/‖∇‖₁ at the start",
     "short probe": "the rate whose first updates lower the loss most",
     "2n/λ_max": "of the kernel at the start",
-    "2/λ_max after a walk": "of the Gauss-Newton matrix where four small steps end; SGD's only",
+    "2/λ_max after a walk": "of the Gauss-Newton matrix four small steps away; SGD's suggestion",
 }
 """Rules by name, and what each takes a rate to be proportional to."""
 
@@ -430,7 +430,7 @@ def _judge(
         OURS: "seconds.suggestion",
         "at the start": "seconds.suggestion",
         "2n/λ_max": "seconds.kernel",
-        "2/λ_max after a walk": "seconds.walk",
+        "2/λ_max after a walk": "seconds.suggestion",
     }
     return Judged(
         rule=rule,

@@ -15,7 +15,7 @@ import torch
 from subkern.errors import UserError
 from subkern.kernel_behavior import subspace_at
 from subkern.kernels.compute import compute_kernel
-from subkern.learning_rate.measure import loss_gradient
+from subkern.learning_rate.gradients import loss_gradient
 from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.text import as_subspace
 from subkern.training.batch_order import batch_order
@@ -43,6 +43,7 @@ def critical_after_walk(
     batch_size: int = 8,
     loss: str = "cross_entropy",
     seed: int = 0,
+    limit: int | None = None,
     options: RunOptions | None = None,
 ) -> float:
     """2/λ_max of the Gauss-Newton matrix of the training loss after a few steps of SGD.
@@ -58,6 +59,7 @@ def critical_after_walk(
         batch_size: examples of a step.
         loss: ``cross_entropy`` or ``squared``.
         seed: of the order of examples.
+        limit: most examples that the matrix is of, drawn by `seed`; None for all.
         options: of the kernel at the end of the walk.
 
     Raises:
@@ -69,13 +71,17 @@ def critical_after_walk(
     for rows in batch_order(len(examples), batch_size, steps, seed):
         gradient = loss_gradient(tunable, z, [examples[i] for i in rows], loss)
         z = {name: value - learning_rate * gradient[name] for name, value in z.items()}
+    seen = examples
+    if limit is not None and limit < len(examples):
+        order = np.random.default_rng(seed).permutation(len(examples))
+        seen = [examples[i] for i in order[:limit]]
     shift = {name: value - start[name] for name, value in z.items()}
-    logits = np.asarray(logits_of(tunable.move(shift), examples), dtype=np.float64)
+    logits = np.asarray(logits_of(tunable.move(shift), seen), dtype=np.float64)
     if not np.isfinite(logits).all():
         raise UserError(f"{steps} steps at learning rate {learning_rate:g} end at no finite logits")
     there = subspace_at(model, subspace, shift)
-    kernel = compute_kernel(model, examples, subspace=there, options=options)
-    largest = gauss_newton_largest(kernel.matrix(), logits, labels_of(examples), loss)
+    kernel = compute_kernel(model, seen, subspace=there, options=options)
+    largest = gauss_newton_largest(kernel.matrix(), logits, labels_of(seen), loss)
     if not largest > 0:
         raise UserError("the Gauss-Newton matrix is zero: no learning rate is too large")
     return 2 / largest

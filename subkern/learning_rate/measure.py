@@ -16,8 +16,9 @@ from torch import Tensor
 
 from subkern.dynamics.linearize import pushes
 from subkern.errors import UserError, check_choice
+from subkern.learning_rate.curvature import critical_after_walk
+from subkern.learning_rate.gradients import few_at_a_time, loss_gradient
 from subkern.learning_rate.suggestion import Suggestion
-from subkern.models.batches import token_batches
 from subkern.models.checks import check_tokens
 from subkern.one_line import check_seed
 from subkern.subspaces.movable import MovableModel
@@ -28,14 +29,14 @@ from subkern.training.losses import get_loss
 from subkern.training.optimizers import first_update
 
 if TYPE_CHECKING:
-    from subkern.models.logit_model import Batch, LogitModel
+    from subkern.models.logit_model import LogitModel
     from subkern.prompts.prompt import EncodedExample
     from subkern.storage.progress import Progress
     from subkern.subspaces.base import Subspace
 
-__all__ = ["NoSuggestion", "check_asked", "loss_gradient", "suggest"]
+__all__ = ["NoSuggestion", "check_asked", "suggest"]
 
-TOKENS, MOST = 2048, 8  # of one forward; few, as examples of one length pad little
+WALKED = 4  # times as many examples as for a batch: λ_max is of all at once
 
 Examples = Sequence["EncodedExample"]
 Point = Mapping[str, Tensor]
@@ -65,7 +66,8 @@ def suggest(
     With g the gradient of a batch's loss and u what the first update subtracts at learning rate 1
     (`first_update`): rate₀ = 1/RMS(J(θ₀)u₀), θ₁ = θ₀ − rate₀u₀, rate₁ = 1/RMS(J(θ₁)u₁), where u₁ is
     of the next batch; rate₁ is the mean over the next few. RMS is over the class-centered logits;
-    one logit f₁ − f₀ counts as the two that it stands for. A linear head is part of f.
+    one logit f₁ − f₀ counts as the two that it stands for. A linear head is part of f. For SGD
+    also 2/λ_max of the Gauss-Newton matrix where four smaller steps end (`critical_after_walk`).
 
     Args:
         model: f at θ₀; it is left as it is.
@@ -114,6 +116,21 @@ def suggest(
         rates.append(pace.rate([examples[i] for i in rows], seen))
         if progress is not None:
             progress(k + 1, looks)
+    notes, critical = [*_notes(count, batch_size)], None
+    if optimizer in ("sgd", "momentum"):
+        try:
+            critical = critical_after_walk(
+                model,
+                examples,
+                learning_rate=min(rates[0], _mean(rates[1:])) / 4,
+                subspace=subspace,
+                batch_size=batch_size,
+                loss=loss,
+                seed=seed,
+                limit=WALKED * limit,
+            )
+        except UserError as error:
+            notes.append(f"the curvature after a short walk is not known ({error})")
     return Suggestion(
         subspace=name,
         coordinates=tunable.attached.size,
@@ -123,8 +140,9 @@ def suggest(
         steps=steps,
         rate_at_start=rates[0],
         rates_after_step=tuple(rates[1:]),
+        critical=critical,
         derivative=pace.mode,
-        notes=tuple(_notes(count, batch_size)),
+        notes=tuple(notes),
         seconds=time.monotonic() - began,
     )
 
@@ -202,7 +220,7 @@ class _Pace:
                 f"the loss does not change with any coordinate of '{self.name}' {self.where}: no"
                 " learning rate can be suggested"
             )
-        batches = [batch for _, batch in _batches(self.tunable, seen)]
+        batches = [batch for _, batch in few_at_a_time(self.tunable, seen)]
         changes = []
         for found in pushes(self.tunable, z, update, batches):
             self.mode = found.mode
@@ -223,38 +241,8 @@ class _Pace:
         return 1 / size
 
 
-def loss_gradient(
-    tunable: MovableModel, z: Point, examples: Examples, loss: str
-) -> dict[str, Tensor]:
-    """Gradient of the mean loss of `examples` by `z`, a few examples at a time.
-
-    Args:
-        tunable: f.
-        z: where it is taken, with names and shapes of z₀.
-        examples: with labels.
-        loss: of `subkern.training.choices`.
-
-    Returns:
-        A tensor like `z`'s for each of its names; zeros where the loss does not depend on it.
-    """
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in z.items()}
-    for part, batch in _batches(tunable, examples):
-        labels = torch.tensor([e.label for e in part], device=batch.read.device)
-        with torch.enable_grad():
-            share = len(part) / len(examples)
-            found = get_loss(loss)(tunable.function(leaves, batch), labels) * share
-        if found.requires_grad:
-            found.backward()
-    return {
-        name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        for name, leaf in leaves.items()
-    }
-
-
-def _batches(tunable: MovableModel, examples: Examples) -> Iterator[tuple[Examples, Batch]]:
-    ordered = sorted(examples, key=lambda e: len(e.input_ids))
-    for part in token_batches([len(e.input_ids) for e in ordered], TOKENS, MOST):
-        yield ordered[part], tunable.model.collate(ordered[part])
+def _mean(rates: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(rates))))
 
 
 def _centered(change: Tensor) -> Tensor:

@@ -17,11 +17,16 @@ __all__ = ["Suggestion"]
 SPIKE, SPIKE_LOW, SPIKE_HIGH = 2.4, 1.5, 3.6
 """Adam's training first spikes at so many times rate₁: fitted, and the least and most seen."""
 
-SUGGESTED = {"adam": 0.25, "adamw": 0.25, "signgd": 0.25, "sgd": 1.0, "momentum": 0.1}
-"""Of rate₁, for SGD of the smaller of rate₀ and rate₁. After 40 updates of Adam that see each of 32
+SUGGESTED = {"adam": 0.25, "adamw": 0.25, "signgd": 0.25, "sgd": 0.2, "momentum": 0.02}
+"""Of rate₁; for SGD of the critical rate after a walk, or of `UNWALKED` times the smaller of rate₀
+and rate₁ where there is none. After 40 updates of Adam that see each of 32
 examples ten times the training loss is as good as zero from a quarter of rate₁ on, where test
-scores are still those of smaller rates; from rate₁ on they fall. A step of momentum 0.9 moves ten
+scores are still those of smaller rates; from rate₁ on they fall. SGD of LoRA ends worse
+than it began from 0.4 of the critical rate on, before it spikes. A step of momentum 0.9 moves ten
 times as far once it has built up."""
+
+UNWALKED = 0.4
+"""LoRA, which starts at B = 0, steepens under SGD's large steps long past the first."""
 
 VISITS, MOST_MORE = 10.0, 2.0
 """Updates that see each example fewer times take larger steps, up to twice as large."""
@@ -48,6 +53,8 @@ class Suggestion:
         steps: updates that training is to make; None: enough to see each example ten times.
         rate_at_start: rate₀, at which the first step changes the logits by RMS 1.
         rates_after_step: rate₁, the same after that step, of each of the batches that come next.
+        critical: 2/λ_max of the Gauss-Newton matrix after a short walk; SGD's, with or without
+            momentum, and None where it is not known.
         derivative: how J·u was taken: ``forward`` mode or ``two backwards``.
         notes: one line for each thing about the data that the rates rest on.
         seconds: that it took.
@@ -61,6 +68,7 @@ class Suggestion:
     steps: int | None
     rate_at_start: float
     rates_after_step: tuple[float, ...]
+    critical: float | None = None
     derivative: str = "forward"
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -79,32 +87,37 @@ class Suggestion:
 
     @property
     def suggested(self) -> float:
-        """A share of rate₁, for SGD of the smaller of rate₀ and rate₁: see `SUGGESTED`.
+        """A share of rate₁, for SGD of the critical rate after a walk: see `SUGGESTED`.
 
         Larger, but not for SGD, where training sees each example fewer than `VISITS` times.
         """
         share, rate = SUGGESTED[self.optimizer], self.rate_after_step
-        if not self.has_spike:
-            rate = min(rate, self.rate_at_start)
+        if self.optimizer in ("sgd", "momentum"):
+            rate = self.critical or UNWALKED * min(rate, self.rate_at_start)
         elif self.visits is not None:
             share *= min(max(VISITS / self.visits, 1.0), MOST_MORE)
         return two_digits(share * rate)
 
     @property
     def has_spike(self) -> bool:
-        """Whether it is known where the optimizer spikes: not of SGD, with or without momentum."""
+        """Whether it is known from rate₁ where the optimizer spikes: not of SGD."""
         return self.optimizer not in ("sgd", "momentum")
 
     @property
     def spike(self) -> float | None:
-        """Where training likely spikes first; None for SGD, of which it is not known."""
-        return SPIKE * self.rate_after_step if self.has_spike else None
+        """Where training likely spikes first: for SGD the critical rate; None: not known."""
+        if self.has_spike:
+            return SPIKE * self.rate_after_step
+        return self.critical if self.optimizer == "sgd" else None
 
     @property
     def spike_interval(self) -> tuple[float, float] | None:
-        """From the least factor seen to the greatest, with one standard error of rate₁ more."""
+        """From the least factor seen to the greatest, with one standard error of rate₁ more.
+
+        For SGD half and twice the critical rate.
+        """
         if not self.has_spike:
-            return None
+            return None if self.spike is None else (self.spike / 2, 2 * self.spike)
         rate, logs = self.rate_after_step, np.log(self.rates_after_step)
         more = float(np.exp(np.std(logs, ddof=1) / np.sqrt(len(logs)))) if len(logs) > 1 else 1.0
         return SPIKE_LOW * rate / more, SPIKE_HIGH * rate * more
@@ -145,6 +158,7 @@ class Suggestion:
             "rate_at_start": self.rate_at_start,
             "rate_after_step": self.rate_after_step,
             "suggested": self.suggested,
+            "critical": self.critical,
             "spike": self.spike,
             "spike_low": low,
             "spike_high": high,

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.learning_rate import NoSuggestion, Suggestion, suggest
+from subkern.learning_rate import NoSuggestion, Suggestion, measure, suggest
+from subkern.learning_rate.curvature import critical_after_walk
 from subkern.learning_rate.suggestion import two_digits
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
@@ -364,10 +365,37 @@ def test_a_training_that_sees_examples_less_often_takes_larger_steps() -> None:
     assert replace(suggestion(steps=4), examples=4).visits == 4  # a batch holds no more than all
 
 
-def test_sgd_takes_the_smaller_rate() -> None:
-    assert [suggestion("sgd", start).suggested for start in (5e-4, 2e-3)] == [5e-4, 1e-3]
+def test_sgd_takes_the_curvature_after_a_walk() -> None:
+    found = replace(suggestion("sgd"), critical=4e-3)
+    assert (found.suggested, found.spike, found.spike_interval) == (8e-4, 4e-3, (2e-3, 8e-3))
+    momentum = replace(suggestion("momentum"), critical=4e-3)
+    assert (momentum.suggested, momentum.spike) == (8e-5, None)
+
+
+def test_sgd_without_it_takes_the_smaller_rate() -> None:
+    assert [suggestion("sgd", start).suggested for start in (5e-4, 2e-3)] == [4e-5, 8e-5]
     found = suggestion("sgd")
     assert (found.spike, found.spike_interval, found.as_dict()["spike_low"]) == (None,) * 3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_the_walk_is_sgd_s(optimizer: str) -> None:
+    model, examples = oracles.logit_model(BERT, 2), data()
+    asked: dict[str, Any] = {"subspace": "lora:r=2,alpha=4", "batch_size": SIZE, "seed": SEED}
+    found = suggest(model, examples, optimizer=optimizer, **asked)
+    rate = min(found.rate_at_start, found.rate_after_step) / 4
+    walked = critical_after_walk(model, examples, learning_rate=rate, **asked)
+    assert found.critical == (None if optimizer == "adam" else pytest.approx(walked))
+
+
+def test_a_walk_that_is_not_possible_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any, **__: Any) -> float:
+        raise UserError("the Gauss-Newton matrix is zero")
+
+    monkeypatch.setattr(measure, "critical_after_walk", none)
+    found = suggest(oracles.logit_model(BERT, 2), data(), subspace="bias", optimizer="sgd")
+    assert found.critical is None
+    assert "is not known (the Gauss-Newton matrix is zero)" in found.notes[-1]
 
 
 def test_a_function_that_steepens_is_warned_of() -> None:
