@@ -21,8 +21,8 @@ SUGGESTED = {"adam": 0.25, "adamw": 0.25, "signgd": 0.25, "sgd": 0.2, "momentum"
 """Of rate₁; for SGD of the critical rate after a walk, or of `UNWALKED` times the smaller of rate₀
 and rate₁ where there is none. After 40 updates of Adam that see each of 32
 examples ten times the training loss is as good as zero from a quarter of rate₁ on, where test
-scores are still those of smaller rates; from rate₁ on they fall. SGD of LoRA ends worse
-than it began from 0.4 of the critical rate on, before it spikes. A step of momentum 0.9 moves ten
+scores are still those of smaller rates; from rate₁ on they fall. SGD of LoRA does not
+learn at 0.4 of the critical rate, before it spikes. A step of momentum 0.9 moves ten
 times as far once it has built up."""
 
 UNWALKED = 0.4
