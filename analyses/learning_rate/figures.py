@@ -25,7 +25,7 @@ def edges(found: Findings) -> Figure:
         named = [each for each in found.optimizers if each.with_edge]
         for each, stroke in zip(named, style.strokes(len(named)), strict=True):
             said = np.array([cell.said["spike"] for cell in each.with_edge])
-            if np.isnan(said).all():  # SGD: no factor is known
+            if np.isnan(said).all():  # momentum: not known
                 said = np.array([cell.suggested for cell in each.with_edge])
             seen = np.array([cell.edge for cell in each.with_edge])
             axes.plot(

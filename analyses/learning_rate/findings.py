@@ -81,7 +81,7 @@ class Cell:
         subspace: what is trained.
         parameters: how many coordinates.
         said: the numbers about the configuration, by metric.
-        spike_interval: from where to where the spike was said to begin; NaN for SGD.
+        spike_interval: from where to where the spike was said to begin; NaN for momentum.
         runs: the sweep, by ascending rate; empty where nothing could be suggested.
     """
 

@@ -33,7 +33,8 @@ class Found:
 
     Attributes:
         rows: its numbers; NaN where one is undefined.
-        drop: files of other cells that nobody needs any more once this one is kept.
+        drop: files of other cells that nobody needs any more. They go before the cell is kept, so
+            that no kill leaves them for good: work must not need them if it is done again.
     """
 
     rows: list[dict[str, Any]]
@@ -153,9 +154,9 @@ def _attempt(attempt: Attempt, job: Job, place: Place, spent: Callable[[], float
             if attempt.store.stored(name) is not None
         }
         found = job.work(job.cell, needs, place)
-        attempt.finish([_plain(row) for row in found.rows], spent(), needs)
-        for path in found.drop:
+        for path in found.drop:  # first: nobody comes back to a cell that is kept
             _unlink(path)
+        attempt.finish([_plain(row) for row in found.rows], spent(), needs)
         return Ended(key, "done")
     except Exception as error:
         if is_full(error):

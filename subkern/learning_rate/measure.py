@@ -18,7 +18,7 @@ from subkern.dynamics.linearize import pushes
 from subkern.errors import UserError, check_choice
 from subkern.learning_rate.curvature import critical_after_walk
 from subkern.learning_rate.gradients import few_at_a_time, loss_gradient
-from subkern.learning_rate.suggestion import Suggestion
+from subkern.learning_rate.suggestion import Suggestion, geometric_mean
 from subkern.models.checks import check_tokens
 from subkern.one_line import check_seed
 from subkern.subspaces.movable import MovableModel
@@ -122,7 +122,7 @@ def suggest(
             critical = critical_after_walk(
                 model,
                 examples,
-                learning_rate=min(rates[0], _mean(rates[1:])) / 4,
+                learning_rate=min(rates[0], geometric_mean(rates[1:])) / 4,
                 subspace=subspace,
                 batch_size=batch_size,
                 loss=loss,
@@ -239,10 +239,6 @@ class _Pace:
                 " rate can be suggested"
             )
         return 1 / size
-
-
-def _mean(rates: Sequence[float]) -> float:
-    return float(np.exp(np.mean(np.log(rates))))
 
 
 def _centered(change: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ by two decades.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ class Suggestion:
     @property
     def rate_after_step(self) -> float:
         """Rate₁: the mean over the batches."""
-        return float(np.exp(np.mean(np.log(self.rates_after_step))))
+        return geometric_mean(self.rates_after_step)
 
     @property
     def visits(self) -> float | None:
@@ -92,7 +93,7 @@ class Suggestion:
         Larger, but not for SGD, where training sees each example fewer than `VISITS` times.
         """
         share, rate = SUGGESTED[self.optimizer], self.rate_after_step
-        if self.optimizer in ("sgd", "momentum"):
+        if not self.has_spike:
             rate = self.critical or UNWALKED * min(rate, self.rate_at_start)
         elif self.visits is not None:
             share *= min(max(VISITS / self.visits, 1.0), MOST_MORE)
@@ -170,6 +171,11 @@ class Suggestion:
             "derivative": self.derivative,
             "seconds": self.seconds,
         }
+
+
+def geometric_mean(rates: Sequence[float]) -> float:
+    """Of rates, which differ by factors."""
+    return float(np.exp(np.mean(np.log(rates))))
 
 
 def two_digits(rate: float) -> float:

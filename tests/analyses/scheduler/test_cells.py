@@ -568,7 +568,7 @@ def test_bad_executors(how: dict[str, Any], message: str) -> None:
         make_executor(**how)
 
 
-def test_dropped_files_go_once_the_cell_is_kept(tmp_path: Path) -> None:
+def test_dropped_files_go_with_the_cell_that_needed_them(tmp_path: Path) -> None:
     of = plan(["a"], [13])
 
     def work(cell: Cell, needs: Any, place: Place) -> Found:
@@ -580,6 +580,23 @@ def test_dropped_files_go_once_the_cell_is_kept(tmp_path: Path) -> None:
     run(tmp_path, of, work)  # type: ignore[arg-type]
     kept = [key for key in of.cells if (store.folder(key) / "large.bin").exists()]
     assert kept == [key for key in of.cells if "solve" in key or "best" in key]
+
+
+def test_a_kill_before_a_cell_is_kept_leaves_nothing_to_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, large = plan(["a"], [13]), tmp_path / "large.bin"
+    large.write_bytes(b"x")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempt, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, of, lambda *_: Found([], (large,)))
+    assert not large.exists()
+    assert set(run(tmp_path, of, lambda *_: Found([], (large,))).states.values()) == {"done"}
 
 
 # --- going on within a cell ---
