@@ -30,7 +30,7 @@ class Ray:
 
     Args:
         address: of one that runs (``host:6379``, ``ray://host:10001``, ``auto``); None starts one
-            on this machine, and ends it.
+            on this machine, whatever else runs there, and ends it.
         gpus: that each cell needs, besides one core.
 
     Raises:
@@ -60,7 +60,7 @@ class Ray:
             here: dict[str, Any] = {} if self._address else {"include_dashboard": False, **_SMALL}
             try:
                 ray.init(
-                    address=self._address,
+                    address=self._address or "local",  # None would join one left from elsewhere
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     configure_logging=True,

@@ -65,6 +65,17 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster: str, tmp_path: P
 
 
 @pytest.mark.slow
+def test_without_an_address_no_cluster_that_runs_is_joined(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)  # Ray finds one that a killed run left as well
+    with make_executor("ray"):
+        import ray
+
+        assert ray.get_runtime_context().gcs_address != cluster
+
+
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_is_not_waited_for(cluster: str) -> None:
     with (
         pytest.raises(UserError, match="needs 1 GPU and the Ray cluster has 0"),
