@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ from subkern.dynamics import train_linearized
 from subkern.errors import DamagedError, UserError
 from subkern.kernels.request import RunOptions
 from subkern.learning_rate import NoSuggestion, suggest
-from subkern.models.load import DTYPES
-from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.storage.files import keep_json, read_json
 from subkern.storage.progress import Progress
@@ -52,21 +50,19 @@ from subkern.training.batch_order import batch_order
 from subkern.training.losses import get_loss
 from subkern.training.settings import Diverged
 from subkern.width import (
-    Perceptrons,
     WideModel,
     WidthRun,
     initialize,
     kernel_at_rates,
     train_wide,
-    transformers_of,
 )
 from subkern.width.families import Family
 
 from ..engine.inputs import Inputs
 from ..engine.long_table import LongTable
-from ..engine.parts import Computed, Prepared, Workplace, encode
+from ..engine.parts import Computed, Prepared, Workplace
 from .config import Config
-from .synthetic import TOKENS, tokens_of
+from .reading import Reading
 
 TABLE = LongTable(
     {
@@ -87,40 +83,6 @@ Floats = npt.NDArray[np.float64]
 AT = 1.0
 """Factor of the rate at which features and predictions are looked at."""
 
-BASE = 64
-"""Base width of the MLP, as of the named transformers."""
-
-_FEATURES = 32  # numbers a token that the MLP reads
-
-
-def make_family(config: Config, reader: LogitModel | None, classes: int) -> Family:
-    """Return the models of every width.
-
-    Args:
-        config: the settings.
-        reader: whose tokenizer reads the task; None for the synthetic one.
-        classes: logits.
-
-    Raises:
-        UserError: no such family, or a width that it does not have.
-    """
-    tokens = TOKENS if reader is None else len(reader.tokenizer)
-    dtype = DTYPES[config.dtype]
-    if config.family == "mlp":
-        generator = torch.Generator().manual_seed(0)
-        table = torch.randn(tokens, _FEATURES, generator=generator, dtype=torch.float64)
-        gain = math.sqrt(2) if config.activation == "relu" else 1.0
-        return Perceptrons(table.to(dtype), classes, config.depth, config.activation, gain, BASE)
-    made = transformers_of(config.family, classes, vocab_size=tokens)
-    for width in config.widths:
-        made.at(width)
-    if made.vocabulary < tokens:
-        raise UserError(
-            f"'{config.family}' has {made.vocabulary} tokens and the tokenizer {tokens}: use a"
-            " config with as many"
-        )
-    return replace(made, dtype=dtype)
-
 
 def compute(
     config: Config,
@@ -130,8 +92,8 @@ def compute(
     progress: Progress | None,
 ) -> Computed:
     """Train every width, parametrization, optimizer and seed, on every data seed."""
-    reader, classes = prepared.chosen
-    family = make_family(config, reader, classes)
+    reading: Reading = prepared.chosen
+    family = reading.family
     cells = [
         (data_seed, optimizer, parametrization, width, seed)
         for data_seed in inputs.splits
@@ -144,7 +106,7 @@ def compute(
     logits: dict[tuple[Any, ...], Floats] = {}
     rates: dict[tuple[int, str], float] = {}
     for done, (data_seed, optimizer, parametrization, width, seed) in enumerate(cells):
-        examples = read(config, reader, inputs.splits[data_seed]["train"])
+        examples = reading.examples[data_seed]
         about: Row = {"data_seed": data_seed, "optimizer": optimizer}
         if (data_seed, optimizer) not in rates:
             rate = suggested(config, family, examples, optimizer)
@@ -163,17 +125,6 @@ def compute(
             progress(done + 1, len(cells))
     rows += _distances(config, logits)
     return Computed(TABLE.tidy(rows))
-
-
-def read(
-    config: Config, reader: LogitModel | None, examples: Sequence[Any]
-) -> list[EncodedExample]:
-    """Return examples as the family reads them: the MLP a bag, transformers up to the last."""
-    if reader is None:
-        found = [EncodedExample(e.id, e.label, tokens_of(e), 0) for e in examples]
-    else:
-        found = encode(reader, {"train": list(examples)})["train"]
-    return [replace(e, read=0 if config.family == "mlp" else len(e.input_ids) - 1) for e in found]
 
 
 def suggested(

@@ -26,7 +26,7 @@ from ..engine.settings import (
     words,
 )
 
-SYNTHETIC = "synthetic"
+SYNTHETIC, MLP = "synthetic", "mlp"
 # What `subkern.width` knows, said here so that --help need not wait for torch; a test compares.
 PARAMETRIZATIONS = ("ntp", "mup", "standard")
 OPTIMIZERS = ("sgd", "signgd", "adam")
@@ -64,6 +64,7 @@ class Config(Settings):
         parametrizations: of `subkern.width.PARAMETRIZATIONS`.
         optimizers: ``sgd``, ``signgd``, ``adam``.
         activation, depth: of the MLP.
+        max_length: most tokens of an example.
         seeds: of the weights.
         steps: updates of each training.
         train_batch_size: examples a step.
@@ -89,7 +90,7 @@ class Config(Settings):
     preset: Annotated[str, checked(choice(*PRESETS))] = setting(
         "full", f"{' | '.join(PRESETS)}: minutes on two cores.", decides=None
     )
-    family: Text = setting("mlp", "mlp, bert, gpt2, llama, or the path of a config.json.")
+    family: Text = setting(MLP, "mlp, bert, gpt2, llama, or the path of a config.json.")
     widths: Counts = setting((64, 128, 256, 512, 1024), "At least three.")
     parametrizations: Annotated[tuple[str, ...], checked(_some_of(PARAMETRIZATIONS))] = setting(
         ("ntp", "mup"), f"Of {', '.join(PARAMETRIZATIONS)}."
@@ -101,6 +102,7 @@ class Config(Settings):
         "tanh", f"Of the MLP: {' | '.join(ACTIVATIONS)}."
     )
     depth: Count = setting(2, "Hidden layers of the MLP.")
+    max_length: Count = setting(64, "Most tokens of an example.")
     seeds: Seeds = setting((0, 1, 2), "Seeds of the weights: how many.", counted=True)
     steps: Count = setting(20, "Updates of each training.")
     train_batch_size: Count = setting(8, "Examples a step.")

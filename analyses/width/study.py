@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from subkern.models.checks import check_tokens
 from subkern.width import initialize
 
 from ..engine.inputs import Inputs, load_inputs
@@ -13,11 +14,12 @@ from ..engine.parts import Prepared
 from ..engine.run_folder import Results
 from ..show.page import Table
 from ..study import Figures, Study
-from .compute import compute, make_family
+from .compute import compute
 from .config import SYNTHETIC, Config
 from .figures import FIGURES
 from .findings import Findings, findings
 from .page import summary, tables
+from .reading import read_all
 from .synthetic import synthetic_inputs
 
 
@@ -39,13 +41,15 @@ class WidthStudy(Study[Config, Findings]):
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Refuse families and widths that there are not; read the task's tokens."""
-        reader = None if config.task == SYNTHETIC else self.load(config, inputs, head="linear")
-        classes = 1 if inputs.logits == "binary" else len(inputs.task.labels)
-        family = make_family(config, reader, classes)
-        starts = [initialize(family, config.widths[0], each) for each in config.parametrizations]
+        reading = read_all(config, inputs)
+        starts = [
+            initialize(reading.family, config.widths[0], each) for each in config.parametrizations
+        ]
         model = starts[0].model
-        model.description = {"name": config.family, "base_width": family.base}
-        return Prepared(model, chosen=(reader, classes))
+        for examples in reading.examples.values():
+            check_tokens(model, examples)
+        model.description = {"name": config.family, "base_width": reading.family.base}
+        return Prepared(model, chosen=reading)
 
     def findings(self, results: Results) -> Findings:
         """Return what was found."""

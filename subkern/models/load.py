@@ -170,9 +170,14 @@ def with_prompt(model: LogitModel, task: Task) -> LogitModel:
     ).eval()
 
 
-def load_prompt(spec: str | Path, *, task: Task, head: str = "prompt") -> Prompt:
-    """The prompt that `load_model` would use, without loading any weight."""
-    tokenizer, kind = load_tokenizer(spec, head=head)
+def load_prompt(
+    spec: str | Path, *, task: Task, head: str = "prompt", revision: str | None = None
+) -> Prompt:
+    """The prompt that `load_model` would use, without loading any weight.
+
+    For a linear head a folder with a tokenizer alone will do.
+    """
+    tokenizer, kind = load_tokenizer(spec, head=head, revision=revision)
     return Prompt.for_task(task, tokenizer, kind)
 
 
@@ -182,7 +187,9 @@ def load_tokenizer(
     """The tokenizer of a model and the style of its prompts, without loading any weight."""
     source = _source(spec, revision)
     tokenizer = _tokenizer(source)
-    return tokenizer, _style(source, tokenizer, head)
+    folder = None if source.hub else source.folder
+    bare = head == "linear" and folder is not None and not (folder / "config.json").exists()
+    return tokenizer, "plain" if bare else _style(source, tokenizer, head)
 
 
 def origin(spec: str, revision: str | None = None) -> str | None:

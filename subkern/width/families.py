@@ -190,19 +190,24 @@ class Transformers:
         return transformers.AutoConfig.for_model(values.pop("model_type"), **values)
 
 
-def transformers_of(family: str, classes: int, **more: Any) -> Transformers:
+def transformers_of(
+    family: str, classes: int, positions: int | None = None, **more: Any
+) -> Transformers:
     """The family of a name in `TRANSFORMERS`, or of a ``config.json`` (or its folder).
 
     Args:
         family: the name or path.
         classes: logits.
-        more: settings of a named config, such as ``vocab_size``.
+        positions: tokens that one of a name can read; None for what its kind has.
+        more: settings instead of the config's own, such as ``vocab_size``.
 
     Raises:
         UserError: no such name or file, or what it describes cannot be widened.
     """
     if family in TRANSFORMERS:
-        base = {"model_type": family, "initializer_range": 0.125, **TRANSFORMERS[family], **more}
+        own = {} if positions is None else {"max_position_embeddings": positions}
+        named = {"model_type": family, "initializer_range": 0.125, **TRANSFORMERS[family]}
+        base = {**named, **own, **more}
         return Transformers(base, classes, "mean" if family == "bert" else "read")
     path = Path(family)
     path = path / "config.json" if path.is_dir() else path
@@ -215,7 +220,7 @@ def transformers_of(family: str, classes: int, **more: Any) -> Transformers:
         ) from error
     except ValueError as error:
         raise UserError(f"cannot read '{path}': {error}") from error
-    return Transformers(_checked(values, path), classes)
+    return Transformers({**_checked(values, path), **more}, classes)
 
 
 def _checked(values: Any, path: Path) -> Mapping[str, Any]:

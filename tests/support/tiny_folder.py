@@ -17,10 +17,10 @@ _BAD = ("terrible", "bad", "negative", "dull", "cold")
 _OTHER = ("cat", "dog")
 
 
-_WORDS = (*_COMMON, *_GOOD, *_BAD, *_OTHER)
+WORDS = (*_COMMON, *_GOOD, *_BAD, *_OTHER)
 
 
-def masked_model(folder: Path, words: Sequence[str] = _WORDS) -> Path:
+def masked_model(folder: Path, words: Sequence[str] = WORDS) -> Path:
     """Save a random BERT of a few thousand parameters that knows ``words``; return the folder."""
     known = (*_SPECIAL, *words)
     base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, "[UNK]"))

@@ -19,12 +19,15 @@ from analyses.width import compute as computing
 from analyses.width.compute import AT, TABLE
 from analyses.width.config import ACTIVATIONS, OPTIMIZERS, PARAMETRIZATIONS, SYNTHETIC, Config
 from analyses.width.findings import Findings, exponent, findings, verdict
+from analyses.width.reading import read_all
 from analyses.width.study import WidthStudy
 from analyses.width.synthetic import TOKENS, synthetic_inputs, tokens_of
 from subkern.errors import UserError
 from subkern.width.exponents import OPTIMIZERS as KNOWN_OPTIMIZERS
 from subkern.width.exponents import PARAMETRIZATIONS as KNOWN_PARAMETRIZATIONS
+from subkern.width.families import transformers_of
 from subkern.width.perceptron import ACTIVATIONS as KNOWN_ACTIVATIONS
+from tests.support.tiny_folder import WORDS, masked_model, reviews
 
 WIDTHS, SEEDS = (64, 128, 256), (0, 1, 2)
 SMALL: dict[str, Any] = {
@@ -161,6 +164,52 @@ def test_a_tiny_transformer() -> None:
     assert set(table.layer.dropna()) == {1, 2, 3}  # embeddings, two blocks
 
 
+@pytest.mark.parametrize("family", ["mlp", "bert", "llama", "config"])
+def test_a_task_needs_a_tokenizer_and_no_weights(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = masked_model(tmp_path / "model")
+    config = json.loads((tokenizer / "config.json").read_text(encoding="utf-8"))
+    for name in ("config.json", "model.safetensors"):
+        (tokenizer / name).unlink()
+    if family == "config":
+        family = str(tmp_path / "config.json")
+        wide = {**config, "hidden_size": 8, "intermediate_size": 16}
+        Path(family).write_text(json.dumps(wide), encoding="utf-8")
+    built: list[Any] = []
+    real = type(transformers_of("bert", 1)).build
+    monkeypatch.setattr(
+        "subkern.width.families.Transformers.build",
+        lambda *given: built.append(real(*given)) or built[-1],
+    )
+    table = WidthStudy().run(
+        Config(
+            family=family, task="mr", data=str(reviews(tmp_path / "data")), model=str(tokenizer),
+            optimizers="adam", parametrizations="ntp", **{**SMALL, "factors": [1], "steps": 1},
+            kernel=False,
+        )
+    ).table  # fmt: skip
+    assert table[table.metric == "error"].value.gt(0).all()
+    rows = {model.module.get_input_embeddings().num_embeddings for model in built}
+    assert not rows or max(rows) < len(WORDS)  # of tokens that occur, and padding
+
+
+def test_texts_are_cut_and_positions_enough(tmp_path: Path) -> None:
+    tokenizer = masked_model(tmp_path / "model")
+    config = Config(
+        family="gpt2", task="mr", data=str(reviews(tmp_path / "data")), model=str(tokenizer),
+        shots=4, max_length=3,
+    )  # fmt: skip
+    reading = read_all(config, WidthStudy().inputs(config))
+    (examples,) = reading.examples.values()
+    assert {len(e.input_ids) for e in examples} == {3}
+    assert {e.read for e in examples} == {2}
+    ids = {token for e in examples for token in e.input_ids}
+    assert ids == set(range(1, len(ids) + 1))  # 0 pads
+    model = reading.family.build(32).module
+    assert (model.config.n_positions, model.config.vocab_size) == (3, len(ids) + 1)
+
+
 def test_a_tiny_rate_is_predicted_by_frozen_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is of second order: a hundredth of the rate leaves about a hundredth of it."""
     config = Config(optimizers="sgd", parametrizations="mup", dtype="float64", kernel=False,
@@ -222,6 +271,7 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
         (["--parametrizations", "mu"], "parametrizations 'mu' is unknown: use ntp, mup, standard"),
         (["--optimizers", "lion"], "optimizers 'lion' is unknown: use sgd, signgd, adam"),
         (["--factors", "0.5,2"], "leave out 1, the suggestion: add it"),
+        (["--task", "mr", "--data", "demo", "--model", "/none"], "'/none'"),
         (["--task", "mr"], "task 'mr' is read by a tokenizer: give --model"),
         (["--preset", "slow"], "preset 'slow' is unknown: use full, quick"),
         (["--dtype", "bfloat16"], "dtype bfloat16 rounds small steps away"),
