@@ -67,7 +67,10 @@ def pool_values(values: Floats, seeds: Floats, own: tuple[float, float], level: 
 
 
 def _student(values: Floats, confidence: float) -> tuple[float, float, float]:
-    """Return mean, and mean ∓ t·s/√k, of ``values [k]``."""
+    """Return mean, and mean ∓ t·s/√k, of ``values [k]``; NaN beside a mean that is not finite."""
+    if not np.isfinite(values).all():
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            return float(values.mean()), np.nan, np.nan
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / len(values) ** 0.5
     half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * error

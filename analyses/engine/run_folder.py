@@ -31,7 +31,7 @@ import yaml
 
 from subkern.errors import DamagedError, UserError
 from subkern.kernels.kernel import Kernel
-from subkern.storage.checksums import AGAIN, SUMS, is_noted, is_sound, require_sound
+from subkern.storage.checksums import AGAIN, SUMS, is_noted, is_sound, require_sound, unsound
 from subkern.storage.claim import refuse_foreign, refuse_other
 from subkern.storage.files import PART, STAGE, read_json, replacing
 from subkern.storage.provenance import differences, fingerprint, normalize, summary
@@ -200,6 +200,8 @@ class RunDirectory:
         try:
             for kernel in Results.load(self.path).kernels.values():
                 del kernel  # it was read
+            for path in unsound(self.path / VERIFICATION):
+                require_sound(path)
         except DamagedError as error:
             return error
         return None
@@ -275,6 +277,9 @@ class RunDirectory:
             for name in (ENVIRONMENT, *_BESIDE.values()):
                 if not is_sound(self.path / name):
                     (self.path / name).unlink(missing_ok=True)
+            for path in [*unsound(self.path / VERIFICATION)]:  # of a fine-tuning: it is read anew
+                path.unlink(missing_ok=True)
+                (self.path / _BESIDE[VERIFICATION]).unlink(missing_ok=True)
         record = {
             "analysis": self.analysis,
             "command": command,

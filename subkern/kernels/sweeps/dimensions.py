@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import Request, RunOptions, entrywise
 from subkern.kernels.rules import UpdateRule
 from subkern.kernels.sides import Sides
+from subkern.kernels.tiles import TileStore
 from subkern.models.logit_model import LogitModel
 from subkern.projections.project import Projections
 from subkern.projections.spec import ProjectionSpec
@@ -82,13 +84,12 @@ def sweep_dimensions(
     sides = Sides.of(left, right)
     request = Request(model, sides, rules=[rule], subspace=inner, options=options)
     (applied,) = request.rules
-    projector = _Projector(request.coordinates, cells, allocation)
     subspaces = {
         c: RandomSubspace(c.dim, c.kind, c.seed, allocation, request.subspace) for c in cells
     }
     swept = {"sweep": [each.describe() for each in subspaces.values()]}
     store = request.store(request.identity(applied) | swept)
-    store.count(projector.cost)
+    projector = _Projector(request.coordinates, cells, allocation, store)
     (outcome,) = request.run(engine_for(request, projector), store)
     projector.catch_up(request)
     mine, theirs = projector.rows(sides.left), projector.rows(sides.right)
@@ -106,27 +107,58 @@ def sweep_dimensions(
 
 
 class _Projector:
-    """Projects every example the first time its factors are seen."""
+    """Projects every example the first time its factors are seen.
+
+    Sums in float32 depend on which examples are captured and projected together. So the store keeps
+    who was: a run that was killed and goes on gives the same numbers to the last bit.
+    """
 
     def __init__(
-        self, coordinates: Coordinates, cells: Sequence[ProjectionSpec], allocation: str
+        self,
+        coordinates: Coordinates,
+        cells: Sequence[ProjectionSpec],
+        allocation: str,
+        store: TileStore,
     ) -> None:
         self.shapes = {n: p.shape for n, p in coordinates.parameters.items()}
         sizes = {n: shape.numel() for n, shape in self.shapes.items()}
         self.projections = Projections(cells, sizes, allocation)
         self.seconds = 0.0
         self._known: dict[str, Mapping[ProjectionSpec, np.ndarray]] = {}
+        self._store = store
+        store.count(self.cost)
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, ...], list[int]]:
+        """Who was captured together -> positions of who was new; of earlier runs first.
+
+        Asked for once the engine has seen that the store is of these settings.
+        """
+        found: dict[tuple[str, ...], list[int]] = {}
+        while (group := self._store.get(f"group-{len(found)}")) is not None:
+            found[tuple(group["examples"].tolist())] = group["new"].tolist()
+        return found
 
     def __call__(self, examples: Sequence[EncodedExample], captured: Captured) -> None:
-        fresh = [i for i, e in enumerate(examples) if e.id not in self._known]
-        if not fresh:
+        ids = tuple(e.id for e in examples)
+        new = self._groups.get(ids)
+        if new is None:
+            placed = {group[i] for group, picked in self._groups.items() for i in picked}
+            new = [i for i, each in enumerate(ids) if each not in placed]
+            if not new:
+                return
+            self._store.put(
+                f"group-{len(self._groups)}", {"examples": np.array(ids), "new": np.array(new)}
+            )
+            self._groups[ids] = new
+        if ids[new[0]] in self._known:
             return
         started = time.perf_counter()
-        factors = {n: [fs[i] for i in fresh] for n, fs in captured.factors.items()}
-        part = Captured(factors, captured.logits[fresh])
+        factors = {n: [fs[i] for i in new] for n, fs in captured.factors.items()}
+        part = Captured(factors, captured.logits[new])
         values = project_captured(part, self.shapes, self.projections).values
-        for k, i in enumerate(fresh):
-            self._known[examples[i].id] = {cell: v[k] for cell, v in values.items()}
+        for k, i in enumerate(new):
+            self._known[ids[i]] = {cell: v[k] for cell, v in values.items()}
         self.seconds += time.perf_counter() - started
 
     def cost(self) -> dict[str, float]:
@@ -135,8 +167,12 @@ class _Projector:
 
     def catch_up(self, request: Request) -> None:
         """Project the examples of tiles that an earlier run finished."""
-        missing = [e for e in request.sides.every if e.id not in self._known]
         capturing = request.capturing(self)
+        examples = {e.id: e for e in request.sides.every}
+        for ids, new in list(self._groups.items()):
+            if ids[new[0]] not in self._known:
+                capturing([examples[each] for each in ids])
+        missing = [e for e in examples.values() if e.id not in self._known]  # of damaged notes
         for picks in batches(request.job, missing, self.projections):
             capturing(missing[picks])
 

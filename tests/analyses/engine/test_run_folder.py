@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from analyses.engine.pooling import pool_values
 from analyses.engine.run_folder import KernelFolder, Results, RunDirectory, replacing
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
@@ -125,6 +126,36 @@ def test_foreign_files_are_never_overwritten(
         (tmp_path / "config.yaml").write_text(config)
     with pytest.raises(UserError, match="and no subkern run"):
         directory(tmp_path).state(overwrite=overwrite)
+
+
+def test_a_damaged_file_of_a_fine_tuning_is_reported_and_computed_again(tmp_path: Path) -> None:
+    run = directory(tmp_path)
+    claim(run)
+    run.finish(TABLE, {}, {"verification": TABLE})
+    point = tmp_path / "verification" / "search" / "points" / "lr-0.1"
+    point.mkdir(parents=True)
+    with replacing(point / "trajectory.npz") as part:
+        part.write_text("steps")
+    assert run.state() == "done"
+    (point / "trajectory.npz").write_text("stops")
+    with pytest.raises(UserError, match=r"trajectory\.npz' is damaged"):
+        run.state()
+    assert run.state(overwrite=True) == "unfinished"
+    claim(run)
+    assert not any(point.glob("*.npz"))  # a search misses it, and trains that point again
+    assert not (tmp_path / "verification.parquet").exists()  # and it is searched again
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [([1.0, np.inf], np.inf), ([-np.inf, np.inf], np.nan), ([1, np.nan], np.nan)],
+)
+def test_what_is_not_finite_has_a_mean_and_no_interval(values: list[float], mean: float) -> None:
+    for seeds in (np.array([0.0, 1.0]), np.array([0.0, 0.0])):  # a warning is an error here
+        pooled = pool_values(np.array(values), seeds, (np.nan, np.nan), 0.95)
+        np.testing.assert_array_equal(
+            [pooled.mean, pooled.low, pooled.high], [mean, np.nan, np.nan]
+        )
 
 
 def test_a_damaged_record_is_reported(tmp_path: Path) -> None:

@@ -806,9 +806,9 @@ def test_the_study_killed_at_twenty_random_moments_ends_with_the_same_table(
         if turn % 2:  # on a busy machine a time alone would meet imports, or the end
             while process.poll() is None and not _is_computing(out, began):
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0.0, 0.5))
+            time.sleep(rng.uniform(0.0, 0.2))
         else:
-            time.sleep(rng.uniform(0.0, longest / 2))
+            time.sleep(rng.uniform(0.0, longest / 3))
         process.send_signal(signal.SIGKILL)
         if process.wait() == -signal.SIGKILL and not (out / "results.parquet").exists():
             unfinished += 1

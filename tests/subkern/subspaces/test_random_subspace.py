@@ -10,7 +10,8 @@ import torch
 
 from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
-from subkern.kernels.request import RunOptions
+from subkern.kernels.request import Request, RunOptions
+from subkern.kernels.sides import Sides
 from subkern.kernels.sweeps.dimensions import sweep_dimensions
 from subkern.models.logit_model import LogitModel, named_parameters
 from subkern.projections.dense import dense_matrix
@@ -217,22 +218,34 @@ def test_a_sweep_equals_each_kernel(allocation: str, memory: str | None) -> None
     assert sweep.cost["projection_seconds"] > 0
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
-    model, left = oracles.logit_model(GPT2), examples()
-    asked = {"dims": (30,), "kinds": ("srht", "gaussian")}
+@pytest.mark.parametrize(("few", "tiles"), [(False, 2), (True, 3)])
+def test_an_interrupted_sweep_goes_on_to_the_last_bit(
+    few: bool, tiles: int, tmp_path: Path
+) -> None:
+    """In float32, where sums tell which examples were captured together."""
+    model = oracles.logit_model(BERT, dtype=torch.float32)
+    left = examples(4, family=BERT)
+    right = [*examples(19, 1, BERT), *left]
+    asked = {"dims": (2, 8), "kinds": ("srht", "gaussian")}
+    need = 2.5 * max(Request(model, Sides.of(left, right)).job.sizes(left))
+    memory = f"{need / 0.6 / 2**10:.0f}KiB" if few else None
+    told = 0
 
     def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        nonlocal told
+        told += 1
+        if told == tiles:
+            raise KeyboardInterrupt
 
-    whole = sweep_dimensions(model, left, **asked)  # type: ignore[arg-type]
-    options = RunOptions(memory="1MiB", progress=stop, checkpoint=tmp_path / "tiles")
+    whole = sweep_dimensions(model, left, right, options=RunOptions(memory=memory), **asked)  # type: ignore[arg-type]
+    options = RunOptions(memory=memory, progress=stop, checkpoint=tmp_path / "tiles")
     with pytest.raises(KeyboardInterrupt):
-        sweep_dimensions(model, left, options=options, **asked)  # type: ignore[arg-type]
-    options = RunOptions(memory="1MiB", checkpoint=tmp_path / "tiles")
-    again = sweep_dimensions(model, left, options=options, **asked)  # type: ignore[arg-type]
-    assert again.full.allclose(whole.full, 1e-12)
+        sweep_dimensions(model, left, right, options=options, **asked)  # type: ignore[arg-type]
+    options = RunOptions(memory=memory, checkpoint=tmp_path / "tiles")
+    again = sweep_dimensions(model, left, right, options=options, **asked)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.full.values, whole.full.values)
     for key, kernel in whole.kernels.items():
-        assert again.kernels[key].allclose(kernel, 1e-11)
+        np.testing.assert_array_equal(again.kernels[key].values, kernel.values)
 
 
 # --- one-line forms ---
