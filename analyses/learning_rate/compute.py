@@ -249,16 +249,16 @@ class Cell:
         self, said: Mapping[str, float], folder: Path | None, bar: _Bar
     ) -> Iterator[tuple[float, dict[str, float]]]:
         """Yield every rate that was tried, ascending, and what its training gave."""
-        asked, spiked = list(self.config.factors), 0
+        asked, risen = list(self.config.factors), 0
         for count in itertools.count():
             factor = asked.pop(0)
             rate = two_digits(said["suggested"] * factor)
             found = self._train(rate, folder, partial(bar.within, self.config.steps * count))
             yield rate, found
-            spiked = spiked + 1 if found["rise"] > self.config.spike * said["initial_loss"] else 0
-            if not asked and not spiked and factor < MOST:
+            risen = risen + 1 if found["rise"] > self.config.spike * said["initial_loss"] else 0
+            if not asked and not risen and factor < MOST:
                 asked.append(2 * factor)
-            if not asked or spiked >= 2:
+            if not asked or risen >= 2:
                 return
 
     def _train(self, rate: float, folder: Path | None, report: Progress) -> dict[str, float]:

@@ -67,7 +67,7 @@ class Config(Settings):
         train_batch_size: examples a step.
         steps: updates of each training.
         factors: learning rates tried, in units of each configuration's suggestion. Larger ones are
-            left out once two in a row have spiked, and doubled until one does.
+            left out once two in a row have risen by `spike`, and doubled until one does.
         warmup: updates over which the rate rises from 0.
         schedule: as `subkern.training.settings.Training`.
         loss: ``cross_entropy`` or ``squared``.
@@ -75,8 +75,10 @@ class Config(Settings):
         epsilon: Adam's ε.
         probe_steps: updates that the rival that trains for a few steps makes at every rate.
         kernel: whether to compute the kernel of each configuration, for the rival 2n/λ_max.
-        spike: a training spikes if a batch's loss is above what it was before training by so many
-            times the mean loss before training.
+        spike: a batch's loss that rises by so many times the mean loss before training ends the
+            sweep, at the second rate in a row.
+        rise: a training spikes if a batch's loss rises by so much above what it was before training
+            (nats, where the loss is cross-entropy).
         fitted_on: finished runs of this study, of other tasks or models, on which the factors of
             the rules are fitted; none: on the other data seeds.
         plateau: rates whose score on dev is within so much of the best are as good.
@@ -109,7 +111,8 @@ class Config(Settings):
     epsilon: Positive = setting(1e-8, "Adam's.")
     probe_steps: Count = setting(7, "Of the rival that trains a little at every rate.")
     kernel: bool = setting(True, "For the rival 2n/λ_max of the kernel at the start.")
-    spike: Positive = setting(3.0, "Rise of a batch's loss that is one, in losses at the start.")
+    spike: Positive = setting(3.0, "Rise of a batch's loss that ends the sweep, in first losses.")
+    rise: Positive = setting(2.0, "Rise of a batch's loss that is a spike, nats.", decides="answer")
     fitted_on: Annotated[tuple[str, ...], checked(distinct_or_none, each(as_text))] = setting(
         (),
         "A finished run of another task or model: the rules' factors are fitted there; may be"

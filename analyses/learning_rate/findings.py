@@ -54,7 +54,8 @@ class Trained:
     Attributes:
         rate: its learning rate.
         rise: the most that a batch's loss was above what it was before training; ∞: diverged.
-        spiked: whether that is a spike.
+        spiked: whether that is a spike, or it ended no better than a guess, at a rate above that of
+            the lowest loss.
         probe: mean rise at the end of the first few updates.
         loss: after the last update, over the training examples; NaN if it diverged.
         dev, test: scores there.
@@ -363,7 +364,7 @@ class Findings:
 def findings(results: Results) -> Findings:
     """Return what was found in the results."""
     config = Config.from_dict(results.config)
-    every, others = _cells(results), elsewhere(config)
+    every, others = _cells(results, config.rise), elsewhere(config)
     return Findings(
         config=config,
         model=model_name(results),
@@ -390,7 +391,7 @@ def elsewhere(config: Config) -> list[Cell]:
                 f"fitted_on holds '{path}', a run of analyze {results.analysis}: give one of"
                 " analyze learning-rate"
             )
-        found += _cells(results)
+        found += _cells(results, config.rise)
     missing = [name for name in config.optimizers if not _of(found, name)]
     if found and missing:
         raise UserError(
@@ -468,22 +469,29 @@ def _decades(left: Floats) -> float:
     return float(np.sqrt(np.mean(left**2)) / math.log(10)) if len(left) else math.nan
 
 
-def _cells(results: Results) -> list[Cell]:
-    table, spike = results.table, float(results.config["spike"])
-    found = []
+def _cells(results: Results, rise: float) -> list[Cell]:
+    """Return the configurations of a run; a rise of a batch's loss above `rise` is a spike."""
+    table, found = results.table, []
+    is_entropy = results.config["loss"] == "cross_entropy"
+    classes = len(results.inputs["task"]["labels"])  # equally many of each
+    guess = math.log(classes) if is_entropy else math.inf
     keys = ["data_seed", "optimizer", "subspace"]
     for (seed, name, subspace), rows in table.groupby(keys, sort=False):
         about = rows[rows["learning_rate"].isna()].set_index("metric")
         said = {str(k): float(v) for k, v in about["value"].items()}
         where = about.loc["spike"]
+        sweep = rows.dropna(subset="learning_rate")
+        lost = sweep[sweep["metric"] == "loss"].set_index("learning_rate")["value"]
+        best = lost.idxmin() if lost.notna().any() else math.inf
         runs = []
-        for rate, own in rows.dropna(subset="learning_rate").groupby("learning_rate"):
+        for rate, own in sweep.groupby("learning_rate"):
             values = own.set_index("metric")["value"]
+            learned = rate <= best or values["loss"] < guess
             runs.append(
                 Trained(
                     rate=float(rate),
                     rise=float(values["rise"]),
-                    spiked=bool(values["rise"] > spike * said["initial_loss"]),
+                    spiked=bool(values["rise"] > rise or not learned),
                     probe=float(values["probe"]),
                     loss=float(values["loss"]),
                     dev=float(values["score.dev"]),

@@ -245,6 +245,36 @@ def test_a_calm_sweep_goes_on_upwards(settings: Config, monkeypatch: pytest.Monk
     assert rates.max() == pytest.approx(256 * suggested, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("losses", "rises", "edge"),
+    [
+        ((0.8, 0.1, 0.6), (0.0, 0.0, 0.0), math.inf),  # at small rates a guess is just slow
+        ((0.8, 0.1, 0.7), (0.0, 0.0, 0.0), math.sqrt(2)),  # no better than a guess: ln 2
+        ((0.8, 0.1, 0.6), (0.0, 2.5, 0.0), math.sqrt(0.5)),
+        ((0.8, 0.1, 0.6), (0.0, 1.5, 1.9), math.inf),
+    ],
+)
+def test_training_spikes_where_a_batch_rises_by_nats_or_it_ends_as_a_guess(
+    settings: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: tuple[float, ...],
+    rises: tuple[float, ...],
+    edge: float,
+) -> None:
+    study, left = LearningRateStudy(), list(zip(losses, rises, strict=True))
+
+    def train(*_: object) -> dict[str, float]:
+        loss, rise = left.pop(0)
+        calm = dict.fromkeys(("probe", "score.dev", "score.test", "seconds"), 0.0)
+        return {"loss": loss, "rise": rise, **calm}
+
+    monkeypatch.setattr(computing.Cell, "_train", train)
+    monkeypatch.setattr(computing, "MOST", 2.0)
+    asked = settings.changed(optimizers=("adam",), subspaces=("full",), spike=100.0)
+    (found,) = study.findings(study.run(asked)).first.cells
+    assert found.edge == pytest.approx(edge * found.suggested, rel=0.05)
+
+
 def test_other_runs_are_named_and_their_factors_taken(settings: Config, tmp_path: Path) -> None:
     study, small = LearningRateStudy(), settings.changed(optimizers=("adam",), kernel=False)
     first = study.analyze(small, tmp_path / "a").report.parent
