@@ -269,6 +269,8 @@ class RunDirectory:
 
         What is damaged of a finished run is removed, and its table first: it is unfinished then.
         """
+        from subkern.training.result import SETTINGS  # late: torch
+
         state = self.state(overwrite=True)
         if state == "new":
             self.clear()
@@ -277,7 +279,9 @@ class RunDirectory:
             for name in (ENVIRONMENT, *_BESIDE.values()):
                 if not is_sound(self.path / name):
                     (self.path / name).unlink(missing_ok=True)
-            for path in [*unsound(self.path / VERIFICATION)]:  # of a fine-tuning: it is read anew
+            for path in [*unsound(self.path / VERIFICATION)]:  # it is computed again
+                if path.name == SETTINGS:  # nobody knows of what the others are
+                    shutil.rmtree(path.parent)
                 path.unlink(missing_ok=True)
                 (self.path / _BESIDE[VERIFICATION]).unlink(missing_ok=True)
         record = {

@@ -128,21 +128,27 @@ def test_foreign_files_are_never_overwritten(
         directory(tmp_path).state(overwrite=overwrite)
 
 
-def test_a_damaged_file_of_a_fine_tuning_is_reported_and_computed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["trajectory.npz", "settings.json"])
+def test_a_damaged_file_of_a_fine_tuning_is_reported_and_computed_again(
+    name: str, tmp_path: Path
+) -> None:
     run = directory(tmp_path)
     claim(run)
     run.finish(TABLE, {}, {"verification": TABLE})
     point = tmp_path / "verification" / "search" / "points" / "lr-0.1"
     point.mkdir(parents=True)
-    with replacing(point / "trajectory.npz") as part:
-        part.write_text("steps")
+    for each in ("adapter.safetensors", name):
+        with replacing(point / each) as part:
+            part.write_text("steps")
     assert run.state() == "done"
-    (point / "trajectory.npz").write_text("stops")
-    with pytest.raises(UserError, match=r"trajectory\.npz' is damaged"):
+    (point / name).write_text("stops")
+    with pytest.raises(UserError, match=f"{name}' is damaged"):
         run.state()
     assert run.state(overwrite=True) == "unfinished"
     claim(run)
-    assert not any(point.glob("*.npz"))  # a search misses it, and trains that point again
+    # A search misses it, and trains that point again; without settings nobody knows of what.
+    assert names(point.parent) == (set() if name == "settings.json" else {"lr-0.1"})
+    assert not (point / name).exists()
     assert not (tmp_path / "verification.parquet").exists()  # and it is searched again
 
 
