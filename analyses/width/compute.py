@@ -1,6 +1,8 @@
 """The numbers of ``analyze width``: trainings at every width, and what frozen features predict.
 
-They are one long table, one number a row, what it is about in the other columns.
+Each width, parametrization, optimizer and seed is a cell (`analyses.scheduler`), computed here, by
+other processes or on a cluster, and kept until the run is whole. What they find is one long table,
+one number a row, what it is about in the other columns.
 
 ==================== ===============================================================================
 column               meaning
@@ -25,44 +27,35 @@ column               meaning
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from subkern.agreement import cka, relative_frobenius
-from subkern.dynamics import train_linearized
-from subkern.errors import DamagedError, UserError
-from subkern.kernels.request import RunOptions
+from subkern.errors import UserError
 from subkern.learning_rate import NoSuggestion, suggest
 from subkern.prompts.prompt import EncodedExample
-from subkern.storage.files import keep_json, read_json
+from subkern.storage.files import read_json
 from subkern.storage.progress import Progress
-from subkern.subspaces.base import Full
-from subkern.subspaces.movable import MovableModel
-from subkern.training.batch_order import batch_order
-from subkern.training.losses import get_loss
-from subkern.training.settings import Diverged
-from subkern.width import (
-    WideModel,
-    WidthRun,
-    initialize,
-    kernel_at_rates,
-    train_wide,
-)
+from subkern.width import initialize
 from subkern.width.families import Family
 
 from ..engine.inputs import Inputs
 from ..engine.long_table import LongTable
 from ..engine.parts import Computed, Prepared, Workplace
+from ..scheduler.cell import Cell, Plan, State
+from ..scheduler.executors import Executor
+from ..scheduler.run import prepare, run_cells
+from ..scheduler.store import CellStore
+from ..scheduler.work import Found, Place
 from .config import Config
 from .reading import Reading
+from .training import AT, Training, share
 
 TABLE = LongTable(
     {
@@ -80,8 +73,21 @@ TABLE = LongTable(
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
-AT = 1.0
-"""Factor of the rate at which features and predictions are looked at."""
+_ABOUT = ("data_seed", "optimizer", "parametrization", "width", "seed")
+_SUGGEST, _PATH = "suggest", "path.npy"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is known before a computation.
+
+    Attributes:
+        reading: models and what they read.
+        executor: who computes.
+    """
+
+    reading: Reading
+    executor: Executor
 
 
 def compute(
@@ -91,40 +97,93 @@ def compute(
     place: Workplace,
     progress: Progress | None,
 ) -> Computed:
-    """Train every width, parametrization, optimizer and seed, on every data seed."""
-    reading: Reading = prepared.chosen
-    family = reading.family
-    cells = [
-        (data_seed, optimizer, parametrization, width, seed)
-        for data_seed in inputs.splits
+    """Train every width, parametrization, optimizer and seed, on every data seed.
+
+    Raises:
+        UserError: no learning rate can be suggested, or a training failed; those that are finished
+            are kept.
+    """
+    chosen: Chosen = prepared.chosen
+    plan = Plan(_cells(config, inputs))
+    with ExitStack() as stack:
+        root = place.checkpoint or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        root.mkdir(parents=True, exist_ok=True)
+        store = CellStore(root)
+        stack.enter_context(store.lock())
+        prepare(plan, store)
+
+        def seen(states: Mapping[str, State], _: object) -> None:
+            if progress is not None:
+                done = [key for key in trainings if states[key] == "done"]
+                progress(len(done), len(trainings))
+
+        work = Work(config, chosen.reading)
+        suggestions = {cell.key for cell in plan if cell.step == _SUGGEST}
+        trainings = plan.cells.keys() - suggestions
+        for keys in (suggestions, trainings):  # what cannot be suggested is said at once
+            ran = run_cells(
+                plan, store, work, chosen.executor, chosen=keys, retry_failed=True, seen=seen
+            )
+            _refuse_failed(ran.failed, keys)
+        return Computed(TABLE.tidy(_rows(plan, store)))
+
+
+def _refuse_failed(failed: Mapping[str, str], of: Collection[str]) -> None:
+    if failed:
+        key, reason = next(iter(failed.items()))
+        raise UserError(
+            f"{len(failed)} of {len(of)} cells failed, such as {key}: {reason}; the others are"
+            " kept: the same command tries these again"
+        )
+
+
+def _cells(config: Config, inputs: Inputs) -> Iterator[Cell]:
+    """Yield what is computed: a learning rate an optimizer, then trainings, narrow ones first."""
+    shared: dict[str, Any] = {"task": config.task, "k": config.shots, "head": config.head}
+    rates = {
+        (seed, optimizer): Cell(data_seed=seed, method=optimizer, step=_SUGGEST, **shared)
+        for seed in inputs.splits
         for optimizer in config.optimizers
-        for parametrization in config.parametrizations
-        for width in config.widths
-        for seed in config.seeds
-    ]
-    rows: list[Row] = []
-    logits: dict[tuple[Any, ...], Floats] = {}
-    rates: dict[tuple[int, str], float] = {}
-    for done, (data_seed, optimizer, parametrization, width, seed) in enumerate(cells):
-        examples = reading.examples[data_seed]
-        about: Row = {"data_seed": data_seed, "optimizer": optimizer}
-        if (data_seed, optimizer) not in rates:
-            rate = suggested(config, family, examples, optimizer)
-            rates[data_seed, optimizer] = rate
-            rows.append(TABLE.row(rate, metric="suggested", **about))
-        about |= {"parametrization": parametrization, "width": width, "seed": seed}
-        folder = place.checkpoint
-        kept = None if folder is None else folder / f"{'-'.join(map(str, about.values()))}.json"
-        which = (optimizer, parametrization, width, seed)
-        cell = Cell(config, family, examples, rates[data_seed, optimizer], *which)
-        numbers, path = cell.results(kept)
-        rows += [TABLE.row(**each, **about) for each in numbers]
+    }
+    yield from rates.values()
+    for width in sorted(config.widths):
+        for (data_seed, optimizer), rate in rates.items():
+            for parametrization in config.parametrizations:
+                for seed in config.seeds:
+                    about = (data_seed, optimizer, parametrization, width, seed)
+                    yield Cell(
+                        data_seed=data_seed,
+                        method=f"{parametrization} {optimizer}",
+                        step=f"width {width} seed {seed}",
+                        identity={"settings": dict(zip(_ABOUT, about, strict=True))},
+                        needs=(rate.key,),
+                        **shared,
+                    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Computes a cell, wherever it is."""
+
+    config: Config
+    reading: Reading
+
+    def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
+        """Suggest a rate, or train."""
+        config, examples = self.config, self.reading.examples[cell.data_seed]
+        family = self.reading.family(config)
+        if cell.step == _SUGGEST:
+            rate = suggested(config, family, examples, cell.method)
+            about: Row = {"data_seed": cell.data_seed, "optimizer": cell.method}
+            return Found([TABLE.row(rate, metric="suggested", **about)])
+        (suggestion,) = needs.values()
+        (row,) = read_json(suggestion / "cell.json")["rows"]
+        about = {name: cell.settings[name] for name in _ABOUT}
+        which = {name: value for name, value in about.items() if name != "data_seed"}
+        numbers, path = Training(config, family, examples, row["value"], **which).results()
         if path is not None:
-            logits[tuple(about.values())] = path
-        if progress is not None:
-            progress(done + 1, len(cells))
-    rows += _distances(config, logits)
-    return Computed(TABLE.tidy(rows))
+            np.save(place.folder / _PATH, path)
+        return Found([TABLE.row(**each, **about) for each in numbers])
 
 
 def suggested(
@@ -149,153 +208,18 @@ def suggested(
     return float(found.suggested)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One width, parametrization, optimizer and seed.
-
-    Attributes:
-        config: the study's settings.
-        family: the models.
-        examples: that are trained on.
-        rate: suggested at the base width.
-        optimizer, parametrization, width, seed: which cell it is.
-        batches: positions of each step's examples.
-    """
-
-    config: Config
-    family: Family
-    examples: Sequence[EncodedExample]
-    rate: float
-    optimizer: str
-    parametrization: str
-    width: int
-    seed: int
-    batches: list[Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        config = self.config
-        order = batch_order(
-            len(self.examples), config.train_batch_size, config.steps, config.training_seed
-        )
-        object.__setattr__(self, "batches", list(order))
-
-    def results(self, kept: Path | None) -> tuple[list[Row], Floats | None]:
-        """Return the numbers, and f − f₀ over training at factor `AT`, computed once for a file.
-
-        None instead of f − f₀ where that training diverged.
-        """
-        if kept is not None and (found := _kept(kept)) is not None:
-            rows = [{**row, "value": float(row["value"])} for row in found["rows"]]
-            return rows, None if found["logits"] is None else np.array(found["logits"])
-        path: list[Floats] = []
-        rows = [{**row, "value": float(row["value"])} for row in self._rows(path)]
-        logits = path[0] if path else None
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            stored = [{**row, "value": repr(row["value"])} for row in rows]
-            kept_logits = None if logits is None else logits.tolist()
-            keep_json(kept, {"rows": stored, "logits": kept_logits})
-        return rows, logits
-
-    def _rows(self, path: list[Floats]) -> Iterator[Row]:
-        for factor in self.config.factors:
-            began = time.monotonic()
-            wide = self._start()
-            at = factor == AT
-            before = self._kernel(wide) if at and self.config.kernel else None
-            try:
-                run = self._train(wide, factor)
-            except Diverged:
-                yield {"metric": "loss", "factor": factor, "value": math.nan}
-                continue
-            yield {"metric": "loss", "factor": factor, "value": self._loss(run.logits[-1])}
-            yield {"metric": "seconds", "factor": factor, "value": time.monotonic() - began}
-            if not at:
-                continue
-            path.append(run.logits)
-            yield {"metric": "loss.start", "factor": AT, "value": self._loss(run.logits[0])}
-            yield from self._moved(run)
-            yield {"metric": "error", "factor": AT, "value": self._error(run)}
-            if before is not None:
-                after = self._kernel(wide)
-                yield {"metric": "kernel.cka", "factor": AT, "value": 1 - cka(before, after)}
-                distance = relative_frobenius(before, after)
-                yield {"metric": "kernel.frobenius", "factor": AT, "value": distance}
-
-    def _start(self) -> WideModel:
-        return initialize(self.family, self.width, self.parametrization, self.seed)
-
-    def _train(self, wide: WideModel, factor: float) -> WidthRun:
-        return train_wide(
-            wide,
-            self.examples,
-            optimizer=self.optimizer,
-            learning_rate=self.rate * factor,
-            batches=self.batches,
-            loss=self.config.loss,
-            epsilon=self.config.epsilon,
-        )
-
-    def _kernel(self, wide: WideModel) -> Floats:
-        options = RunOptions(self.config.batch_size, self.config.memory)
-        return kernel_at_rates(wide, self.examples[: self.config.kernel_limit], options=options)
-
-    def _moved(self, run: WidthRun) -> Iterator[Row]:
-        """Yield how far function and features have moved after the first and last update."""
-        for name, step in (("first", 1), ("", -1)):
-            end = f".{name}" if name else ""
-            yield {"metric": f"function{end}", "factor": AT, "value": _rms(run.logits[step])}
-            for layer, (change, size) in enumerate(zip(run.change[step], run.size, strict=True), 1):
-                value = change / size
-                yield {"metric": f"features{end}", "factor": AT, "layer": layer, "value": value}
-
-    def _error(self, run: WidthRun) -> float:
-        """Return how far the optimizer on frozen features leads from what was seen."""
-        wide = self._start()
-        try:
-            found = train_linearized(
-                MovableModel(wide.model, Full()),
-                self.examples,
-                optimizer=lambda z: wide.optimizer(
-                    self.optimizer, z, self.rate, self.config.epsilon
-                ),
-                batches=self.batches,
-                loss=self.config.loss,
-                centered=True,
-            )
-        except Diverged:
-            return math.inf
-        return _share(run.logits - found.values, run.logits)
-
-    def _loss(self, logits: Floats) -> float:
-        labels = torch.tensor([example.label for example in self.examples])
-        return float(get_loss(self.config.loss)(torch.from_numpy(logits), labels))
-
-
-def _distances(config: Config, logits: dict[tuple[Any, ...], Floats]) -> Iterator[Row]:
-    """Yield the distance of each width's trajectory to that of twice the width."""
-    names = ("data_seed", "optimizer", "parametrization", "width", "seed")
-    for key, path in logits.items():
-        about = dict(zip(names, key, strict=True))
-        other = logits.get((*key[:3], 2 * about["width"], about["seed"]))
-        if other is not None and path.shape == other.shape:
-            value = _share(path - other, other)
-            yield TABLE.row(value, metric="distance", factor=AT, **about)
-
-
-def _kept(path: Path) -> Mapping[str, Any] | None:
-    """Return what an interrupted run kept of a cell; None if nothing, or it is damaged."""
-    try:
-        return read_json(path) if path.exists() else None
-    except DamagedError:
-        return None
-
-
-def _share(part: Floats, whole: Floats) -> float:
-    """Return how large a part is; NaN of nothing."""
-    size = _rms(whole)
-    return _rms(part) / size if size else math.nan
-
-
-def _rms(values: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+def _rows(plan: Plan, store: CellStore) -> Iterator[Row]:
+    """Yield the rows of all cells, and distances between their trainings."""
+    paths: dict[tuple[Any, ...], Floats] = {}
+    for cell in plan:
+        stored = store.stored(cell.key)
+        assert stored is not None
+        yield from stored.rows
+        kept = store.folder(cell.key) / _PATH
+        if kept.exists():
+            paths[tuple(cell.settings[name] for name in _ABOUT)] = np.load(kept)
+    for key, path in paths.items():
+        about = dict(zip(_ABOUT, key, strict=True))
+        other = paths.get((*key[:3], 2 * about["width"], about["seed"]))
+        if other is not None:
+            yield TABLE.row(share(path - other, other), metric="distance", factor=AT, **about)

@@ -74,6 +74,7 @@ class Config(Settings):
         training_seed: of the order of the examples.
         kernel: whether the kernel before and after training is computed.
         kernel_limit: of at most so many examples.
+        executor, workers, address: who computes; `analyses.scheduler.executors.make_executor`.
     """
 
     model: str = setting("", "Whose tokenizer reads the task; synthetic needs none.")
@@ -117,6 +118,11 @@ class Config(Settings):
     training_seed: Seed = setting(0, "Of the batches' order.")
     kernel: bool = setting(True, "How the kernel changes.")
     kernel_limit: Count = setting(8, "Examples of that kernel.")
+    executor: str = setting("local", "local | ray.", decides=None)
+    workers: int = setting(1, "Processes of --executor local.", decides=None)
+    address: str | None = setting(
+        None, "Of a Ray cluster (host:6379, auto).", decides=None, shown="one is started here"
+    )
 
     def __init__(self, **values: Any) -> None:
         preset = values.get("preset")
@@ -126,6 +132,9 @@ class Config(Settings):
     def _makes_sense(self) -> Config:
         from subkern.learning_rate import check_asked
 
+        from ..scheduler.executors import check_executor
+
+        check_executor(self.executor, workers=self.workers, address=self.address)
         if len(self.widths) < 3:
             raise UserError(
                 f"widths {', '.join(map(str, self.widths))} are fewer than three: no exponent can"

@@ -18,8 +18,8 @@ from scipy import stats
 
 from ..engine.long_table import cells
 from ..engine.run_folder import Results
-from .compute import AT
 from .config import SYNTHETIC, Config
+from .training import AT
 
 Verdict = Literal["kernel limit", "feature-learning limit", "unstable", "trivial", "undecided"]
 

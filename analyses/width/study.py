@@ -12,9 +12,10 @@ from subkern.width import initialize
 from ..engine.inputs import Inputs, load_inputs
 from ..engine.parts import Prepared
 from ..engine.run_folder import Results
+from ..scheduler.executors import make_executor
 from ..show.page import Table
 from ..study import Figures, Study
-from .compute import compute
+from .compute import Chosen, compute
 from .config import SYNTHETIC, Config
 from .figures import FIGURES
 from .findings import Findings, findings
@@ -42,14 +43,14 @@ class WidthStudy(Study[Config, Findings]):
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Refuse families and widths that there are not; read the task's tokens."""
         reading = read_all(config, inputs)
-        starts = [
-            initialize(reading.family, config.widths[0], each) for each in config.parametrizations
-        ]
+        family = reading.family(config)
+        starts = [initialize(family, config.widths[0], each) for each in config.parametrizations]
         model = starts[0].model
         for examples in reading.examples.values():
             check_tokens(model, examples)
-        model.description = {"name": config.family, "base_width": reading.family.base}
-        return Prepared(model, chosen=reading)
+        model.description = {"name": config.family, "base_width": family.base}
+        executor = make_executor(config.executor, workers=config.workers, address=config.address)
+        return Prepared(model, chosen=Chosen(reading, executor))
 
     def findings(self, results: Results) -> Findings:
         """Return what was found."""

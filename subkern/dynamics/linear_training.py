@@ -61,17 +61,22 @@ class Jacobian:
     def of(cls, tunable: MovableModel, examples: Sequence[EncodedExample]) -> Jacobian:
         """All gradients at the start z₀, one backward a logit: for few coordinates or examples."""
         point = {name: value.detach() for name, value in tunable.start.items()}
-        logits, rows = [], []
-        for example in examples:
-            batch = tunable.model.collate([example])
-            z = {name: value.clone().requires_grad_() for name, value in point.items()}
-            found = tunable.function(z, batch)[0]
+        z = {name: value.clone().requires_grad_() for name, value in point.items()}
+        gradients: dict[str, Tensor] = {}
+        logits = []
+        for i, example in enumerate(examples):
+            found = tunable.function(z, tunable.model.collate([example]))[0]
             logits.append(found.detach())
-            rows.append([_gradient(each, list(z.values())) for each in found])
-        gradients = {
-            name: torch.stack([torch.stack([each[i] for each in row]) for row in rows])
-            for i, name in enumerate(point)
-        }
+            if not gradients:  # filled in place: together they may take most of the memory
+                shape = (len(examples), len(found))
+                gradients = {n: value.new_zeros(*shape, *value.shape) for n, value in point.items()}
+            for a, logit in enumerate(found):
+                rows = torch.autograd.grad(
+                    logit, list(z.values()), retain_graph=a + 1 < len(found), allow_unused=True
+                )
+                for held, row in zip(gradients.values(), rows, strict=True):
+                    if row is not None:
+                        held[i, a] = row
         labels = torch.tensor([e.label for e in examples], device=tunable.model.device)
         return cls(gradients, point, torch.stack(logits), labels, tuple(e.id for e in examples))
 
@@ -84,12 +89,6 @@ class Jacobian:
             rows = gradient[at]
             logits = logits + rows.reshape(*rows.shape[:2], -1) @ shift
         return logits
-
-
-def _gradient(logit: Tensor, z: list[Tensor]) -> list[Tensor]:
-    found = torch.autograd.grad(logit, z, retain_graph=True, allow_unused=True)
-    pairs = zip(z, found, strict=True)
-    return [torch.zeros_like(value) if g is None else g for value, g in pairs]
 
 
 def train_linearized(

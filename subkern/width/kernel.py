@@ -30,9 +30,9 @@ def kernel_at_rates(
     """
     rates = wide.rates("sgd")
     total: npt.NDArray[np.float64] | float = 0.0
-    for role in dict.fromkeys(wide.roles.values()):
-        names = [name for name, its in wide.roles.items() if its == role]
+    for rate in dict.fromkeys(rates.values()):
+        names = [name for name, its in rates.items() if its == rate]
         subspace = ParameterSubset("|".join(f"^{re.escape(name)}$" for name in names))
         part = compute_kernel(wide.model, examples, others, subspace=subspace, options=options)
-        total = total + rates[names[0]] * part.values
+        total = total + rate * part.values
     return np.asarray(total)

@@ -16,12 +16,14 @@ import pytest
 from analyses.commands.group import main
 from analyses.engine.run_folder import Results
 from analyses.width import compute as computing
-from analyses.width.compute import AT, TABLE
+from analyses.width import training
+from analyses.width.compute import TABLE
 from analyses.width.config import ACTIVATIONS, OPTIMIZERS, PARAMETRIZATIONS, SYNTHETIC, Config
 from analyses.width.findings import Findings, exponent, findings, verdict
 from analyses.width.reading import read_all
 from analyses.width.study import WidthStudy
 from analyses.width.synthetic import TOKENS, synthetic_inputs, tokens_of
+from analyses.width.training import AT
 from subkern.errors import UserError
 from subkern.width.exponents import OPTIMIZERS as KNOWN_OPTIMIZERS
 from subkern.width.exponents import PARAMETRIZATIONS as KNOWN_PARAMETRIZATIONS
@@ -202,11 +204,12 @@ def test_texts_are_cut_and_positions_enough(tmp_path: Path) -> None:
     )  # fmt: skip
     reading = read_all(config, WidthStudy().inputs(config))
     (examples,) = reading.examples.values()
+    family = reading.family(config)
     assert {len(e.input_ids) for e in examples} == {3}
     assert {e.read for e in examples} == {2}
     ids = {token for e in examples for token in e.input_ids}
     assert ids == set(range(1, len(ids) + 1))  # 0 pads
-    model = reading.family.build(32).module
+    model = family.build(32).module
     assert (model.config.n_positions, model.config.vocab_size) == (3, len(ids) + 1)
 
 
@@ -228,7 +231,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 ) -> None:
     config = Config(optimizers="sgd", parametrizations="ntp", kernel=False, **SMALL)
     whole = WidthStudy().analyze(config, tmp_path / "whole").results.table
-    trained, real = [], computing.train_wide
+    trained, real = [], training.train_wide
 
     def stops(*given: Any, **how: Any) -> Any:
         trained.append(1)
@@ -236,10 +239,10 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
             raise KeyboardInterrupt
         return real(*given, **how)
 
-    monkeypatch.setattr(computing, "train_wide", stops)
+    monkeypatch.setattr(training, "train_wide", stops)
     with pytest.raises(KeyboardInterrupt):
         WidthStudy().analyze(config, tmp_path / "run")
-    (first,) = (tmp_path / "run" / "checkpoint").glob("*.json")
+    (first,) = (tmp_path / "run" / "checkpoint").rglob("width*/cell.json")
     if damaged:
         first.write_bytes(first.read_bytes()[:-20])
     resumed = WidthStudy().analyze(config, tmp_path / "run").results.table

@@ -62,6 +62,7 @@ def trained(
                 learning_rate=rate,
                 batches=batches,
                 loss="squared",
+                looks=(1, steps),
             )
             for seed in range(seeds)
         ]
