@@ -91,7 +91,7 @@ class Study(ABC, Generic[C, F]):
         settings: the type of its settings.
         compute: a function of its module that computes its numbers, keeping kernels and unfinished
             work in the workplace; with `prepare` and all that the two call it is the code of the
-            study's identity.
+            study's identity, unless `code` names other functions.
         counts: what its progress counts.
         proves: whether ``--verify`` can train what it advises.
         tabled: what settings were resolved to that its tables show anyway.
@@ -124,6 +124,10 @@ class Study(ABC, Generic[C, F]):
     def also_asked(self, config: C, inputs: Inputs) -> Mapping[str, Any]:
         """Return what decides the numbers beside settings, task, examples, model and code."""
         return {}
+
+    def code(self) -> tuple[Callable[..., Any], ...]:
+        """Return the functions whose code, with what they call, is that of the identity."""
+        return (load, self.compute, type(self).prepare)
 
     def prepare(self, config: C, inputs: Inputs) -> Prepared:
         """Load the model, and refuse settings that it cannot take, before anything is written."""
@@ -172,8 +176,7 @@ class Study(ABC, Generic[C, F]):
     def directory(self, config: C, out: str | Path) -> tuple[RunDirectory, Inputs]:
         """Return the run directory of these settings, and what they were resolved to."""
         inputs = self.inputs(config)
-        code = (load, self.compute, type(self).prepare)
-        asked = identity(config, inputs, *code) | dict(self.also_asked(config, inputs))
+        asked = identity(config, inputs, *self.code()) | dict(self.also_asked(config, inputs))
         return RunDirectory(out, self.name, asked), inputs
 
     def analyze(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -17,7 +16,7 @@ from ..engine import environment as versions
 from ..engine.code_identity import code_identity
 from ..engine.inputs import Inputs, model_files, task_fields
 from ..scheduler.cell import Cell, Plan
-from ..scheduler.work import OtherWorkerError
+from ..scheduler.work import require_like
 from .config import PLACES, Config
 from .inputs import inputs_of, rule_of, settings_of
 from .steps import REFERENCE, STEPS
@@ -106,8 +105,7 @@ def computed_with(name: str, libraries: bool) -> dict[str, Any]:
 def check_worker(config: Config, cell: Cell, inputs: Inputs) -> None:
     """Raise `OtherWorkerError` unless this process computes what the cell is planned to be.
 
-    Another machine may have other code, libraries, model files or examples under the same names;
-    its numbers would be mixed with those of others.
+    Another machine may have other model files or examples under the same names, too.
     """
     here = {
         **computed_with(cell.step.partition(" ")[0], "libraries" in cell.identity),
@@ -115,12 +113,7 @@ def check_worker(config: Config, cell: Cell, inputs: Inputs) -> None:
         "examples": inputs.examples[str(cell.data_seed)],
     }
     asked = {name: cell.identity[name] for name in here}
-    if changes := provenance.differences(asked, here):
-        found = provenance.summary([change.removesuffix(" stored") for change in changes])
-        raise OtherWorkerError(
-            f"the worker on '{platform.node()}' is not like the study's start ({found} there): give"
-            " all the same code, libraries, model and data"
-        )
+    require_like(asked, here, "code, libraries, model and data")
 
 
 @cache

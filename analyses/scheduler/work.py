@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from subkern.errors import NoMemoryError, UserError
 from subkern.gradients.factor_files import FACTORS
+from subkern.storage import provenance
 from subkern.storage.files import is_full, read_json, replacing
 
 from .cell import Cell
@@ -94,6 +96,25 @@ class Ended:
 
 class OtherWorkerError(UserError):
     """Who was given a cell must not compute it: its numbers would be of something else."""
+
+
+def require_like(asked: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
+    """Raise `OtherWorkerError` unless this process computes with what the cell is planned for.
+
+    Another machine may have other code or libraries; its numbers would be mixed with those of
+    others.
+
+    Args:
+        asked: of the cell's identity.
+        here: the same of this process.
+        what: all should have the same of.
+    """
+    if changes := provenance.differences(asked, here):
+        found = provenance.summary([change.removesuffix(" stored") for change in changes])
+        raise OtherWorkerError(
+            f"the worker on '{platform.node()}' is not like the study's start ({found} there): give"
+            f" all the same {what}"
+        )
 
 
 def run_job(job: Job) -> Ended:

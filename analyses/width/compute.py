@@ -45,6 +45,8 @@ from subkern.storage.progress import Progress
 from subkern.width import initialize
 from subkern.width.families import Family
 
+from ..engine import environment as versions
+from ..engine.code_identity import code_identity
 from ..engine.inputs import Inputs
 from ..engine.long_table import LongTable
 from ..engine.parts import Computed, Prepared, Workplace
@@ -52,7 +54,7 @@ from ..scheduler.cell import Cell, Plan, State
 from ..scheduler.executors import Executor
 from ..scheduler.run import prepare, run_cells
 from ..scheduler.store import CellStore
-from ..scheduler.work import Found, Place
+from ..scheduler.work import Found, Place, require_like
 from .config import Config
 from .reading import Reading
 from .training import AT, Training, share
@@ -104,7 +106,7 @@ def compute(
             are kept.
     """
     chosen: Chosen = prepared.chosen
-    plan = Plan(_cells(config, inputs))
+    plan = Plan(cells_of(config, inputs))
     with ExitStack() as stack:
         root = place.checkpoint or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,7 @@ def compute(
                 plan, store, work, chosen.executor, chosen=keys, retry_failed=True, seen=seen
             )
             _refuse_failed(ran.failed, keys)
-        return Computed(TABLE.tidy(_rows(plan, store)))
+        return Computed(TABLE.tidy(rows_of(plan, store)))
 
 
 def _refuse_failed(failed: Mapping[str, str], of: Collection[str]) -> None:
@@ -137,11 +139,14 @@ def _refuse_failed(failed: Mapping[str, str], of: Collection[str]) -> None:
         )
 
 
-def _cells(config: Config, inputs: Inputs) -> Iterator[Cell]:
+def cells_of(config: Config, inputs: Inputs) -> Iterator[Cell]:
     """Yield what is computed: a learning rate an optimizer, then trainings, narrow ones first."""
     shared: dict[str, Any] = {"task": config.task, "k": config.shots, "head": config.head}
+    with_what = _computed_with()
     rates = {
-        (seed, optimizer): Cell(data_seed=seed, method=optimizer, step=_SUGGEST, **shared)
+        (seed, optimizer): Cell(
+            data_seed=seed, method=optimizer, step=_SUGGEST, identity=with_what, **shared
+        )
         for seed in inputs.splits
         for optimizer in config.optimizers
     }
@@ -155,10 +160,15 @@ def _cells(config: Config, inputs: Inputs) -> Iterator[Cell]:
                         data_seed=data_seed,
                         method=f"{parametrization} {optimizer}",
                         step=f"width {width} seed {seed}",
-                        identity={"settings": dict(zip(_ABOUT, about, strict=True))},
+                        identity={"settings": dict(zip(_ABOUT, about, strict=True)), **with_what},
                         needs=(rate.key,),
                         **shared,
                     )
+
+
+def _computed_with() -> dict[str, Any]:
+    """Return the code and libraries that decide a cell's numbers, as they are here."""
+    return {"environment": versions.environment(), "study": code_identity(Work.__call__)}
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,13 @@ class Work:
     reading: Reading
 
     def __call__(self, cell: Cell, needs: Mapping[str, Path], place: Place) -> Found:
-        """Suggest a rate, or train."""
+        """Suggest a rate, or train.
+
+        Raises:
+            OtherWorkerError: see `require_like`.
+        """
+        here = _computed_with()
+        require_like({name: cell.identity[name] for name in here}, here, "code and libraries")
         config, examples = self.config, self.reading.examples[cell.data_seed]
         family = self.reading.family(config)
         if cell.step == _SUGGEST:
@@ -208,7 +224,7 @@ def suggested(
     return float(found.suggested)
 
 
-def _rows(plan: Plan, store: CellStore) -> Iterator[Row]:
+def rows_of(plan: Plan, store: CellStore) -> Iterator[Row]:
     """Yield the rows of all cells, and distances between their trainings."""
     paths: dict[tuple[Any, ...], Floats] = {}
     for cell in plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..engine.run_folder import Results
 from ..scheduler.executors import make_executor
 from ..show.page import Table
 from ..study import Figures, Study
-from .compute import Chosen, compute
+from .compute import Chosen, Work, compute, rows_of
 from .config import SYNTHETIC, Config
 from .figures import FIGURES
 from .findings import Findings, findings
@@ -39,6 +39,10 @@ class WidthStudy(Study[Config, Findings]):
     def inputs(self, config: Config) -> Inputs:
         """Return task and examples."""
         return synthetic_inputs(config) if config.task == SYNTHETIC else load_inputs(config)
+
+    def code(self) -> tuple[Callable[..., Any], ...]:
+        """Return what computes the numbers; who runs the cells decides none."""
+        return (read_all, Work.__call__, rows_of)
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Refuse families and widths that there are not; read the task's tokens."""

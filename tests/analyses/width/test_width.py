@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 
 from analyses.commands.group import main
 from analyses.engine.run_folder import Results
+from analyses.scheduler.work import OtherWorkerError, Place
 from analyses.width import compute as computing
 from analyses.width import training
-from analyses.width.compute import TABLE
+from analyses.width.compute import TABLE, Work
 from analyses.width.config import ACTIVATIONS, OPTIMIZERS, PARAMETRIZATIONS, SYNTHETIC, Config
 from analyses.width.findings import Findings, exponent, findings, verdict
 from analyses.width.reading import read_all
@@ -25,6 +27,7 @@ from analyses.width.study import WidthStudy
 from analyses.width.synthetic import TOKENS, synthetic_inputs, tokens_of
 from analyses.width.training import AT
 from subkern.errors import UserError
+from subkern.storage import provenance
 from subkern.width.exponents import OPTIMIZERS as KNOWN_OPTIMIZERS
 from subkern.width.exponents import PARAMETRIZATIONS as KNOWN_PARAMETRIZATIONS
 from subkern.width.families import transformers_of
@@ -253,6 +256,71 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     )
 
 
+def test_a_cell_computed_elsewhere_is_the_same(tmp_path: Path) -> None:
+    """Other processes get the work and nothing else: it must travel whole."""
+    config = Config(optimizers="signgd", parametrizations="mup", kernel=False, **SMALL)
+    study = WidthStudy()
+    inputs = study.inputs(config)
+    work = Work(config, read_all(config, inputs))
+    first, second, *_ = computing.cells_of(config, inputs)
+    (tmp_path / first.key).mkdir(parents=True)
+    (rate,) = work(first, {}, Place(tmp_path)).rows
+    text = json.dumps({"rows": [{"value": rate["value"]}]})
+    (tmp_path / first.key / "cell.json").write_text(text, encoding="utf-8")
+    needs = {first.key: tmp_path / first.key}
+    here, there = (
+        each(second, needs, Place(tmp_path)).rows
+        for each in (work, pickle.loads(pickle.dumps(work)))  # noqa: S301 (as processes send it)
+    )
+    assert [r["value"] for r in here if r["metric"] != "seconds"] == [
+        r["value"] for r in there if r["metric"] != "seconds"
+    ]
+
+
+def test_a_worker_with_other_libraries_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(**SMALL)
+    inputs = WidthStudy().inputs(config)
+    cell, work = next(computing.cells_of(config, inputs)), Work(config, read_all(config, inputs))
+    here = provenance.environment()
+    other = {**here, "versions": {**here["versions"], "torch": "99"}}
+    monkeypatch.setattr(provenance, "environment", lambda: other)
+    with pytest.raises(OtherWorkerError, match=r"versions\.torch: .* give all the same code and"):
+        work(cell, {}, Place(tmp_path))
+
+
+@pytest.mark.slow  # processes import torch
+def test_processes_find_the_same_numbers(tmp_path: Path) -> None:
+    config = Config(optimizers="adam", parametrizations="ntp", kernel=False, **SMALL)
+    tables = [
+        WidthStudy().analyze(config.changed(workers=n), tmp_path / str(n)).results.table
+        for n in (1, 2)
+    ]
+    here, there = (each[each.metric != "seconds"].reset_index(drop=True) for each in tables)
+    pd.testing.assert_frame_equal(here, there)
+
+
+def test_a_failed_cell_is_said_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(optimizers="sgd", parametrizations="ntp", kernel=False, **SMALL)
+    real = training.train_wide
+
+    def fails(wide: Any, *given: Any, **how: Any) -> Any:
+        if wide.scale == 0.5:
+            raise MemoryError("no room")
+        return real(wide, *given, **how)
+
+    monkeypatch.setattr(training, "train_wide", fails)
+    with pytest.raises(UserError, match=r"1 of 3 cells failed, such as .*width 32 seed 0: Memory"):
+        WidthStudy().analyze(config, tmp_path / "run")
+    assert len(list((tmp_path / "run" / "checkpoint").rglob("width*/cell.json"))) == 2
+    monkeypatch.undo()
+    table = WidthStudy().analyze(config, tmp_path / "run").results.table
+    assert set(table[table.metric == "error"].width) == {16, 32, 48}
+
+
 # --- what is asked ---
 
 
@@ -277,6 +345,9 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
         (["--task", "mr", "--data", "demo", "--model", "/none"], "'/none'"),
         (["--task", "mr"], "task 'mr' is read by a tokenizer: give --model"),
         (["--preset", "slow"], "preset 'slow' is unknown: use full, quick"),
+        (["--workers", "0"], "0 workers can do nothing: give --workers 1 or more"),
+        (["--executor", "slurm"], "executor 'slurm' is unknown: use local or ray"),
+        (["--address", "auto"], "--address auto is for --executor ray"),
         (["--dtype", "bfloat16"], "dtype bfloat16 rounds small steps away"),
     ],
 )
