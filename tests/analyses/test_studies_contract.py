@@ -219,7 +219,7 @@ def test_what_must_be_named_is_said(
     assert "--model and --task missing" in error
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES))
+@pytest.mark.parametrize("name", sorted(STUDIES.keys() - {"width"}))  # it reads no weights
 def test_settings_refused_by_the_model_leave_nothing(name: str, tiny: Path, tmp_path: Path) -> None:
     study = STUDIES[name]()
 
