@@ -35,8 +35,8 @@ ACTIVATIONS = ("tanh", "relu", "erf")
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "quick": {
-        "widths": (32, 64, 128, 256), "seeds": 2, "steps": 8, "factors": (0.25, 1.0, 4.0),
-        "kernel": False, "shots": 8,
+        "widths": (32, 64, 128, 256), "factors": (0.25, 1.0, 4.0, 16.0, 64.0), "kernel": False,
+        "shots": 8,
     },
 }  # fmt: skip
 """Settings that stand where they are not given."""
@@ -108,7 +108,7 @@ class Config(Settings):
     steps: Count = setting(20, "Updates of each training.")
     train_batch_size: Count = setting(8, "Examples a step.")
     factors: Rates = setting(
-        (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+        (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
         "Rates tried, in units of what is suggested at the base width.",
     )
     loss: Annotated[str, checked(choice(*LOSSES))] = setting(

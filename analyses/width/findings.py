@@ -3,6 +3,10 @@
 An exponent is the slope of the logarithm of a number over that of the width, fitted to all seeds by
 least squares, with the t interval of that fit. A verdict compares intervals with −¼ and ¼, halfway
 between what theory predicts for the two limits and half of what leaves them.
+
+Learning rates are those of a grid of factors: the best and the largest stable one of each seed are
+off by up to half a step, which adds the variance of that rounding to the slope's. At the edge of
+the grid they are only bounds, and widths with such a seed are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from ..engine.run_folder import Results
 from .config import SYNTHETIC, Config
 from .training import AT
 
+Carries = Literal["carries", "does not carry", "unclear"]
 Verdict = Literal["kernel limit", "feature-learning limit", "unstable", "trivial", "undecided"]
 
 METRICS: Mapping[str, str] = {
@@ -48,6 +53,12 @@ THEORY: Mapping[str, Mapping[str, float]] = {
 under ``ntp`` (sums of independent terms; where their mean vanishes they fall as 1/n)."""
 
 HALF = 0.25
+
+RATES: Mapping[str, str] = {"best": "best rate", "stable": "largest stable rate"}
+"""Learning rates that exponents are fitted to; scaled as a parametrization says, theory's is 0."""
+
+SAME = 2.0
+"""A rate carries where, by the interval, the best one moves by less than so many times."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,8 @@ class Group:
         layers: layer → width → change of its features.
         losses: width → factor → mean final loss; NaN where one diverged.
         start: mean loss before training.
+        rates: by name of `RATES`: their exponents, those that could be fitted.
+        edges: by name of `RATES`: widths where a seed's lies at the edge of the factors tried.
         diverged: widths at which a training at the suggested rate diverged.
         verdict: what it is.
     """
@@ -93,6 +106,8 @@ class Group:
     layers: Mapping[int, Mapping[int, float]]
     losses: Mapping[int, Mapping[float, float]]
     start: float
+    rates: Mapping[str, Exponent]
+    edges: Mapping[str, Sequence[int]]
     diverged: Sequence[int]
     verdict: Verdict
 
@@ -112,9 +127,32 @@ class Group:
         return max(known, default=math.nan)
 
     @property
-    def drift(self) -> float:
-        """Best factor at the largest width over that at the smallest: 1 if rates carry over."""
-        return self.best(max(self.losses)) / self.best(min(self.losses))
+    def moves(self) -> tuple[float, float, float] | None:
+        """Best rate at the largest width over that at the smallest, by the fit, and interval."""
+        if (fit := self.rates.get("best")) is None:
+            return None
+        span = max(self.losses) / min(self.losses)
+        return span**fit.value, span**fit.low, span**fit.high
+
+    @property
+    def carries(self) -> Carries:
+        """Whether a rate found at the smallest width is that of the largest."""
+        if self.moves is None:
+            return "unclear"
+        _, low, high = self.moves
+        if low > 1 / SAME and high < SAME:
+            return "carries"
+        return "does not carry" if high < 1 / SAME or low > SAME else "unclear"
+
+    @property
+    def divided(self) -> list[str]:
+        """What leaves the verdict undecided: numbers whose interval holds −¼."""
+        return [
+            metric
+            for metric in ("features", "error")
+            if metric in self.exponents
+            and self.exponents[metric].low <= -HALF <= self.exponents[metric].high
+        ]
 
 
 @dataclass(frozen=True)
@@ -144,6 +182,10 @@ class Findings:
     def verdicts(self) -> dict[str, list[Group]]:
         """The groups by verdict, those that occur."""
         return {v: self.of(v) for v in dict.fromkeys(group.verdict for group in self.groups)}
+
+    def carrying(self, how: Carries) -> list[Group]:
+        """Return the groups whose rates carry over, do not, or may."""
+        return [group for group in self.groups if group.carries == how]
 
     @property
     def disagreeing(self) -> list[tuple[Group, str, Exponent]]:
@@ -201,6 +243,7 @@ def _group(config: Config, rows: pd.DataFrame) -> Group:
     losses = cells(rows, metric="loss")
     at = losses[losses["factor"] == AT]
     diverged = sorted({int(width) for width in at.loc[at["value"].isna(), "width"]})
+    rates, edges = _rates(config, losses, cells(rows, metric="loss.start"), parametrization)
     return Group(
         optimizer=str(rows["optimizer"].iloc[0]),
         parametrization=parametrization,
@@ -215,19 +258,67 @@ def _group(config: Config, rows: pd.DataFrame) -> Group:
             for width, own in losses.groupby("width")
         },
         start=float(cells(rows, metric="loss.start")["value"].mean()),
+        rates=rates,
+        edges=edges,
         diverged=diverged,
         verdict=verdict(exponents, bool(diverged)),
     )
 
 
-def exponent(rows: pd.DataFrame, confidence: float, predicted: float) -> Exponent | None:
-    """Fit the exponent of the width; None with fewer than three widths whose numbers are known."""
+def _rates(
+    config: Config, losses: pd.DataFrame, starts: pd.DataFrame, parametrization: str
+) -> tuple[dict[str, Exponent], dict[str, list[int]]]:
+    """Return the exponents of the rates of `RATES`, and widths where one lies at an edge."""
+    factors = sorted(config.factors)
+    runs = ["width", "data_seed", "seed"]
+    before = starts.set_index(runs)["value"]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in RATES}
+    edges: dict[str, set[int]] = {name: set() for name in RATES}
+    for run, own in losses.groupby(runs):
+        line = own.set_index("factor")["value"]
+        start = before.get(run, float(before.mean()))
+        known = line.dropna()
+        best = float(known.idxmin()) if len(known) else math.nan
+        stable = float(line[line < start].index.max())
+        for name, factor, bounds in (
+            ("best", best, (factors[0], factors[-1])),
+            ("stable", stable, (factors[-1],)),
+        ):
+            if math.isnan(factor) or factor in bounds:
+                edges[name].add(int(run[0]))
+            else:
+                found[name].append({"width": run[0], "value": factor})
+    step = math.log(factors[-1] / factors[0]) / (len(factors) - 1) if len(factors) > 1 else 0.0
+    predicted = math.nan if parametrization == "standard" else 0.0
+    fitted = {}
+    for name, rows in found.items():
+        inside = pd.DataFrame(rows, columns=["width", "value"], dtype=float)
+        inside = inside[~inside["width"].isin(edges[name])]
+        fit = exponent(inside, config.confidence, predicted, step)
+        if fit is not None:
+            fitted[name] = fit
+    return fitted, {name: sorted(widths) for name, widths in edges.items()}
+
+
+def exponent(
+    rows: pd.DataFrame, confidence: float, predicted: float, rounded: float = 0.0
+) -> Exponent | None:
+    """Fit the exponent of the width; None with fewer than three widths whose numbers are known.
+
+    Args:
+        rows: numbers by width.
+        confidence: of the interval.
+        predicted: what theory says.
+        rounded: step of the grid that logarithms of the numbers are rounded to; 0 for none.
+    """
     known = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
     if known["width"].nunique() < 3:
         return None
     x = np.log(known["width"].to_numpy(dtype=float))
     fit = stats.linregress(x, np.log(known["value"].to_numpy(dtype=float)))
-    reach = float(fit.stderr * stats.t.ppf((1 + confidence) / 2, len(x) - 2))
+    scatter = 0.0 if math.isnan(fit.stderr) else fit.stderr  # NaN of numbers that are all the same
+    error = math.hypot(scatter, rounded / math.sqrt(12 * len(x) * x.var()))
+    reach = float(error * stats.t.ppf((1 + confidence) / 2, len(x) - 2))
     slope = float(fit.slope)
     return Exponent(slope, slope - reach, slope + reach, predicted)
 

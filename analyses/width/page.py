@@ -7,14 +7,19 @@ import math
 from ..show import numbers as fmt
 from ..show.page import Table
 from ..show.table import DASH
-from .findings import METRICS, Exponent, Findings, Group
+from .findings import METRICS, RATES, Exponent, Findings, Group
 
 _SHORT = {"kernel limit": "kernel", "feature-learning limit": "features"}  # for 80 columns
 
 
 def tables(found: Findings) -> tuple[list[Table], list[Table]]:
     """Return the report's tables, and those of what it took."""
-    return [_exponents(found), _rates(found), *(_values(found, m) for m in _seen(found))], []
+    return [
+        _exponents(found),
+        _rates(found),
+        _moves(found),
+        *(_values(found, m) for m in _seen(found)),
+    ], []
 
 
 def summary(found: Findings) -> Table:
@@ -72,6 +77,30 @@ def _rates(found: Findings) -> Table:
         ["", "suggested", *(str(width) for width in widths)],
         rows,
     )
+
+
+def _moves(found: Findings) -> Table:
+    rows = [
+        [
+            group.name,
+            *(_long(group.rates.get(name)) for name in RATES),
+            DASH if group.moves is None else _between(*group.moves),
+            group.carries,
+        ]
+        for group in found.groups
+    ]
+    first, last = min(found.config.widths), max(found.config.widths)
+    return Table(
+        "Do learning rates carry over?",
+        "Exponents of the width with intervals, which count the grid's coarseness; after a slash"
+        " theory's. A rate carries if the best one moves by less than two times.",
+        ["", *RATES.values(), f"best at {last} over {first}", "a rate"],
+        rows,
+    )
+
+
+def _between(value: float, low: float, high: float) -> str:
+    return f"{value:.2g} ({low:.2g} to {high:.2g})"
 
 
 def _values(found: Findings, metric: str) -> Table:

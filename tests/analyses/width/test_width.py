@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analyses.commands.group import main
 from analyses.engine.run_folder import Results
@@ -21,7 +22,7 @@ from analyses.width import compute as computing
 from analyses.width import training
 from analyses.width.compute import TABLE, Work
 from analyses.width.config import ACTIVATIONS, OPTIMIZERS, PARAMETRIZATIONS, SYNTHETIC, Config
-from analyses.width.findings import Findings, exponent, findings, verdict
+from analyses.width.findings import Findings, Group, exponent, findings, verdict
 from analyses.width.reading import read_all
 from analyses.width.study import WidthStudy
 from analyses.width.synthetic import TOKENS, synthetic_inputs, tokens_of
@@ -127,6 +128,64 @@ def test_a_diverged_training_is_a_verdict_and_the_rest_goes_on() -> None:
     assert group.best(64) == 1.0
     assert math.isnan(group.best(256))
     assert group.stable(64) == 2.0  # 0.6 is below 0.7
+
+
+# --- do learning rates carry over? ---
+
+GRID = tuple(2.0**k for k in range(-4, 5))
+
+
+def rates_of(best: Callable[[int, int], float], parametrization: str = "mup") -> Group:
+    """Return findings where loss is a parabola over log factor, lowest at ``best(width, seed)``."""
+    rows = [TABLE.row(1e-3, metric="suggested", data_seed=13, optimizer="adam")]
+    for width in WIDTHS:
+        for seed in SEEDS:
+            about: dict[str, Any] = {
+                "data_seed": 13, "optimizer": "adam", "parametrization": parametrization,
+                "width": width, "seed": seed,
+            }  # fmt: skip
+            rows.append(TABLE.row(0.8, metric="loss.start", factor=AT, **about))
+            for factor in GRID:
+                loss = 0.1 * math.log2(factor / best(width, seed)) ** 2
+                value = math.nan if loss > 2 else loss
+                rows.append(TABLE.row(value, metric="loss", factor=factor, **about))
+    config = Config(
+        widths=WIDTHS, optimizers="adam", parametrizations=parametrization, factors=GRID
+    )
+    inputs = {"task": {"name": SYNTHETIC, "metric": "accuracy"}}
+    (group,) = findings(Results("width", config.as_dict(), inputs, TABLE.tidy(rows))).groups
+    return group
+
+
+def test_a_rate_that_stays_carries_and_one_that_falls_does_not() -> None:
+    stays = rates_of(lambda *_: 2.0)
+    assert stays.carries == "carries"
+    assert stays.rates["best"].value == pytest.approx(0, abs=1e-9)
+    assert stays.rates["best"].predicted == 0
+    falls = rates_of(lambda width, _: 4 * (64 / width) ** 2, "standard")
+    assert falls.carries == "does not carry"
+    assert falls.rates["best"].value == pytest.approx(-2)
+    assert falls.moves is not None
+    assert falls.moves[0] == pytest.approx(1 / 16)
+    assert math.isnan(falls.rates["best"].predicted)
+    assert falls.edges["best"] == []
+
+
+def test_a_coarse_grid_is_part_of_the_interval() -> None:
+    """All seeds agree, and still: the best rate is known to half a step of the grid."""
+    fit = rates_of(lambda *_: 1.0).rates["best"]
+    x = np.log(np.repeat(WIDTHS, len(SEEDS)))
+    error = math.log(2) / math.sqrt(12) / math.sqrt(((x - x.mean()) ** 2).sum())
+    assert fit.high == pytest.approx(error * stats.t.ppf(0.975, len(x) - 2))
+    assert fit.low == -fit.high
+
+
+def test_the_edge_of_the_grid_is_a_bound_and_no_best_rate() -> None:
+    group = rates_of(lambda width, _: 1 / 16 if width == 256 else 1.0)
+    assert group.edges["best"] == [256]
+    assert "best" not in group.rates  # two widths are left
+    assert (group.carries, group.moves) == ("unclear", None)
+    assert group.rates.keys() <= {"stable"}
 
 
 # --- what is computed ---
@@ -325,8 +384,8 @@ def test_a_failed_cell_is_said_and_the_others_are_kept(
 
 
 def test_a_preset_gives_way_to_what_is_given() -> None:
-    quick = Config(preset="quick", steps=3)
-    assert (quick.steps, len(quick.seeds), quick.kernel) == (3, 2, False)
+    quick = Config(preset="quick", shots=3)
+    assert (quick.shots, quick.widths, quick.kernel) == (3, (32, 64, 128, 256), False)
     assert Config.from_dict(quick.as_dict()) == quick
 
 
