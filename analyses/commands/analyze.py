@@ -32,7 +32,7 @@ QUESTIONS = {
 MORE = {
     "width": "\n\n    Trains models of several widths from random weights in each parametrization"
     " and fits how the change of features and function, and the error of the kernel's prediction,"
-    " go with width.",
+    " go with width. With --pretrained it fine-tunes models of several sizes instead.",
     "learning-rate": "\n\n    Suggests a rate before training, trains at rates around it, and sets"
     " edge, best rate, loss and score beside what other rules say.",
     "behavior": "\n\n    Fine-tunes, and sets beside it the kernel's classifier, the linearized"

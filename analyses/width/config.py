@@ -22,6 +22,7 @@ from ..engine.settings import (
     checked,
     choice,
     distinct,
+    distinct_or_none,
     setting,
     words,
 )
@@ -52,6 +53,10 @@ def _some_of(known: tuple[str, ...]) -> Callable[[str, Any], tuple[str, ...]]:
     return check
 
 
+def _specs(name: str, values: Any) -> tuple[str, ...]:
+    return distinct_or_none(name, words(name, values))
+
+
 class Config(Settings):
     """What to analyze; the settings that all studies share are those of `Settings`.
 
@@ -60,6 +65,8 @@ class Config(Settings):
         task: ``synthetic``, or a task.
         preset: settings that stand where none are given.
         family: ``mlp``, ``bert``, ``gpt2``, ``llama`` or the path of a config.
+        pretrained: at least three models, instead of a family; each reads by its own tokenizer.
+        head: how these are read.
         widths: at least three.
         parametrizations: of `subkern.width.PARAMETRIZATIONS`.
         optimizers: ``sgd``, ``signgd``, ``adam``.
@@ -82,7 +89,9 @@ class Config(Settings):
     rule: str = setting("sgd", option=None)
     tuning: Annotated[str, checked(choice("full", "each"))] = setting("full", option=None)
     solvers: tuple[str, ...] | None = setting(None, option=None)
-    head: Annotated[str, checked(choice("linear"))] = setting("linear", option=None)
+    head: Annotated[str, checked(choice("prompt", "linear"))] = setting(
+        "prompt", "How --pretrained models are read: prompt | linear."
+    )
     head_init: str | None = setting(None, option=None)
     tie: Annotated[str, checked(choice("model"))] = setting("model", option=None)
     template: str | None = setting(None, option=None)
@@ -92,6 +101,9 @@ class Config(Settings):
         "full", f"{' | '.join(PRESETS)}: minutes on two cores.", decides=None
     )
     family: Text = setting(MLP, "mlp, bert, gpt2, llama, or the path of a config.json.")
+    pretrained: Annotated[tuple[str, ...], checked(_specs)] = setting(
+        (), "Instead: fine-tune these models, of several sizes.", shown="none"
+    )
     widths: Counts = setting((64, 128, 256, 512, 1024), "At least three.")
     parametrizations: Annotated[tuple[str, ...], checked(_some_of(PARAMETRIZATIONS))] = setting(
         ("ntp", "mup"), f"Of {', '.join(PARAMETRIZATIONS)}."
@@ -135,6 +147,13 @@ class Config(Settings):
         from ..scheduler.executors import check_executor
 
         check_executor(self.executor, workers=self.workers, address=self.address)
+        if self.pretrained:
+            self._check_pretrained()
+        elif self.task != SYNTHETIC and not self.model:
+            raise UserError(
+                f"task '{self.task}' is read by a tokenizer: give --model, whose it is, or --task"
+                f" {SYNTHETIC}"
+            )
         if len(self.widths) < 3:
             raise UserError(
                 f"widths {', '.join(map(str, self.widths))} are fewer than three: no exponent can"
@@ -142,13 +161,21 @@ class Config(Settings):
             )
         if 1.0 not in self.factors:
             raise UserError(f"factors {self.factors} leave out 1, the suggestion: add it")
-        if not self.model and self.task != SYNTHETIC:
-            raise UserError(
-                f"task '{self.task}' is read by a tokenizer: give --model, whose it is, or --task"
-                f" {SYNTHETIC}"
-            )
         if self.dtype == "bfloat16":
             raise UserError("dtype bfloat16 rounds small steps away: use float32 or float64")
         for optimizer in self.optimizers:
             check_asked(optimizer, self.train_batch_size, loss=self.loss, epsilon=self.epsilon)
         return self
+
+    def _check_pretrained(self) -> None:
+        """Raise `UserError` unless there are enough models, and a task that they can read."""
+        if len(self.pretrained) < 3:
+            raise UserError(
+                f"pretrained {', '.join(self.pretrained)} are fewer than three: no exponent can be"
+                " fitted to them, give more"
+            )
+        if self.task == SYNTHETIC:
+            raise UserError(f"task {SYNTHETIC} is no text for pretrained models: give --task")
+        if self.model or self.family != MLP:
+            given = f"model {self.model}" if self.model else f"family {self.family}"
+            raise UserError(f"{given} is not asked of pretrained models: leave it out")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -14,6 +15,7 @@ from ..show import axes as drawing
 from ..show import style
 from ..show.axes import DOTS, LEGEND
 from .findings import Findings, Group
+from .sizes import SIZED
 
 At = TypeVar("At", int, float)
 
@@ -102,13 +104,44 @@ def _losses(axes: Axes, group: Group, _: Findings) -> None:
         )  # fmt: skip
     if not math.isnan(group.start):
         drawing.level(axes, group.start, DOTS)
-    axes.set_xscale("log", base=2)
+    if any(np.size(line.get_xdata()) for line in axes.lines):
+        axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
 
 
+def sizes(found: Findings) -> Figure:
+    """What fine-tuning changed over the number of parameters, a panel a number."""
+    shown = [m for m in SIZED if any(m in tuned.values for tuned in found.tuned)] or ["features"]
+    with style.figure_style():
+        figure, panels = style.subplots(
+            len(shown), 1, squeeze=False, sharex=True,
+            figsize=(style.WIDTH, 0.6 + 1.8 * len(shown)),
+        )  # fmt: skip
+        strokes = style.strokes(len(found.tuned))
+        for axes, metric in zip(panels[:, 0], shown, strict=True):
+            for tuned, stroke in zip(found.tuned, strokes, strict=True):
+                of = tuned.values.get(metric, {})
+                line = _known({m.parameters: of.get(m.spec, math.nan) for m in found.models})
+                axes.plot(
+                    list(line), list(line.values()), color=stroke.color, marker=stroke.marker,
+                    ls=stroke.dash, label=tuned.optimizer,
+                )  # fmt: skip
+            _scale(axes)
+            axes.set_title(f"{SIZED[metric][0].upper()}{SIZED[metric][1:]}", fontsize=9)
+        panels[-1, 0].set_xlabel("Parameters")
+        panels[0, 0].legend(loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
+    return figure
+
+
+def _scale(axes: Axes) -> None:
+    """Take logarithms of both axes, unless all diverged and there is nothing to take them of."""
+    if any(np.size(line.get_xdata()) for line in axes.lines):
+        axes.set(xscale="log", yscale="log")
+
+
 def _width_axis(axes: Axes, found: Findings) -> None:
-    axes.set(xscale="log", yscale="log")
+    _scale(axes)
     widths = found.config.widths
     axes.set_xticks(list(widths), [str(width) for width in widths], fontsize=8)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -125,3 +158,6 @@ FIGURES: Mapping[str, Callable[[Findings], Figure]] = {
     "coordinates": coordinates,
 }
 """The figures by name."""
+
+SIZE_FIGURES: Mapping[str, Callable[[Findings], Figure]] = {"sizes": sizes}
+"""Those of pretrained models."""

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..engine.long_table import cells
 from ..engine.run_folder import Results
 from .config import SYNTHETIC, Config
+from .exponents import Exponent, by_width, exponent, mean
+from .sizes import Model, Tuned, models_of, tuned_of
 from .training import AT
 
 Carries = Literal["carries", "does not carry", "unclear"]
@@ -59,27 +59,6 @@ RATES: Mapping[str, str] = {"best": "best rate", "stable": "largest stable rate"
 
 SAME = 2.0
 """A rate carries where, by the interval, the best one moves by less than so many times."""
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """A fitted exponent of the width.
-
-    Attributes:
-        value: the slope.
-        low, high: its interval.
-        predicted: what theory says; NaN where it says nothing.
-    """
-
-    value: float
-    low: float
-    high: float
-    predicted: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the prediction lies in the interval."""
-        return self.low <= self.predicted <= self.high
 
 
 @dataclass(frozen=True)
@@ -165,6 +144,7 @@ class Findings:
         groups: every optimizer and parametrization.
         suggested: optimizer → rate at the base width, geometric mean over data seeds.
         seconds: of all trainings.
+        models, tuned: of ``--pretrained``, instead of groups: which, and what fine-tuning changed.
     """
 
     config: Config
@@ -173,6 +153,8 @@ class Findings:
     groups: Sequence[Group]
     suggested: Mapping[str, float]
     seconds: float
+    models: Sequence[Model] = ()
+    tuned: Sequence[Tuned] = ()
 
     def of(self, verdict: str) -> list[Group]:
         """Return the groups with a verdict."""
@@ -210,17 +192,22 @@ def findings(results: Results) -> Findings:
     """Return what was found in the results."""
     config, table = Config.from_dict(results.config), results.table
     suggested = cells(table, metric="suggested").groupby("optimizer")["value"]
+    models = models_of(config, table)
+    groups = [
+        _group(config, cells(table, optimizer=optimizer, parametrization=parametrization))
+        for optimizer in config.optimizers
+        for parametrization in config.parametrizations
+        if not models
+    ]
     return Findings(
         config=config,
         family=config.family.rstrip("/").split("/")[-1],
         task="a synthetic target" if config.task == SYNTHETIC else results.inputs["task"]["name"],
-        groups=[
-            _group(config, cells(table, optimizer=optimizer, parametrization=parametrization))
-            for optimizer in config.optimizers
-            for parametrization in config.parametrizations
-        ],
-        suggested={str(name): _mean(values) for name, values in suggested},
+        groups=groups,
+        suggested={str(name): mean(values) for name, values in suggested},
         seconds=float(cells(table, metric="seconds")["value"].sum()),
+        models=models,
+        tuned=tuned_of(config, table, models),
     )
 
 
@@ -248,8 +235,8 @@ def _group(config: Config, rows: pd.DataFrame) -> Group:
         optimizer=str(rows["optimizer"].iloc[0]),
         parametrization=parametrization,
         exponents=exponents,
-        values={metric: _by_width(own) for metric, own in looked.items() if len(own)},
-        layers={int(n): _by_width(own) for n, own in features.groupby("layer")},
+        values={metric: by_width(own) for metric, own in looked.items() if len(own)},
+        layers={int(n): by_width(own) for n, own in features.groupby("layer")},
         losses={
             int(width): {
                 float(factor): float(each["value"].mean(skipna=False))
@@ -300,29 +287,6 @@ def _rates(
     return fitted, {name: sorted(widths) for name, widths in edges.items()}
 
 
-def exponent(
-    rows: pd.DataFrame, confidence: float, predicted: float, rounded: float = 0.0
-) -> Exponent | None:
-    """Fit the exponent of the width; None with fewer than three widths whose numbers are known.
-
-    Args:
-        rows: numbers by width.
-        confidence: of the interval.
-        predicted: what theory says.
-        rounded: step of the grid that logarithms of the numbers are rounded to; 0 for none.
-    """
-    known = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
-    if known["width"].nunique() < 3:
-        return None
-    x = np.log(known["width"].to_numpy(dtype=float))
-    fit = stats.linregress(x, np.log(known["value"].to_numpy(dtype=float)))
-    scatter = 0.0 if math.isnan(fit.stderr) else fit.stderr  # NaN of numbers that are all the same
-    error = math.hypot(scatter, rounded / math.sqrt(12 * len(x) * x.var()))
-    reach = float(error * stats.t.ppf((1 + confidence) / 2, len(x) - 2))
-    slope = float(fit.slope)
-    return Exponent(slope, slope - reach, slope + reach, predicted)
-
-
 def verdict(exponents: Mapping[str, Exponent], diverged: bool) -> Verdict:
     """Return what the exponents say.
 
@@ -343,13 +307,3 @@ def verdict(exponents: Mapping[str, Exponent], diverged: bool) -> Verdict:
     if features.low > -HALF and error.low > -HALF:
         return "feature-learning limit"
     return "undecided"
-
-
-def _by_width(rows: pd.DataFrame) -> dict[int, float]:
-    return {int(width): _mean(own["value"]) for width, own in rows.groupby("width")}
-
-
-def _mean(values: pd.Series) -> float:
-    """Return the geometric mean of what is above 0 and finite; NaN of nothing."""
-    known = values[np.isfinite(values) & (values > 0)]
-    return float(np.exp(np.log(known).mean())) if len(known) else math.nan

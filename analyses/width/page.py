@@ -7,7 +7,9 @@ import math
 from ..show import numbers as fmt
 from ..show.page import Table
 from ..show.table import DASH
-from .findings import METRICS, RATES, Exponent, Findings, Group
+from .exponents import Exponent
+from .findings import METRICS, RATES, Findings, Group
+from .sizes import SIZED, Tuned
 
 _SHORT = {"kernel limit": "kernel", "feature-learning limit": "features"}  # for 80 columns
 
@@ -24,6 +26,8 @@ def tables(found: Findings) -> tuple[list[Table], list[Table]]:
 
 def summary(found: Findings) -> Table:
     """Return exponents and verdict of every parametrization and optimizer, for a terminal."""
+    if found.models:
+        return _sizes(found)
     rows = [
         [
             group.name,
@@ -38,6 +42,49 @@ def summary(found: Findings) -> Table:
         ["", "features", "function", "error", "verdict"],
         rows,
     )
+
+
+def _sizes(found: Findings) -> Table:
+    first, last = found.models[0], found.models[-1]
+    rows = [
+        [tuned.optimizer, *(_bare(tuned.exponents.get(metric)) for metric in SIZED)]
+        for tuned in found.tuned
+    ]
+    return Table(
+        f"Exponents of the number of parameters, fine-tuning on {found.task}",
+        f"Of {len(found.models)} models, {fmt.count(first.parameters)} ({first.name}) to"
+        f" {fmt.count(last.parameters)} ({last.name}) parameters, with"
+        f" {fmt.percent(found.config.confidence, 0)} intervals.",
+        ["", *(what.replace("change of the last layer's", "last") for what in SIZED.values())],
+        rows,
+    )
+
+
+def _changes(found: Findings, tuned: Tuned) -> Table:
+    rows = [
+        [
+            model.name,
+            fmt.count(model.parameters),
+            str(model.width),
+            fmt.rate(tuned.rates[model.spec]),
+            *(fmt.decimal(tuned.values.get(m, {}).get(model.spec, math.nan)) for m in SIZED),
+        ]
+        for model in found.models
+    ]
+    return Table(
+        f"What fine-tuning changed, {tuned.optimizer}",
+        "Geometric means over data seeds, at the suggested rate.",
+        ["", "parameters", "width", "rate", *SIZED.values()],
+        rows,
+    )
+
+
+def _bare(found: Exponent | None) -> str:
+    """Return an exponent of which theory says nothing."""
+    if found is None:
+        return DASH
+    value, low, high = (fmt.fixed(each, 2) for each in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
 def _seen(found: Findings) -> list[str]:

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from subkern.models.checks import check_tokens
+from subkern.models.load import load_prompt
+from subkern.models.logit_model import LogitModel
 from subkern.width import initialize
 
 from ..engine.inputs import Inputs, load_inputs
@@ -15,13 +17,15 @@ from ..engine.run_folder import Results
 from ..scheduler.executors import make_executor
 from ..show.page import Table
 from ..study import Figures, Study
-from .compute import Chosen, Work, compute, rows_of
+from .compute import Chosen, compute
 from .config import SYNTHETIC, Config
-from .figures import FIGURES
+from .figures import FIGURES, SIZE_FIGURES
 from .findings import Findings, findings
 from .page import summary, tables
+from .pretrained import Pretrained, files_of
 from .reading import read_all
 from .synthetic import synthetic_inputs
+from .widths import Widths
 
 
 class WidthStudy(Study[Config, Findings]):
@@ -42,19 +46,27 @@ class WidthStudy(Study[Config, Findings]):
 
     def code(self) -> tuple[Callable[..., Any], ...]:
         """Return what computes the numbers; who runs the cells decides none."""
-        return (read_all, Work.__call__, rows_of)
+        return (read_all, Widths.__call__, Widths.rows, Pretrained.__call__)
+
+    def also_asked(self, config: Config, inputs: Inputs) -> Mapping[str, Any]:
+        """Return what identifies the files of pretrained models."""
+        files = {spec: files_of(spec, config.revision) for spec in config.pretrained}
+        return {"pretrained_files": files} if files else {}
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
-        """Refuse families and widths that there are not; read the task's tokens."""
-        reading = read_all(config, inputs)
-        family = reading.family(config)
-        starts = [initialize(family, config.widths[0], each) for each in config.parametrizations]
-        model = starts[0].model
-        for examples in reading.examples.values():
-            check_tokens(model, examples)
-        model.description = {"name": config.family, "base_width": family.base}
+        """Refuse families, widths and models that there are not; read the task's tokens."""
+        work: Pretrained | Widths
+        if config.pretrained:
+            work = Pretrained(config, inputs, self.loader)
+            for spec in config.pretrained:  # what is not there is said before weights are read
+                load_prompt(spec, task=inputs.task, head=config.head, revision=config.revision)
+            for spec in config.pretrained:
+                model = work.load(spec)
+        else:
+            work = Widths(config, read_all(config, inputs))
+            model = _first(work)
         executor = make_executor(config.executor, workers=config.workers, address=config.address)
-        return Prepared(model, chosen=Chosen(reading, executor))
+        return Prepared(model, chosen=Chosen(work, executor))
 
     def findings(self, results: Results) -> Findings:
         """Return what was found."""
@@ -62,7 +74,7 @@ class WidthStudy(Study[Config, Findings]):
 
     def figures(self, findings: Findings) -> Figures[Findings]:
         """Return what draws each figure, by name."""
-        return FIGURES
+        return SIZE_FIGURES if findings.models else FIGURES
 
     def tables(self, findings: Findings) -> tuple[Sequence[Table], Sequence[Table]]:
         """Return the report's tables, and those of what it took."""
@@ -80,6 +92,7 @@ class WidthStudy(Study[Config, Findings]):
             "widths": list(findings.config.widths),
             "suggested": dict(findings.suggested),
             "seconds": findings.seconds,
+            "pretrained": _pretrained(findings),
             "groups": [
                 {
                     "optimizer": group.optimizer,
@@ -100,6 +113,37 @@ class WidthStudy(Study[Config, Findings]):
                 for group in findings.groups
             ],
         }
+
+
+def _pretrained(findings: Findings) -> Mapping[str, Any] | None:
+    """Return sizes, and what fine-tuning changed; None where widths are compared."""
+    if not findings.models:
+        return None
+    return {
+        "models": [asdict(model) for model in findings.models],
+        "optimizers": [
+            {
+                "optimizer": tuned.optimizer,
+                "kernel_change": tuned.trend,
+                "diverged": list(tuned.diverged),
+                "suggested": dict(tuned.rates),
+                "exponents": {name: asdict(each) for name, each in tuned.exponents.items()},
+                "values": {metric: dict(each) for metric, each in tuned.values.items()},
+            }
+            for tuned in findings.tuned
+        ],
+    }
+
+
+def _first(work: Widths) -> LogitModel:
+    """Return the first width's model, once it exists in every parametrization and reads all."""
+    config, family = work.config, work.reading.family(work.config)
+    starts = [initialize(family, config.widths[0], each) for each in config.parametrizations]
+    model = starts[0].model
+    for examples in work.reading.examples.values():
+        check_tokens(model, examples)
+    model.description = {"name": config.family, "base_width": family.base}
+    return model
 
 
 def _named(values: Mapping[Any, Mapping[Any, float]]) -> dict[str, dict[str, float]]:

@@ -1,10 +1,10 @@
-"""One width, parametrization, optimizer and seed: trainings, and what frozen features predict."""
+"""Trainings of one model by one optimizer, and what its frozen features predict of them."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,10 @@ import torch
 
 from subkern.agreement import cka, relative_frobenius
 from subkern.dynamics import Jacobian, train_linearized, train_on_jacobian
+from subkern.errors import UserError
 from subkern.kernels.request import RunOptions
+from subkern.learning_rate import NoSuggestion, suggest
+from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.storage.memory import parse_memory
 from subkern.subspaces.base import Full
@@ -22,12 +25,11 @@ from subkern.subspaces.movable import MovableModel
 from subkern.training.batch_order import batch_order
 from subkern.training.losses import get_loss
 from subkern.training.settings import Diverged
-from subkern.width import WideModel, WidthRun, initialize, kernel_at_rates, train_wide
-from subkern.width.families import Family
+from subkern.width import WideModel, WidthRun, kernel_at_rates, train_wide
 
 from .config import Config
 
-__all__ = ["AT", "Training", "share"]
+__all__ = ["AT", "Training", "share", "suggested"]
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -40,27 +42,28 @@ _LOOKS = 20  # most steps at which all examples are looked at along a training
 
 @dataclass(frozen=True)
 class Training:
-    """The trainings of one width, parametrization, optimizer and seed.
+    """The trainings of one model by one optimizer.
 
     Attributes:
         config: the study's settings.
-        family: the models.
+        start: makes the model where it starts.
         examples: that are trained on.
-        rate: suggested at the base width.
-        optimizer, parametrization, width, seed: which they are.
+        optimizer: which.
+        rate: suggested.
+        factors: rates that are tried, in its units.
+        centered: whether f − f₀ is trained, or f.
         batches: positions of each step's examples.
         looks: steps after which the training at factor `AT` is looked at: some, evenly spaced,
             with the first and the last.
     """
 
     config: Config
-    family: Family
+    start: Callable[[], WideModel]
     examples: Sequence[EncodedExample]
-    rate: float
     optimizer: str
-    parametrization: str
-    width: int
-    seed: int
+    rate: float
+    factors: Sequence[float] = (AT,)
+    centered: bool = True
     batches: list[Any] = field(init=False)
     looks: tuple[int, ...] = field(init=False)
 
@@ -83,9 +86,9 @@ class Training:
         return rows, path[0] if path else None
 
     def _rows(self, path: list[Floats]) -> Iterator[Row]:
-        for factor in self.config.factors:
+        for factor in self.factors:
             began = time.monotonic()
-            wide = self._start()
+            wide = self.start()
             at = factor == AT
             before = self._kernel(wide) if at and self.config.kernel else None
             try:
@@ -93,10 +96,10 @@ class Training:
             except Diverged:
                 yield {"metric": "loss", "factor": factor, "value": math.nan}
                 continue
-            yield {"metric": "loss", "factor": factor, "value": self._loss(run.logits[-1])}
+            yield {"metric": "loss", "factor": factor, "value": self._loss(run, -1)}
             if at:
                 path.append(run.logits)
-                yield {"metric": "loss.start", "factor": AT, "value": self._loss(run.logits[0])}
+                yield {"metric": "loss.start", "factor": AT, "value": self._loss(run, 0)}
                 yield from self._moved(run)
                 yield {"metric": "error", "factor": AT, "value": self._error(run)}
             if before is not None:
@@ -105,9 +108,6 @@ class Training:
                 distance = relative_frobenius(before, after)
                 yield {"metric": "kernel.frobenius", "factor": AT, "value": distance}
             yield {"metric": "seconds", "factor": factor, "value": time.monotonic() - began}
-
-    def _start(self) -> WideModel:
-        return initialize(self.family, self.width, self.parametrization, self.seed)
 
     def _train(self, wide: WideModel, factor: float) -> WidthRun:
         return train_wide(
@@ -118,6 +118,7 @@ class Training:
             batches=self.batches,
             loss=self.config.loss,
             epsilon=self.config.epsilon,
+            centered=self.centered,
             looks=self.looks if factor == AT else (self.config.steps,),
         )
 
@@ -147,7 +148,7 @@ class Training:
         Gradients are held where there is room: then steps need no model. Else each step costs
         forward-mode passes of all examples.
         """
-        wide, config = self._start(), self.config
+        wide, config = self.start(), self.config
         movable = MovableModel(wide.model, Full())
         how: dict[str, Any] = {
             "optimizer": lambda z: wide.optimizer(self.optimizer, z, self.rate, config.epsilon),
@@ -158,13 +159,41 @@ class Training:
         one = sum(p.numel() * p.element_size() for p in movable.start.values())
         if len(self.examples) * wide.model.num_logits * one < parse_memory(config.memory):
             held = Jacobian.of(movable, self.examples)
-            held = replace(held, logits=torch.zeros_like(held.logits))
-            return np.asarray(train_on_jacobian(held, **how).values)
-        return np.asarray(train_linearized(movable, self.examples, centered=True, **how).values)
+            if self.centered:
+                held = replace(held, logits=torch.zeros_like(held.logits))
+            found = train_on_jacobian(held, **how)
+        else:
+            found = train_linearized(movable, self.examples, centered=self.centered, **how)
+        return np.asarray(found.values - found.values[:1])
 
-    def _loss(self, logits: Floats) -> float:
+    def _loss(self, run: WidthRun, step: int) -> float:
+        """Return the mean loss over all examples after a step."""
+        logits = run.logits[step] if self.centered else run.start + run.logits[step]
         labels = torch.tensor([example.label for example in self.examples])
         return float(get_loss(self.config.loss)(torch.from_numpy(logits), labels))
+
+
+def suggested(
+    config: Config, model: LogitModel, examples: Sequence[EncodedExample], optimizer: str, of: str
+) -> float:
+    """Return the learning rate that is suggested for a model, called ``of``.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found = suggest(
+            model,
+            examples,
+            optimizer=optimizer,
+            batch_size=config.train_batch_size,
+            loss=config.loss,
+            epsilon=config.epsilon,
+            seed=config.training_seed,
+        )
+    except NoSuggestion as error:
+        raise UserError(f"no learning rate for {of} with {optimizer}: {error}") from error
+    return float(found.suggested)
 
 
 def share(part: Floats, whole: Floats) -> float:

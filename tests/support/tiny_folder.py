@@ -20,7 +20,7 @@ _OTHER = ("cat", "dog")
 WORDS = (*_COMMON, *_GOOD, *_BAD, *_OTHER)
 
 
-def masked_model(folder: Path, words: Sequence[str] = WORDS) -> Path:
+def masked_model(folder: Path, words: Sequence[str] = WORDS, width: int = 16) -> Path:
     """Save a random BERT of a few thousand parameters that knows ``words``; return the folder."""
     known = (*_SPECIAL, *words)
     base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, "[UNK]"))
@@ -33,8 +33,8 @@ def masked_model(folder: Path, words: Sequence[str] = WORDS) -> Path:
     )
     tokenizer.save_pretrained(folder)
     config = BertConfig(
-        vocab_size=len(known), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=24, max_position_embeddings=160, pad_token_id=0,
+        vocab_size=len(known), hidden_size=width, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=3 * width // 2, max_position_embeddings=160, pad_token_id=0,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

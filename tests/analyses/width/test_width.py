@@ -18,15 +18,16 @@ from scipy import stats
 from analyses.commands.group import main
 from analyses.engine.run_folder import Results
 from analyses.scheduler.work import OtherWorkerError, Place
-from analyses.width import compute as computing
-from analyses.width import training
-from analyses.width.compute import TABLE, Work
+from analyses.width import training, widths
 from analyses.width.config import ACTIVATIONS, OPTIMIZERS, PARAMETRIZATIONS, SYNTHETIC, Config
-from analyses.width.findings import Findings, Group, exponent, findings, verdict
+from analyses.width.exponents import exponent
+from analyses.width.findings import Findings, Group, findings, verdict
 from analyses.width.reading import read_all
 from analyses.width.study import WidthStudy
 from analyses.width.synthetic import TOKENS, synthetic_inputs, tokens_of
+from analyses.width.table import TABLE
 from analyses.width.training import AT
+from analyses.width.widths import Widths
 from subkern.errors import UserError
 from subkern.storage import provenance
 from subkern.width.exponents import OPTIMIZERS as KNOWN_OPTIMIZERS
@@ -281,7 +282,7 @@ def test_a_tiny_rate_is_predicted_by_frozen_features(monkeypatch: pytest.MonkeyP
                     **{**SMALL, "kernel_limit": 1})  # fmt: skip
     errors = []
     for rate in (1e-2, 1e-4):
-        monkeypatch.setattr(computing, "suggested", lambda *_, rate=rate: rate)
+        monkeypatch.setattr(widths, "suggested", lambda *_, rate=rate: rate)
         table = WidthStudy().run(config).table
         errors.append(table[table.metric == "error"].value.mean())
     assert errors[0] / errors[1] == pytest.approx(100, rel=0.1)
@@ -320,8 +321,8 @@ def test_a_cell_computed_elsewhere_is_the_same(tmp_path: Path) -> None:
     config = Config(optimizers="signgd", parametrizations="mup", kernel=False, **SMALL)
     study = WidthStudy()
     inputs = study.inputs(config)
-    work = Work(config, read_all(config, inputs))
-    first, second, *_ = computing.cells_of(config, inputs)
+    work = Widths(config, read_all(config, inputs))
+    first, second, *_ = work.cells()
     (tmp_path / first.key).mkdir(parents=True)
     (rate,) = work(first, {}, Place(tmp_path)).rows
     text = json.dumps({"rows": [{"value": rate["value"]}]})
@@ -341,7 +342,8 @@ def test_a_worker_with_other_libraries_is_told_so(
 ) -> None:
     config = Config(**SMALL)
     inputs = WidthStudy().inputs(config)
-    cell, work = next(computing.cells_of(config, inputs)), Work(config, read_all(config, inputs))
+    work = Widths(config, read_all(config, inputs))
+    cell = next(work.cells())
     here = provenance.environment()
     other = {**here, "versions": {**here["versions"], "torch": "99"}}
     monkeypatch.setattr(provenance, "environment", lambda: other)
