@@ -25,6 +25,7 @@ from subkern.learning_rate import suggest
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel
 from subkern.storage.checksums import is_sound
+from subkern.storage.files import replacing
 from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
 from subkern.training.grid_search import Search, search
@@ -152,6 +153,10 @@ class Study(ABC, Generic[C, F]):
     @abstractmethod
     def as_json(self, findings: F) -> Mapping[str, Any]:
         """Return what was found as plain values for other programs, without the words."""
+
+    def files(self, results: Results) -> Mapping[str, str]:
+        """Return texts that other programs take, by their names in the run directory."""
+        return {}
 
     def advice(self, findings: F) -> Advice:
         """Return what is advised, as training will judge it."""
@@ -332,6 +337,10 @@ class Study(ABC, Generic[C, F]):
 
     def draw(self, results: Results, out: Path) -> Path:
         """Write every figure as PNG and PDF and the report below ``out``; return its path."""
+        for name, text in self.files(results).items():
+            (out / name).parent.mkdir(exist_ok=True)
+            with replacing(out / name) as part:
+                part.write_text(text, encoding="utf-8")
         return draw_all(self._drawings(results), out, partial(self.page, results))
 
     def page(self, results: Results, pictures: Mapping[str, bytes]) -> str:
@@ -349,6 +358,7 @@ class Study(ABC, Generic[C, F]):
             environment=flat(results.environment),
             proof=proof.shown(results, self.advice(found)) if self._has_proof(results) else None,
             notes=rates_page.caveats(rates),
+            files=tuple(self.files(results)),
         )
         return render_page(self.template, found, frame)
 
@@ -409,6 +419,7 @@ class Study(ABC, Generic[C, F]):
         """Say if every figure and the report are there."""
         names = self._drawings(results)
         paths = [figure_path(out, name, kind) for name in names for kind in ("png", "pdf")]
+        paths += [out / name for name in self.files(results)]
         return all(path.is_file() and is_sound(path) for path in [*paths, out / REPORT])
 
     def _call(self, method: str, config: C, out: Path, *more: Any) -> str:

@@ -91,7 +91,9 @@ def study_command(name: str) -> click.Command:
         for task in tasks:
             place = out / Path(task).stem if len(tasks) > 1 else out
             found = _run(made, settings.changed(task=task), place, overwrite, trial, rates)
-            answers.append({**made.answer(found.results), "report": str(found.report)})
+            files = [str(found.report.parent / name) for name in made.files(found.results)]
+            answer = made.answer(found.results) | ({"files": files} if files else {})
+            answers.append({**answer, "report": str(found.report)})
             if not as_json:
                 _print(made, found)
         if as_json:
@@ -167,4 +169,8 @@ def _print(study: Study[Any, Any], found: Outcome) -> None:
     console.print(study.summary(found.results))
     if found.up_to_date:
         click.echo("up to date: nothing was computed")
+    for name in study.files(found.results):
+        click.echo(
+            f"{'train' if name.endswith('.py') else 'adapter'}: {found.report.parent / name}"
+        )
     click.echo(f"report: {found.report}")

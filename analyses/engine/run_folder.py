@@ -41,6 +41,7 @@ __all__ = [
     "LEARNING_RATES",
     "PREDICTIONS",
     "REPORT",
+    "TRAIN",
     "VERIFICATION",
     "KernelFolder",
     "Results",
@@ -51,12 +52,13 @@ __all__ = [
 
 CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
 KERNELS, FIGURE_FOLDER, REPORT, CHECKPOINT = "kernels", "figures", "report.html", "checkpoint"
+TRAIN = "train"
 PREDICTIONS, LEARNING_RATES, VERIFICATION = "predictions", "learning_rates", "verification"
 # Tables beside the long one.
 _BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, LEARNING_RATES, VERIFICATION)}
 # In the order they are removed: without its table a run is unfinished, without its config foreign.
 _OURS = (
-    *(TABLE, REPORT, FIGURE_FOLDER, KERNELS, CHECKPOINT, *_BESIDE.values()),
+    *(TABLE, REPORT, FIGURE_FOLDER, TRAIN, KERNELS, CHECKPOINT, *_BESIDE.values()),
     *(VERIFICATION, ENVIRONMENT, SUMS, CONFIG),
 )
 
@@ -269,7 +271,7 @@ class RunDirectory:
 
         What is damaged of a finished run is removed, and its table first: it is unfinished then.
         """
-        from subkern.training.result import SETTINGS  # late: torch
+        from subkern.training.grid_search import TABLE as GRID  # late: torch
 
         state = self.state(overwrite=True)
         if state == "new":
@@ -280,9 +282,9 @@ class RunDirectory:
                 if not is_sound(self.path / name):
                     (self.path / name).unlink(missing_ok=True)
             for path in [*unsound(self.path / VERIFICATION)]:  # it is computed again
-                if path.name == SETTINGS:  # nobody knows of what the others are
-                    shutil.rmtree(path.parent)
                 path.unlink(missing_ok=True)
+                if path.name != GRID:  # a training without one of its files is none
+                    shutil.rmtree(path.parent, ignore_errors=True)
                 (self.path / _BESIDE[VERIFICATION]).unlink(missing_ok=True)
         record = {
             "analysis": self.analysis,

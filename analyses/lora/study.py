@@ -21,6 +21,7 @@ from .figures import FIGURES
 from .findings import Configuration, Findings, find
 from .page import cost, table, tables
 from .pareto import pareto
+from .training_files import PEFT_TARGETS, training_files
 from .trials import advice, candidates
 
 
@@ -70,6 +71,10 @@ class LoraStudy(Study[Config, Findings]):
             "configurations": [_as_json(each) for each in findings.answer.every],
         }
 
+    def files(self, results: Results) -> Mapping[str, str]:
+        """Return what is advised as PEFT reads it, and a script that trains it."""
+        return training_files(results, self.found(results))
+
     def advice(self, findings: Findings) -> Advice:
         """Return which configuration is advised, and its tolerance."""
         return advice(findings)
@@ -80,9 +85,14 @@ class LoraStudy(Study[Config, Findings]):
 
 
 def _describe_sets(config: Config, model: LogitModel) -> dict[str, Any]:
-    """Return how target sets were understood, where that is not plain."""
-    notes = {name: resolve(model, targets).note for name, targets in config.sets.items()}
-    return {"target_sets": {name: {"note": note} for name, note in notes.items() if note}}
+    """Return how target sets were understood: as PEFT takes them, and what is not plain."""
+    found = {name: resolve(model, targets) for name, targets in config.sets.items()}
+    return {
+        "target_sets": {name: {"note": each.note} for name, each in found.items() if each.note},
+        PEFT_TARGETS: {
+            name: None if each.trains_rest else each.targets for name, each in found.items()
+        },
+    }
 
 
 def _as_json(each: Configuration) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class Frame:
         environment: name -> value.
         proof: what training made of the advice, if it was asked for.
         notes: what limits the answer beside the study's own caveats.
+        files: what other programs take, by their names beside the page.
     """
 
     pictures: Mapping[str, bytes] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Frame:
     environment: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
     notes: Sequence[str] = ()
+    files: Sequence[str] = ()
 
     def source(self, name: str) -> str:
         """Return a figure as a data URI."""

@@ -106,7 +106,8 @@ def invoke(
 
 def test_it_leaves_all_of_its_files_and_nothing_else(ran: Ran) -> None:
     figures = ran.study.figures(ran.study.findings(ran.found.results))
-    check_written(ran.found, figures, len(ran.found.results.kernels))
+    files = ran.study.files(ran.found.results)
+    check_written(ran.found, figures, len(ran.found.results.kernels), files)
 
 
 def test_it_is_found_done_and_writes_nothing(ran: Ran) -> None:

@@ -26,14 +26,17 @@ from tests.support.folders import names as names_in
 Analyze = Callable[..., Outcome]
 
 
-def check_written(found: Outcome, figures: Iterable[str], kernels: int) -> None:
+def check_written(
+    found: Outcome, figures: Iterable[str], kernels: int, files: Iterable[str] = ()
+) -> None:
     """A new study leaves all of its files and nothing else."""
     out = found.report.parent
     assert not found.up_to_date
     beside = {f"{name}.parquet" for name in found.results.beside} | (
         {"kernels"} if kernels else set()
     )
-    assert names_in(out) == beside | {
+    assert all((out / name).is_file() for name in files)
+    assert names_in(out) == beside | {Path(name).parts[0] for name in files} | {
         "config.yaml", "environment.json", "results.parquet", "figures", "report.html",
     }  # fmt: skip
     names = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}

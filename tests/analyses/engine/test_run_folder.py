@@ -128,7 +128,9 @@ def test_foreign_files_are_never_overwritten(
         directory(tmp_path).state(overwrite=overwrite)
 
 
-@pytest.mark.parametrize("name", ["trajectory.npz", "settings.json"])
+@pytest.mark.parametrize(
+    "name", ["trajectory.npz", "adapter.safetensors", "settings.json", "grid.json"]
+)
 def test_a_damaged_file_of_a_fine_tuning_is_reported_and_computed_again(
     name: str, tmp_path: Path
 ) -> None:
@@ -137,7 +139,7 @@ def test_a_damaged_file_of_a_fine_tuning_is_reported_and_computed_again(
     run.finish(TABLE, {}, {"verification": TABLE})
     point = tmp_path / "verification" / "search" / "points" / "lr-0.1"
     point.mkdir(parents=True)
-    for each in ("adapter.safetensors", name):
+    for each in ("result.json", name):
         with replacing(point / each) as part:
             part.write_text("steps")
     assert run.state() == "done"
@@ -146,8 +148,7 @@ def test_a_damaged_file_of_a_fine_tuning_is_reported_and_computed_again(
         run.state()
     assert run.state(overwrite=True) == "unfinished"
     claim(run)
-    # A search misses it, and trains that point again; without settings nobody knows of what.
-    assert names(point.parent) == (set() if name == "settings.json" else {"lr-0.1"})
+    assert names(point.parent) == (set() if name != "grid.json" else {"lr-0.1"})
     assert not (point / name).exists()
     assert not (tmp_path / "verification.parquet").exists()  # and it is searched again
 

@@ -159,7 +159,7 @@ def test_data_seeds_are_separate_studies(results: Results) -> None:
 
 
 def test_analyze_writes_everything(finished: Outcome) -> None:
-    check_written(finished, FIGURES, kernels=2 + 2 * 3)
+    check_written(finished, FIGURES, 2 + 2 * 3, TRAINING_FILES)
 
 
 def test_the_same_command_finds_it_done(finished: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
