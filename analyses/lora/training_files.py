@@ -6,12 +6,11 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 import subkern
-from subkern.subspaces.lora import Lora
 
 from ..engine.run_folder import TRAIN, Results
 from ..show.study_numbers import model_name
@@ -19,9 +18,6 @@ from ..verify.rates import Rates
 from ..verify.trial import Trial
 from .config import Config
 from .findings import Findings
-
-if TYPE_CHECKING:
-    import peft
 
 ADAPTER, SCRIPT = f"{TRAIN}/adapter_config.json", f"{TRAIN}/train.py"
 PEFT_TARGETS = "peft_targets"
@@ -34,20 +30,23 @@ def training_files(results: Results, found: Findings) -> dict[str, str]:
     None where the advised targets train weights that no PEFT configuration names (``all``), and of
     runs that did not record what their targets are.
     """
-    config = found.config
     targets = results.inputs.get(PEFT_TARGETS, {}).get(found.best.targets)
     if targets is None:
         return {}
-    lora = Lora(found.best.rank, config.alpha, targets, config.adapter_seeds[0], config.rslora)
-    return {
-        ADAPTER: _adapter(lora.config, _absolute(config.model)),
-        SCRIPT: _script(results, found),
-    }
+    return {ADAPTER: _adapter(found, targets), SCRIPT: _script(results, found)}
 
 
-def _adapter(config: peft.LoraConfig, model: str) -> str:
+def _adapter(found: Findings, targets: str | list[str]) -> str:
     """Return what PEFT writes, with the modules in order: it keeps them as a set."""
-    config.base_model_name_or_path = model
+    import peft
+
+    config = peft.LoraConfig(
+        base_model_name_or_path=_absolute(found.config.model),
+        r=found.best.rank,
+        lora_alpha=found.config.alpha,  # type: ignore[arg-type]  # PEFT scales by any number
+        target_modules=targets,
+        use_rslora=found.config.rslora,
+    )
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         (path,) = Path(folder).iterdir()

@@ -226,6 +226,7 @@ class CellStore:
         with only_run(self.root, otherwise="see --status"):
             self._sweep()
             yield
+            self._sweep()  # after workers that died: others did their cells
 
     def _sweep(self) -> None:
         """Remove what killed runs left half done.

@@ -31,6 +31,7 @@ from analyses.lora.figures import FIGURES
 from analyses.lora.findings import find
 from analyses.lora.study import LoraStudy
 from analyses.lora.train_kernels import contrast, effective_directions, heatmap, spectrum
+from analyses.lora.training_files import ADAPTER, SCRIPT
 from analyses.show import style
 from analyses.show.study_numbers import costs
 from analyses.show.study_page import cost_table
@@ -159,7 +160,7 @@ def test_data_seeds_are_separate_studies(results: Results) -> None:
 
 
 def test_analyze_writes_everything(finished: Outcome) -> None:
-    check_written(finished, FIGURES, 2 + 2 * 3, TRAINING_FILES)
+    check_written(finished, FIGURES, 2 + 2 * 3, (ADAPTER, SCRIPT))
 
 
 def test_the_same_command_finds_it_done(finished: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,6 +207,7 @@ def test_a_worker_that_dies_once_is_no_failure(tmp_path: Path) -> None:
     of = plan(["a"], [13])
     work = Work(fail=((KERNEL, "die"),), once=tmp_path)
     assert run(tmp_path / "out", of, work, make_executor(workers=2)).failed == {}
+    assert not any((tmp_path / "out" / "work").iterdir())  # nor does the dead one's folder stay
     run(tmp_path / "quiet", of, Work())
     assert table(tmp_path / "out", of) == table(tmp_path / "quiet", of)
 
