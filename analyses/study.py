@@ -95,7 +95,7 @@ class Study(ABC, Generic[C, F]):
             study's identity, unless `code` names other functions.
         counts: what its progress counts.
         proves: whether ``--verify`` can train what it advises.
-        tabled: what settings were resolved to that its tables show anyway.
+        tabled: what settings were resolved to that its tables or files show anyway.
     """
 
     name: ClassVar[str]

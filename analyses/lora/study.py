@@ -32,6 +32,7 @@ class LoraStudy(Study[Config, Findings]):
     settings = Config
     compute = staticmethod(compute)
     proves = True
+    tabled = (PEFT_TARGETS,)  # many names: they are in the file for PEFT
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Load the model and find every target set in it."""
