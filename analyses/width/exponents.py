@@ -28,9 +28,11 @@ class Exponent:
     predicted: float
 
     @property
-    def agrees(self) -> bool:
-        """Whether the prediction lies in the interval."""
-        return self.low <= self.predicted <= self.high
+    def off(self) -> float:
+        """How far the prediction lies outside the interval; 0 inside, NaN of no prediction."""
+        if math.isnan(self.predicted):
+            return math.nan
+        return max(0.0, self.low - self.predicted, self.predicted - self.high)
 
 
 def exponent(

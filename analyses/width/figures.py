@@ -17,7 +17,7 @@ from ..show.axes import DOTS, LEGEND
 from .findings import Findings, Group
 from .sizes import SIZED
 
-At = TypeVar("At", int, float)
+At = TypeVar("At", int, float, str)
 
 
 def prediction(found: Findings) -> Figure:
@@ -121,11 +121,12 @@ def sizes(found: Findings) -> Figure:
         strokes = style.strokes(len(found.tuned))
         for axes, metric in zip(panels[:, 0], shown, strict=True):
             for tuned, stroke in zip(found.tuned, strokes, strict=True):
-                of = tuned.values.get(metric, {})
-                line = _known({m.parameters: of.get(m.spec, math.nan) for m in found.models})
+                known = _known(tuned.values.get(metric, {}))
+                points = [(m.parameters, known[m.spec]) for m in found.models if m.spec in known]
                 axes.plot(
-                    list(line), list(line.values()), color=stroke.color, marker=stroke.marker,
-                    ls=stroke.dash, label=tuned.optimizer,
+                    [size for size, _ in points], [value for _, value in points],
+                    color=stroke.color, marker=stroke.marker, ls=stroke.dash,
+                    label=tuned.optimizer,
                 )  # fmt: skip
             _scale(axes)
             axes.set_title(f"{SIZED[metric][0].upper()}{SIZED[metric][1:]}", fontsize=9)

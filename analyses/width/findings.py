@@ -57,6 +57,9 @@ HALF = 0.25
 RATES: Mapping[str, str] = {"best": "best rate", "stable": "largest stable rate"}
 """Learning rates that exponents are fitted to; scaled as a parametrization says, theory's is 0."""
 
+NEAR = 0.05
+"""Exponents this near to theory's are no news: finite widths are never quite the limit."""
+
 SAME = 2.0
 """A rate carries where, by the interval, the best one moves by less than so many times."""
 
@@ -171,7 +174,7 @@ class Findings:
 
     @property
     def disagreeing(self) -> list[tuple[Group, str, Exponent]]:
-        """Exponents whose interval leaves out what theory predicts exactly."""
+        """Exponents whose interval leaves out what theory predicts exactly, by more than `NEAR`."""
         exact = ("features", "function.first", "function")
         return [
             (group, metric, group.exponents[metric])
@@ -179,7 +182,7 @@ class Findings:
             for metric in exact
             if metric in group.exponents
             and not math.isnan(group.exponents[metric].predicted)
-            and not group.exponents[metric].agrees
+            and group.exponents[metric].off > NEAR
         ]
 
     @property

@@ -142,7 +142,7 @@ class Transformers:
         with _own_randomness():
             try:
                 module = transformers.AutoModel.from_config(config, dtype=self.dtype)
-            except (ValueError, TypeError, RuntimeError, KeyError) as error:
+            except (ValueError, TypeError, RuntimeError, LookupError, AssertionError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(
                     f"a {config.model_type} of width {width} cannot be built: {reason}"

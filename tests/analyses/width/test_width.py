@@ -30,6 +30,7 @@ from analyses.width.training import AT
 from analyses.width.widths import Widths
 from subkern.errors import UserError
 from subkern.storage import provenance
+from subkern.training.settings import Diverged
 from subkern.width.exponents import OPTIMIZERS as KNOWN_OPTIMIZERS
 from subkern.width.exponents import PARAMETRIZATIONS as KNOWN_PARAMETRIZATIONS
 from subkern.width.families import transformers_of
@@ -41,6 +42,12 @@ SMALL: dict[str, Any] = {
     "widths": [16, 32, 48], "steps": 2, "seeds": 1, "factors": [0.5, 1], "shots": 4,
     "kernel_limit": 3,
 }  # fmt: skip
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing: it takes seconds, and these tests are of numbers."""
+    monkeypatch.setattr(WidthStudy, "draw", lambda _, __, out: out)
 
 
 def test_names_are_those_of_the_library() -> None:
@@ -288,6 +295,7 @@ def test_a_tiny_rate_is_predicted_by_frozen_features(monkeypatch: pytest.MonkeyP
     assert errors[0] / errors[1] == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("damaged", [False, True])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -351,6 +359,7 @@ def test_a_worker_with_other_libraries_is_told_so(
         work(cell, {}, Place(tmp_path))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow  # processes import torch
 def test_processes_find_the_same_numbers(tmp_path: Path) -> None:
     config = Config(optimizers="adam", parametrizations="ntp", kernel=False, **SMALL)
@@ -362,6 +371,7 @@ def test_processes_find_the_same_numbers(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(here, there)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_cell_is_said_and_the_others_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +390,28 @@ def test_a_failed_cell_is_said_and_the_others_are_kept(
     monkeypatch.undo()
     table = WidthStudy().analyze(config, tmp_path / "run").results.table
     assert set(table[table.metric == "error"].width) == {16, 32, 48}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_width_diverges_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = training.train_wide
+
+    def diverges(wide: Any, *given: Any, **how: Any) -> Any:
+        if (wide.parametrization, wide.scale) == ("mup", 0.5):
+            raise Diverged(1, 1.0)
+        return real(wide, *given, **how)
+
+    monkeypatch.setattr(training, "train_wide", diverges)
+    study = WidthStudy()
+    config = Config(optimizers="sgd", kernel=False, **SMALL)
+    found = study.found(study.analyze(config, tmp_path / "run").results)
+    ntp, mup = found.groups
+    assert (mup.verdict, mup.diverged) == ("unstable", [32])
+    assert set(mup.values["error"]) == {16, 48}
+    assert (ntp.diverged, set(ntp.values["error"])) == ([], {16, 32, 48})
+    assert "error" in ntp.exponents
 
 
 # --- what is asked ---
@@ -409,6 +441,7 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
         (["--workers", "0"], "0 workers can do nothing: give --workers 1 or more"),
         (["--executor", "slurm"], "executor 'slurm' is unknown: use local or ray"),
         (["--address", "auto"], "--address auto is for --executor ray"),
+        (["--max-length", "0"], "max_length holds 0"),
         (["--dtype", "bfloat16"], "dtype bfloat16 rounds small steps away"),
     ],
 )
