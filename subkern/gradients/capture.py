@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from subkern.cores import make_way
-from subkern.gradients.factors import DenseFactor, Factor, FactorBuilder, nbytes
+from subkern.gradients.factors import DenseFactor, Factor, FactorBuilder, merge, nbytes
 from subkern.gradients.record import Recorder, Use
+from subkern.models.likelihood import composable
 from subkern.models.logit_model import LogitModel, parameter_path
 
 if TYPE_CHECKING:
@@ -109,10 +110,23 @@ def capture(
         cotangents, grads = _backward(recorder, logits, direct)
     builder = FactorBuilder(len(batch), logits.shape[1], bounded)
     factors = {name: builder.build(uses) for name, uses in cotangents.items()}
+    if len(batch) > len(examples):  # an example has several sequences
+        factors = {
+            name: _by_example(rows, examples, parameters[name].shape, bounded)
+            for name, rows in factors.items()
+        }
     factors |= {name: [DenseFactor(grad)] for name, grad in grads.items()}
     if uncovered and not direct:
         factors |= _by_torch_func(model, parameters, examples, uncovered)
     return Captured(factors, logits.detach().double())
+
+
+def _by_example(
+    rows: Sequence[Factor], examples: Sequence[EncodedExample], shape: torch.Size, bounded: bool
+) -> list[Factor]:
+    """Factors of examples from those of their sequences, whose gradients add up."""
+    left = iter(rows)
+    return [merge([next(left) for _ in e.marked], shape, bounded) for e in examples]
 
 
 def _refuse_uncovered(recorder: Recorder) -> None:
@@ -190,5 +204,6 @@ def jacobian(
         logits = torch.func.functional_call(model, theta, (batch,))[0]
         return logits, logits
 
-    grads, logits = torch.func.jacrev(f, has_aux=True, chunk_size=1)(values)
+    with composable():
+        grads, logits = torch.func.jacrev(f, has_aux=True, chunk_size=1)(values)
     return {n: grads[parameter_path(n)].detach() for n in parameters}, logits.detach()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from subkern.gradients.factors import Factor, OuterFactor, RowFactor, work_dtype
+from subkern.gradients.factors import Factor, HeadFactor, OuterFactor, RowFactor, work_dtype
 
 WIDTH = 1 << 14  # coordinates of a chunk: with 32 examples, 2 MiB in float32
 _PADDED = 1.25  # positions of the longest example of one product for one of the shortest
@@ -61,6 +61,10 @@ def chunks(
         yield from _outer(
             [f for f in factors if isinstance(f, OuterFactor)], shape, num_logits, step
         )
+    elif all(isinstance(f, HeadFactor) for f in factors):
+        yield from _head(
+            [f for f in factors if isinstance(f, HeadFactor)], row_size, num_logits, step
+        )
     else:
         yield from _dense(factors, shape, num_logits, step, row_size)
 
@@ -84,6 +88,13 @@ def _outer(side: Sequence[OuterFactor], shape: torch.Size, c: int, step: int) ->
                 torch.matmul(lefts, right, out=out)
         first = torch.arange(start, start + rows, device=device)
         yield Chunk(formed.flatten(2), first, row_size)
+
+
+def _head(side: Sequence[HeadFactor], row_size: int, c: int, step: int) -> Iterator[Chunk]:
+    for rows in side[0].slices():
+        parts, size = [f.part(rows) for f in side], rows.stop - rows.start
+        for chunk in _outer(parts, torch.Size((size, row_size)), c, step):
+            yield Chunk(chunk.rows, chunk.first + rows.start, row_size)
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[slice]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from subkern.cores import make_way
 from subkern.gradients.capture import Captured
-from subkern.gradients.factors import Factor, OuterFactor, RowFactor, work_dtype
+from subkern.gradients.factors import Factor, HeadFactor, OuterFactor, RowFactor, work_dtype
 
 BLOCK = 1024  # terms of one float32 dot product
 TILE_BYTES = 24 * 2**20  # explicit gradients formed at a time, both sides together
@@ -33,7 +33,7 @@ _FORMING, _BLOCKED = 2.5, 1.7
 
 Pair = tuple[Sequence[Factor], Sequence[Factor]]
 Factors = Mapping[str, Sequence[Factor]]
-F = TypeVar("F", OuterFactor, RowFactor)
+F = TypeVar("F", OuterFactor, RowFactor, HeadFactor)
 
 
 def contract(
@@ -108,6 +108,8 @@ def parameter_block(left: Sequence[Factor], right: Sequence[Factor], shape: torc
         return group_block([outers])
     if rows := _all(RowFactor, left, right):
         return matched_rows(*rows)
+    if heads := _all(HeadFactor, left, right):
+        return head_block(*heads)
     return dense(left, right, shape)
 
 
@@ -117,6 +119,15 @@ def _all(
     mine: list[F] = [f for f in left if isinstance(f, kind)]
     theirs: list[F] = [f for f in right if isinstance(f, kind)]
     return (mine, theirs) if len(mine) == len(left) and len(theirs) == len(right) else None
+
+
+def head_block(left: Sequence[HeadFactor], right: Sequence[HeadFactor]) -> Tensor:
+    """Block of a decoder, ``[n, c, m, c]``: probabilities are made some rows at a time."""
+    parts = [
+        group_block([([f.part(rows) for f in left], [f.part(rows) for f in right])])
+        for rows in left[0].slices()
+    ]
+    return torch.stack(parts).sum(0)
 
 
 def outer_flops(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> dict[str, float]:

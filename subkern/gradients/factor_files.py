@@ -20,12 +20,20 @@ from torch import Tensor
 
 from subkern.errors import NoSpaceError
 from subkern.gradients.capture import Captured
-from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor, zero_like
+from subkern.gradients.factors import (
+    DenseFactor,
+    Factor,
+    HeadFactor,
+    OuterFactor,
+    RowFactor,
+    zero_like,
+)
 from subkern.storage.checksums import is_sound
 from subkern.storage.files import replacing, scratch_folder, scratch_root
 
-_KINDS = {"outer": OuterFactor, "rows": RowFactor, "dense": DenseFactor}
+_KINDS = {"outer": OuterFactor, "rows": RowFactor, "head": HeadFactor, "dense": DenseFactor}
 _FIELDS = {
+    "head": ("inputs", "cotangents", "targets", "logsumexp", "weight", "bias"),
     "outer": ("inputs", "cotangents"),
     "rows": ("ids", "rows", "bound"),
     "dense": ("grad", "bound"),
@@ -90,6 +98,8 @@ class Stored:
         kind = entry.pop("kind")
         tensors = {f: self._tensor(entry[f]) for f in _FIELDS[kind] if f in entry}
         rest = {k: v for k, v in entry.items() if k not in tensors}
+        if "added" in rest:
+            rest["added"] = self._factor(dict(rest["added"]))
         factor: Factor = _KINDS[kind](**tensors, **rest)
         return factor
 
@@ -118,8 +128,10 @@ def save_factors(captured: Captured, path: Path, *, kept: bool = True) -> None:
     def entry(factor: Factor) -> dict[str, Any]:
         kind = next(k for k, cls in _KINDS.items() if isinstance(factor, cls))
         held = {f: getattr(factor, f) for f in _FIELDS[kind]}
-        named = {f: key(t) for f, t in held.items() if t is not None}
+        named: dict[str, Any] = {f: key(t) for f, t in held.items() if t is not None}
         turned = {"transposed": factor.transposed} if isinstance(factor, OuterFactor) else {}
+        if isinstance(factor, HeadFactor) and factor.added is not None:
+            named["added"] = entry(factor.added)
         return {"kind": kind, **named, **turned}
 
     index = {name: [entry(f) for f in factors] for name, factors in captured.factors.items()}

@@ -5,6 +5,8 @@ cheapest exact form:
 
 * `OuterFactor`: Σ_t g_t a_tᵀ, kept as a ``[t, d_in]`` and g ``[t, c, d_out]``;
 * `RowFactor`: a few rows of a table, kept as ids ``[k]`` and rows ``[k, c, d]``;
+* `HeadFactor`: Σ_t g_t (e_y − p)_t a_tᵀ of log-probabilities by their decoder, kept as a, g ``[t,
+  c]`` and what makes the probabilities p again, a few rows of the decoder at a time;
 * `DenseFactor`: the gradient, ``[c, …shape of the parameter]``.
 
 Where it is asked for, the last two keep beside every entry Σ_t g_t a_t the most it could be by
@@ -15,12 +17,14 @@ of an `OuterFactor` it can be read off.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from subkern.gradients.record import Kind, Use
+from subkern.models.likelihood import vocabulary_rows
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,57 @@ class RowFactor:
         return grad
 
 
+HEAD_ROWS = 4096  # of a decoder made at a time; as many coordinates as any block of signs divide it
+
+
+@dataclass(frozen=True)
+class HeadFactor:
+    """Gradient Σ_t g_t (e_y − p)_t a_tᵀ of a ``[V, d]`` decoder, p_t = softmax(W a_t + b).
+
+    Where the decoder is tied to the embedding, a few rows of that are added.
+    """
+
+    inputs: Tensor  # a [t, d]
+    cotangents: Tensor  # g [t, c], of the log-probabilities
+    targets: Tensor  # y [t]
+    logsumexp: Tensor  # of W a + b, [t]
+    weight: Tensor  # W [V, d], the model's own
+    bias: Tensor | None = None  # b [V]
+    added: RowFactor | None = None
+    bounds: bool = False  # its entries are the bounds of the gradient's
+
+    def slices(self) -> list[slice]:
+        """Rows of the decoder, some at a time."""
+        size = self.weight.shape[0]
+        return [slice(i, min(i + HEAD_ROWS, size)) for i in range(0, size, HEAD_ROWS)]
+
+    def part(self, rows: slice) -> OuterFactor:
+        """The gradient of some rows; those added stand as positions of their own."""
+        dtype = work_dtype(self.inputs.dtype)
+        told = vocabulary_rows(self.inputs, self.weight, self.bias, self.logsumexp, rows)
+        told = told.neg_()
+        mine = ((self.targets >= rows.start) & (self.targets < rows.stop)).nonzero()[:, 0]
+        told[mine, self.targets[mine] - rows.start] += 1
+        g = self.cotangents[..., None].to(dtype) * told[:, None].to(dtype)  # [t, c, rows]
+        a = self.inputs
+        if self.bounds:
+            a, g = position_norm(a), position_norm(g)
+        if self.added is None:
+            return OuterFactor(a, g, False)
+        ids, given = self.added.ids, self.added.rows
+        at = ((ids >= rows.start) & (ids < rows.stop)).nonzero()[:, 0]
+        c = g.shape[1]
+        more = g.new_zeros(len(at), c, c, g.shape[2])  # [k, of logit, to logit, rows]
+        more[torch.arange(len(at)), :, :, ids[at] - rows.start] = torch.eye(c).to(g)
+        positions = given[at].flatten(0, 1).to(a.dtype)
+        return OuterFactor(torch.cat([a, positions]), torch.cat([g, more.flatten(0, 1)]), False)
+
+    def dense(self, shape: torch.Size) -> Tensor:
+        """The gradient, ``[c, *shape]``."""
+        parts = [self.part(rows) for rows in self.slices()]
+        return torch.cat([p.dense(torch.Size((p.cotangents.shape[2], shape[1]))) for p in parts], 1)
+
+
 @dataclass(frozen=True)
 class DenseFactor:
     """The gradient itself."""
@@ -65,7 +120,7 @@ class DenseFactor:
         return self.grad
 
 
-Factor = OuterFactor | RowFactor | DenseFactor
+Factor = OuterFactor | RowFactor | HeadFactor | DenseFactor
 
 
 def work_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -79,14 +134,29 @@ def zero_like(factor: Factor) -> Factor:
         return OuterFactor(factor.inputs[:0], factor.cotangents[:0], factor.transposed)
     if isinstance(factor, RowFactor):
         return RowFactor(factor.ids[:0], factor.rows[:0])
+    if isinstance(factor, HeadFactor):
+        names = ("inputs", "cotangents", "targets", "logsumexp")
+        none: dict[str, Any] = {name: getattr(factor, name)[:0] for name in names}
+        return replace(factor, **none, added=None)
     return DenseFactor(torch.zeros_like(factor.grad))
 
 
 def nbytes(factors: Iterable[Factor]) -> int:
-    """Bytes that the tensors of `factors` hold; what several share counts once."""
-    tensors = [v for f in factors for v in vars(f).values() if isinstance(v, Tensor)]
+    """Bytes that the tensors of `factors` hold, but for the model's own; what several share counts
+    once.
+    """
+    listed = [part for f in factors for part in (f, getattr(f, "added", None))]
+    tensors = [
+        v
+        for f in listed
+        for name, v in (vars(f).items() if f is not None else ())
+        if isinstance(v, Tensor) and not (isinstance(f, HeadFactor) and name in _MODEL)
+    ]
     held = {(t.data_ptr(), t.numel()): t.numel() * t.element_size() for t in tensors}
     return sum(held.values())
+
+
+_MODEL = ("weight", "bias")  # of a `HeadFactor`
 
 
 class FactorBuilder:
@@ -117,6 +187,9 @@ class FactorBuilder:
             return self._outer(use, g)
         if use.kind is Kind.ROWS:
             return self._rows(use, g)
+        if use.kind in (Kind.HEAD, Kind.HEAD_SUM):
+            heads = self._heads(use, g)
+            return heads if use.kind is Kind.HEAD else [self._head_sum(head) for head in heads]
         return self._summed(use, g)
 
     def _outer(self, use: Use, g: Tensor) -> list[Factor]:
@@ -153,6 +226,29 @@ class FactorBuilder:
             live = (g[:, i] != 0).any(-1).any(0) & (ids[i] >= 0)
             factors.append(sum_rows(ids[i, live], g[:, i, live].transpose(0, 1), self.bounded))
         return factors
+
+    def _heads(self, use: Use, g: Tensor) -> list[HeadFactor]:
+        assert use.input is not None
+        assert use.decoder is not None
+        weight, bias = use.decoder.weight.detach(), use.decoder.bias
+        bias = None if bias is None else bias.detach()
+        factors = []
+        for i in range(self.batch):
+            at = (use.decoder.live[i] & (g[:, i] != 0).any(0)).nonzero()[:, 0]
+            a, y = use.input.detach()[i, at], use.decoder.targets[i, at]
+            score = (a * weight[y]).sum(-1) + (0 if bias is None else bias[y])
+            logsumexp = score.to(g.dtype) - use.call.output.detach()[i, at]
+            factors.append(HeadFactor(a, g[:, i, at].T, y, logsumexp, weight, bias))
+        return factors
+
+    def _head_sum(self, head: HeadFactor) -> DenseFactor:
+        parts = [head.part(rows).cotangents for rows in head.slices()]
+        grad = torch.cat([g.sum(0) for g in parts], 1)
+        if not self.bounded:
+            return DenseFactor(grad)
+        bound = torch.cat([position_norm(g)[0] for g in parts], 1)
+        typical = bound.square().mean(-1, keepdim=True).sqrt()  # as in `_summed`
+        return DenseFactor(grad, torch.maximum(bound, typical))
 
     def _summed(self, use: Use, g: Tensor) -> list[Factor]:
         out = g.shape[1:]
@@ -210,6 +306,8 @@ def merge(parts: Sequence[Factor], shape: torch.Size, bounded: bool = False) -> 
     Positions of a shared linear layer concatenate; an embedding tied to a decoder adds rows,
     because a prompted decoder's cotangent is zero but for the label words.
     """
+    if any(isinstance(p, HeadFactor) for p in parts):
+        return _merge_heads(parts, shape, bounded)
     table = any(isinstance(p, RowFactor) for p in parts)
     parts = [
         _as_rows(p, bounded) if isinstance(p, OuterFactor) and _is_few_rows(p, table) else p
@@ -227,10 +325,26 @@ def merge(parts: Sequence[Factor], shape: torch.Size, bounded: bool = False) -> 
             torch.cat([p.cotangents for p in outers]),
             outers[0].transposed,
         )
+    return _merge_dense(parts, shape, bounded)
+
+
+def _merge_dense(parts: Sequence[Factor], shape: torch.Size, bounded: bool) -> DenseFactor:
     grad = torch.stack([p.dense(shape) for p in parts]).sum(0)
     if not bounded:
         return DenseFactor(grad)
     return DenseFactor(grad, torch.stack([bound_of(p).dense(shape) for p in parts]).sum(0))
+
+
+def _merge_heads(parts: Sequence[Factor], shape: torch.Size, bounded: bool) -> Factor:
+    """The factor of a decoder, and of the embedding if it is tied to it."""
+    heads = [p for p in parts if isinstance(p, HeadFactor)]
+    tables = [p for p in parts if isinstance(p, RowFactor)]
+    if len(heads) + len(tables) < len(parts):
+        return _merge_dense(parts, shape, bounded)
+    tables += [h.added for h in heads if h.added is not None]
+    names = ("inputs", "cotangents", "targets", "logsumexp")
+    joined: dict[str, Any] = {n: torch.cat([getattr(h, n) for h in heads]) for n in names}
+    return replace(heads[0], **joined, added=_merge_rows(tables, bounded) if tables else None)
 
 
 def _merge_rows(parts: Sequence[RowFactor], bounded: bool) -> RowFactor:
@@ -263,6 +377,10 @@ def bound_of(factor: Factor) -> Factor:
         return RowFactor(
             factor.ids, torch.zeros_like(rows) if factor.bound is None else factor.bound
         )
+    if isinstance(factor, HeadFactor):
+        added = None if factor.added is None else bound_of(factor.added)
+        assert not isinstance(added, OuterFactor | HeadFactor | DenseFactor)
+        return replace(factor, added=added, bounds=True)
     return DenseFactor(torch.zeros_like(factor.grad) if factor.bound is None else factor.bound)
 
 

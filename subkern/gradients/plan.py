@@ -20,7 +20,7 @@ from torch import Tensor
 from subkern.errors import UserError
 from subkern.gradients.capture import Captured, NotCovered, capture, frozen
 from subkern.gradients.contract import parameter_block
-from subkern.gradients.factors import DenseFactor, Factor, OuterFactor, RowFactor
+from subkern.gradients.factors import DenseFactor, Factor, HeadFactor, OuterFactor, RowFactor
 from subkern.models.autograd_mode import check_mode
 from subkern.models.checks import TOLERANCE, check_function, check_logits, check_tokens, spread
 from subkern.models.logit_model import LogitModel
@@ -226,7 +226,8 @@ def _capture_one(
         try:
             return capture(model, parameters, [example], list(known)), known
         except NotCovered as found:
-            new = {k: v for k, v in found.uncovered.items() if k not in known}
+            shared = dict.fromkeys(found.shared, "has no axis of examples")
+            new = {k: v for k, v in (found.uncovered | shared).items() if k not in known}
             if not new:
                 raise
             known |= new
@@ -258,6 +259,12 @@ def _mixed(factor: Factor, mix: Tensor, shape: torch.Size) -> Tensor:
     if isinstance(factor, RowFactor):
         summed = torch.einsum("kcd,c->kd", factor.rows, mix.to(factor.rows))
         return replace(factor, rows=summed[:, None], bound=None).dense(shape)[0]
+    if isinstance(factor, HeadFactor):
+        summed, added = factor.cotangents @ mix.to(factor.cotangents), factor.added
+        if added is not None:
+            rows = torch.einsum("kcd,c->kd", added.rows, mix.to(added.rows))
+            added = replace(added, rows=rows[:, None], bound=None)
+        return replace(factor, cotangents=summed[:, None], added=added).dense(shape)[0]
     assert isinstance(factor, DenseFactor)
     return torch.tensordot(mix.to(factor.grad), factor.grad, dims=1)
 

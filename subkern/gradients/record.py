@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from subkern.cores import make_way
+from subkern.models.likelihood import token_log_probs
 
 
 class Kind(Enum):
@@ -29,6 +30,8 @@ class Kind(Enum):
 
     OUTER = "outer"  # Σ_t g_t x_tᵀ: linear layers
     ROWS = "rows"  # g_t added to row id_t: embeddings
+    HEAD = "head"  # Σ_t g_t (e_y − p)_t x_tᵀ: log-probabilities of tokens y_t, by their decoder
+    HEAD_SUM = "head_sum"  # Σ_t g_t (e_y − p)_t: by its bias
     PRODUCT = "product"  # Σ g ⊙ x over everything the parameter was broadcast over
     SUM = "sum"  # Σ g likewise: biases
 
@@ -42,6 +45,23 @@ class Call:
     layout: str  # example axis: "batch" [b, …], "flat" [b·t, d], or "none" (shared by the batch)
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """What else decides log-probabilities ``log softmax(W x + b)[y]``.
+
+    Attributes:
+        weight: W ``[V, d]``.
+        bias: b ``[V]``, if there is one.
+        targets: y ``[r, k]``.
+        live: which of them are there, ``[r, k]``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    targets: Tensor
+    live: Tensor
+
+
 @dataclass
 class Use:
     """One parameter entering one operation."""
@@ -53,6 +73,7 @@ class Use:
     input: Tensor | None = None  # x, or ids
     transposed: bool = False  # weight is [d_in, d_out]
     input_version: int = 0
+    decoder: Decoder | None = None
 
 
 @dataclass
@@ -72,6 +93,7 @@ class _Entry:
     kind: Kind
     input: Tensor | None = None
     transposed: bool = False
+    decoder: Decoder | None = None
 
 
 Rule = Callable[["Recorder", tuple[Any, ...], dict[str, Any], Tensor], "list[_Entry] | None"]
@@ -161,7 +183,8 @@ class Recorder(TorchFunctionMode):
         for e in entries:
             shape = self.parameters[e.name].shape
             version = 0 if e.input is None else e.input._version
-            self.uses.append(Use(e.name, e.kind, call, shape, e.input, e.transposed, version))
+            use = Use(e.name, e.kind, call, shape, e.input, e.transposed, version, e.decoder)
+            self.uses.append(use)
         return out
 
     def _layout(self, out: Tensor) -> str:
@@ -229,6 +252,19 @@ def _matmul(rec: Recorder, args: Any, kwargs: Any, out: Tensor) -> list[_Entry] 
     return [_Entry(weight.name, Kind.OUTER, x, not weight.transposed)] if weight else []
 
 
+def _log_probs(rec: Recorder, args: Any, kwargs: Any, out: Tensor) -> list[_Entry] | None:
+    x, weight, bias, targets, live = args
+    found = rec.alias(weight), rec.alias(bias)
+    if rec.alias(x) or (found[0] and found[0].transposed):
+        return None
+    decoder, kinds = Decoder(weight, bias, targets, live), (Kind.HEAD, Kind.HEAD_SUM)
+    return [
+        _Entry(a.name, kind, x, decoder=decoder)
+        for a, kind in zip(found, kinds, strict=True)
+        if a is not None
+    ]
+
+
 def _embedding(rec: Recorder, args: Any, kwargs: Any, out: Tensor) -> list[_Entry] | None:
     ids, weight = _get(args, kwargs, 0, "input"), rec.alias(_get(args, kwargs, 1, "weight"))
     options = {"scale_grad_by_freq": 4, "max_norm": 3}
@@ -282,6 +318,7 @@ RULES: dict[Callable[..., Any], Rule] = {
     torch.addmm: _addmm,
     _T.addmm: _addmm,
     F.embedding: _embedding,
+    token_log_probs: _log_probs,
     F.layer_norm: _norm(F.layer_norm, 4),
     F.rms_norm: _norm(F.rms_norm, 3),
     **dict.fromkeys((torch.matmul, _T.matmul, _T.__matmul__, torch.mm, _T.mm), _matmul),

@@ -67,9 +67,9 @@ class Sides:
                 raise UserError(
                     f"example id '{twice}' stands twice on the {side}: ids must be unique"
                 )
-        known = {e.id: (e.input_ids, e.read) for e in self.left}
+        known = {e.id: e.seen for e in self.left}
         for e in self.right:
-            if e.id in known and known[e.id] != (e.input_ids, e.read):
+            if e.id in known and known[e.id] != e.seen:
                 raise UserError(
                     f"example id '{e.id}' names different texts left and right: rename one"
                 )

@@ -80,10 +80,10 @@ def check_tokens(model: LogitModel, examples: Sequence[EncodedExample]) -> None:
         UserError: the longest is too long, counting virtual tokens; or a token has no embedding.
     """
     most, virtual = positions(model), getattr(model.module, "num_virtual_tokens", 0)
-    longest = max(examples, key=lambda e: len(e.input_ids))
-    if most is not None and len(longest.input_ids) + virtual > most:
+    longest = max(examples, key=lambda e: e.longest)
+    if most is not None and longest.longest + virtual > most:
         raise UserError(
-            f"example '{longest.id}' has {len(longest.input_ids)} tokens"
+            f"example '{longest.id}' has {longest.longest} tokens"
             f"{f' after {virtual} virtual ones' if virtual else ''} and the model takes {most}:"
             " lower the task's max_length"
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from subkern.errors import UserError
-from subkern.models.logit_model import Batch, LogitModel
+from subkern.models.logit_model import LogitModel
 from subkern.models.precision import in_precision_of
 
 _TRIED = 3  # tokens
@@ -61,9 +61,14 @@ def _positions(model: LogitModel) -> int | None:
 def _lookups(model: LogitModel, tokens: int) -> list[tuple[Tensor, Tensor]]:
     """Tables that `model` looks rows up in for a text of equal tokens, and which rows."""
     ids = _ids(model.module, tokens).to(model.device)
-    batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids[:, 0]))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Lookups() as lookups:
-        model(batch)
+    module = model.module
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        in_precision_of(module),
+        _Lookups() as lookups,
+    ):
+        module(input_ids=ids, attention_mask=torch.ones_like(ids))
     return lookups.seen
 
 

@@ -1,8 +1,8 @@
 """A language model as a function f(x; θ) from a batch of examples to class logits [b, c].
 
 A `LogitModel` is a Hugging Face model and a *readout*: label-word logits at one position (prompted
-masked or causal LM) or a linear layer on the encoder. Kernels, training and metrics see only the
-`LogitModel`, never the architecture.
+masked or causal LM), log-likelihoods of marked tokens, or a linear layer on the encoder. Kernels,
+training and metrics see only the `LogitModel`, never the architecture.
 """
 
 from __future__ import annotations
@@ -17,10 +17,33 @@ from torch import Tensor, nn
 
 from subkern.cores import make_way
 from subkern.errors import UserError
+from subkern.models.likelihood import token_log_probs, widened
 from subkern.models.precision import in_precision_of
+from subkern.prompts.marked import MISSING, Marked
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample, Prompt
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Which tokens of r sequences are marked, and where their log-likelihoods go.
+
+    Attributes:
+        reads: positions that tell each marked token's probability, ``[r, k]``.
+        targets: the tokens, ``[r, k]``.
+        live: which of the k are there, ``[r, k]``.
+        weights: of each sequence, ``[r]``.
+        places: the logit it adds to, among the ``b·c``, ``[r]``.
+        offsets: what the logits begin with, ``[b, c]``, float64.
+    """
+
+    reads: Tensor
+    targets: Tensor
+    live: Tensor
+    weights: Tensor
+    places: Tensor
+    offsets: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,35 +51,64 @@ class Batch:
     """Examples padded on the right.
 
     Attributes:
-        input_ids: token ids, ``[b, t]``.
-        attention_mask: 1 for tokens, 0 for padding, ``[b, t]``.
+        input_ids: token ids, ``[b, t]``; of marked sequences ``[r, t]``.
+        attention_mask: 1 for tokens, 0 for padding, of the same shape.
         read: the position whose output is read, ``[b]``.
+        marks: of marked sequences, those of an example next to each other.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     read: Tensor
+    marks: Marks | None = None
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
 
 def collate(
-    examples: Sequence[EncodedExample], pad_id: int = 0, device: torch.device | str = "cpu"
+    examples: Sequence[EncodedExample],
+    pad_id: int = 0,
+    device: torch.device | str = "cpu",
+    num_logits: int = 1,
 ) -> Batch:
     """Pad `examples` on the right to their longest.
 
-    Right padding keeps every position's index, so no model needs to be told its positions.
+    Right padding keeps every position's index, so no model needs to be told its positions. Marked
+    sequences are rows of their own; an example has `num_logits` logits, or lacks some.
     """
-    length = max(len(e.input_ids) for e in examples)
-    ids = torch.full((len(examples), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(examples), length), dtype=torch.long)
-    for i, example in enumerate(examples):
-        n = len(example.input_ids)
-        ids[i, :n] = torch.tensor(example.input_ids, dtype=torch.long)
-        mask[i, :n] = 1
+    marked = [(i, m) for i, e in enumerate(examples) for m in e.marked]
+    rows = [m.input_ids for _, m in marked] or [e.input_ids for e in examples]
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
     read = torch.tensor([e.read for e in examples], dtype=torch.long)
-    return Batch(ids.to(device), mask.to(device), read.to(device))
+    marks = _marks(examples, marked, num_logits, device) if marked else None
+    return Batch(ids.to(device), mask.to(device), read.to(device), marks)
+
+
+def _marks(
+    examples: Sequence[EncodedExample],
+    marked: Sequence[tuple[int, Marked]],
+    num_logits: int,
+    device: torch.device | str,
+) -> Marks:
+    most = max(len(m.reads) for _, m in marked)
+    reads = torch.zeros(len(marked), most, dtype=torch.long)
+    targets, live = torch.zeros_like(reads), torch.zeros_like(reads, dtype=torch.bool)
+    for row, (_, m) in enumerate(marked):
+        reads[row, : len(m.reads)] = torch.tensor(m.reads, dtype=torch.long)
+        targets[row, : len(m.reads)] = torch.tensor(m.targets, dtype=torch.long)
+        live[row, : len(m.reads)] = True
+    weights = torch.tensor([m.weight for _, m in marked], dtype=torch.float64)
+    places = torch.tensor([i * num_logits + m.logit for i, m in marked], dtype=torch.long)
+    offsets = torch.full((len(examples), num_logits), MISSING, dtype=torch.float64)
+    for i, e in enumerate(examples):
+        offsets[i, : len(e.offsets)] = torch.tensor(e.offsets, dtype=torch.float64)
+    return Marks(*(x.to(device) for x in (reads, targets, live, weights, places, offsets)))
 
 
 class WordReadout(nn.Module):
@@ -98,6 +150,86 @@ class WordReadout(nn.Module):
                 f" {known - 1}"
             )
         return at_read[:, list(self.label_ids)]
+
+
+class SequenceReadout(nn.Module):
+    """Log-likelihoods of the marked tokens of sequences, added up to logits.
+
+    ``f_k(x) = offset_k + Σ_r w_r Σ_t log p(y_rt | …)`` over the sequences r of logit k. Only the
+    positions that tell a marked token go through the decoder, a few at a time where it is a linear
+    layer and nothing follows it (`token_log_probs`).
+
+    Args:
+        num_logits: c: 1, or the most options that an example has.
+    """
+
+    def __init__(self, num_logits: int = 1) -> None:
+        super().__init__()
+        self._options = num_logits
+        self._bare: bool | None = None  # whether logits are the decoder's output as it is
+
+    @property
+    def num_logits(self) -> int:
+        """Number of logits, c."""
+        return self._options
+
+    def describe(self) -> dict[str, Any]:
+        """What is read, for provenance."""
+        return {"log_likelihoods": self._options}
+
+    def forward(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Logits ``[b, c]``."""
+        marks = batch.marks
+        if marks is None:
+            raise UserError("the examples have no marked tokens: encode them with the model's task")
+        told = self._told(module, batch, marks)
+        weights, offsets = marks.weights.to(told), marks.offsets.to(told)
+        out = offsets.flatten().index_add(0, marks.places, told.sum(1) * weights)
+        return out.view(offsets.shape)
+
+    def _told(self, module: nn.Module, batch: Batch, marks: Marks) -> Tensor:
+        """Log-probability of every marked token, ``[r, k]``."""
+        rows = torch.arange(len(batch), device=marks.reads.device)[:, None]
+        decoder = _decoder(module)
+        if type(decoder) is nn.Linear and self._bare is not False:
+            kept: list[Tensor] = []
+
+            def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+                kept[:] = [args[0][rows, marks.reads]]
+                return (args[0][:, :1], *args[1:])  # of which nothing is read
+
+            seen: list[Tensor] = []
+            watch = decoder.register_forward_hook(lambda *given: seen.append(given[-1]))
+            try:
+                with _pre_hook(decoder, keep):
+                    out = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            finally:
+                watch.remove()
+            if self._bare is None:
+                self._bare = len(seen) == 1 and _same(seen[0], out.logits)
+            if self._bare:
+                weight, bias = decoder.weight, decoder.bias
+                return token_log_probs(kept[0], weight, bias, marks.targets, marks.live)
+        selected = False
+
+        def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            nonlocal selected
+            selected = True
+            return (args[0][rows, marks.reads], *args[1:])
+
+        with _pre_hook(decoder, select):
+            logits = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        scores = widened(logits if selected else logits[rows, marks.reads])
+        found = torch.log_softmax(scores, -1).gather(-1, marks.targets[..., None])[..., 0]
+        return found.masked_fill(~marks.live, 0.0)
+
+
+def _same(output: Tensor, logits: Tensor) -> bool:
+    """Whether a decoder's output is the model's logits: no scale and no cap comes after it."""
+    with torch.no_grad():
+        return output.shape == logits.shape and bool(
+            (output.detach().to(logits.dtype) == logits.detach()).all()
+        )
 
 
 class LinearReadout(nn.Module):
@@ -145,7 +277,7 @@ class LinearReadout(nn.Module):
         return self.linear(pooled)
 
 
-Readout = WordReadout | LinearReadout
+Readout = WordReadout | SequenceReadout | LinearReadout
 
 
 class LogitModel(nn.Module):
@@ -215,7 +347,7 @@ class LogitModel(nn.Module):
 
     def collate(self, examples: Sequence[EncodedExample]) -> Batch:
         """Pad `examples` into a `Batch` on the model's device."""
-        return collate(examples, self.pad_id, self.device)
+        return collate(examples, self.pad_id, self.device, self.num_logits)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits ``[b, c]`` of `batch`."""

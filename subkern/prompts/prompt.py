@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from subkern.errors import UserError
 from subkern.prompts.encoders import CausalEncoder, Encoder, Limits, MaskedEncoder, PlainEncoder
 from subkern.prompts.label_words import label_token_ids, token_id, tokenizer_name
+from subkern.prompts.marked import Marked
 from subkern.prompts.template import Label, Literal, Part, Special, Text, parse_template
 from subkern.tasks.catalogue import Task
 from subkern.tasks.examples import Example
@@ -29,9 +30,14 @@ class EncodedExample:
 
     Attributes:
         id: the example's id.
-        label: position of its label in ``task.labels``.
-        input_ids: token ids; segment ids, where a model has them, are all 0.
+        label: position of its label in ``task.labels``; of a completion, over how many tokens its
+            logit sums (1: it is their mean).
+        input_ids: token ids; segment ids, where a model has them, are all 0. Of marked sequences,
+            those of all of them.
         read: position whose output is read: the mask, the last token, or [CLS].
+        marked: the sequences whose marked tokens' log-likelihoods the logits add up, if that is
+            what they are.
+        offsets: what each of its logits has added: 0, or minus what a preference is at θ₀.
         content: digest of what it is of, whatever the prompt: ``text:…`` of its texts, ``tokens:…``
             of its ids where those are not known.
     """
@@ -41,11 +47,31 @@ class EncodedExample:
     input_ids: tuple[int, ...]
     read: int
     content: str = field(default="", repr=False, compare=False)
+    marked: tuple[Marked, ...] = ()
+    offsets: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.content:
-            seen = tuple(self.input_ids), self.read
-            object.__setattr__(self, "content", content_digest("tokens", seen))
+            object.__setattr__(self, "content", content_digest("tokens", self.seen))
+
+    @property
+    def seen(self) -> tuple[object, ...]:
+        """What the model sees: ids and what is read."""
+        ids = tuple(self.input_ids), self.read
+        return (*ids, self.marked) if self.marked else ids
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return max((len(m.input_ids) for m in self.marked), default=len(self.input_ids))
+
+    @classmethod
+    def of_marked(
+        cls, id: str, label: int, marked: Sequence[Marked], logits: int = 1, content: str = ""
+    ) -> EncodedExample:
+        """The example of some marked sequences, with as many logits as it has options."""
+        ids = tuple(token for m in marked for token in m.input_ids)
+        return cls(id, label, ids, 0, content, tuple(marked), (0.0,) * logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,5 +400,5 @@ def fingerprint_examples(examples: Sequence[EncodedExample]) -> str:
     """Hash of what the model sees of `examples`, in order."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(repr((e.id, e.label, tuple(e.input_ids), e.read)).encode())
+        digest.update(repr((e.id, e.label, *e.seen)).encode())
     return digest.hexdigest()[:16]

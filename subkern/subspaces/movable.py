@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from subkern.errors import UserError
 from subkern.models.autograd_mode import check_mode
 from subkern.models.copy import shared_copy
+from subkern.models.likelihood import composable
 from subkern.models.logit_model import Batch, LogitModel, parameter_path
 from subkern.projections.displace import displace
 from subkern.subspaces.base import Coordinates
@@ -104,7 +105,7 @@ class MovableModel(nn.Module):
             UserError: `z` lacks a coordinate, or has one of another name or shape.
         """
         self._check(z)
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), composable():
             return self._logits(self._theta(z), batch)
 
     def along(
@@ -122,7 +123,7 @@ class MovableModel(nn.Module):
         theta, change = torch.func.jvp(self._theta, (dict(z),), (dict(direction),))[:2]
 
         def pushed(batch: Batch) -> tuple[Tensor, Tensor]:
-            with sdpa_kernel(SDPBackend.MATH):
+            with sdpa_kernel(SDPBackend.MATH), composable():
                 found = torch.func.jvp(lambda t: self._logits(t, batch), (theta,), (change,))
             return found[0].detach(), found[1].detach()
 

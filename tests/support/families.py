@@ -16,6 +16,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from subkern.models.precision import KeepDouble
+from subkern.prompts.marked import Marked
 from subkern.prompts.prompt import EncodedExample
 
 VOCAB = 61
@@ -249,6 +250,39 @@ def random_examples(
         position = {"last": length - 1, "first": 0, "interior": min(interior, length - 1)}[read]
         label = index % num_labels
         examples.append(EncodedExample(f"x-{seed}-{index}", label, tuple(ids), position))
+    return examples
+
+
+def random_marked(
+    n: int,
+    *,
+    kind: str = "causal",
+    options: Sequence[int] = (1,),
+    weights: Sequence[float] = (1.0,),
+    seed: int = 0,
+) -> list[EncodedExample]:
+    """Return `n` examples of random sequences whose last tokens are marked, of any length.
+
+    Each has as many options as `options` says in turn, and each option a sequence of every weight
+    of `weights`. A masked model reads each marked token at the place where it stands, a causal one
+    before it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    def one(logit: int, weight: float) -> Marked:
+        ids = torch.randint(PAD + 2, VOCAB, (draw(4, 10),), generator=generator).tolist()
+        first = draw(1, len(ids))
+        reads = range(first - 1, len(ids) - 1) if kind == "causal" else range(first, len(ids))
+        return Marked(tuple(ids), tuple(reads), tuple(ids[first:]), weight, logit)
+
+    examples = []
+    for i in range(n):
+        c = options[i % len(options)]
+        marked = [one(k, w) for k in range(c) for w in weights]
+        examples.append(EncodedExample.of_marked(f"m-{seed}-{i}", i % max(c, 2), marked, c))
     return examples
 
 

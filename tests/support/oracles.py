@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subkern.models.logit_model import LinearReadout, LogitModel, WordReadout
+from subkern.models.logit_model import LinearReadout, LogitModel, SequenceReadout, WordReadout
 from subkern.models.precision import KeepDouble
 from subkern.prompts.prompt import EncodedExample
 from tests.support.families import Family
@@ -42,8 +42,29 @@ def logit_model(
     return LogitModel(module, readout.to(dtype), binary=c == 1).eval()
 
 
+def sequence_model(
+    family: Family, c: int = 1, *, tied: bool = True, dtype: torch.dtype = torch.float64
+) -> LogitModel:
+    """Build a tiny random model whose logits are log-likelihoods of marked tokens."""
+    return LogitModel(family.build(tied, dtype), SequenceReadout(c)).eval()
+
+
+def log_likelihoods(model: LogitModel, example: EncodedExample) -> Tensor:
+    """Return f(x), ``[c]``, of an example of marked sequences, one sequence at a time."""
+    found: list[Tensor | float] = [*example.offsets]
+    for m in example.marked:
+        with KeepDouble():
+            logits = model.module(input_ids=torch.tensor([m.input_ids])).logits[0]
+        logs = torch.log_softmax(logits, -1)
+        told = sum(logs[at, y] for at, y in zip(m.reads, m.targets, strict=True))
+        found[m.logit] = found[m.logit] + m.weight * told
+    return torch.stack([torch.as_tensor(f, dtype=torch.float64) for f in found])
+
+
 def logits_alone(model: LogitModel, example: EncodedExample) -> Tensor:
     """Return f(x), ``[c]``, of one example that is neither padded nor masked."""
+    if example.marked:
+        return log_likelihoods(model, example)
     with KeepDouble():
         outputs = model.module(input_ids=torch.tensor([example.input_ids]))
     if isinstance(model.readout, WordReadout):

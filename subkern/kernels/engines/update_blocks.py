@@ -16,7 +16,14 @@ from torch import Tensor
 from subkern.gradients.capture import Captured
 from subkern.gradients.chunks import WIDTH, chunks
 from subkern.gradients.contract import add_gram
-from subkern.gradients.factors import Factor, OuterFactor, RowFactor, bound_of, work_dtype
+from subkern.gradients.factors import (
+    Factor,
+    HeadFactor,
+    OuterFactor,
+    RowFactor,
+    bound_of,
+    work_dtype,
+)
 from subkern.kernels.engines.signs.products import sign_gram
 from subkern.kernels.engines.threads import side_by_side
 from subkern.kernels.rules import UpdateRule
@@ -182,7 +189,7 @@ def _width(rows: int, factor: Factor) -> int:
 
 def _tensor(factor: Factor) -> Tensor:
     """One that tells type and device."""
-    if isinstance(factor, OuterFactor):
+    if isinstance(factor, OuterFactor | HeadFactor):
         return factor.inputs
     return factor.rows if isinstance(factor, RowFactor) else factor.grad
 

@@ -18,6 +18,7 @@ from subkern.gradients.chunks import Chunk, chunks
 from subkern.gradients.factors import (
     DenseFactor,
     Factor,
+    HeadFactor,
     OuterFactor,
     RowFactor,
     bound_of,
@@ -44,14 +45,28 @@ def pack(
     if whole_words and len(outers) == len(factors) and outers[0].inputs.device.type == "cpu":
         planes, zeroed = _pack_outers(outers, shape[0], layout, num_logits, zero_tolerance)
         return planes if len(planes.present) else None, zeroed
-    relative = [_relative(f) for f in factors] if zero_tolerance else list(factors)
     parts, zeroed = [], 0
-    for chunk in chunks(relative, shape, num_logits, _width(relative, layout, num_logits)):
+    for chunk in _chunks(factors, shape, num_logits, zero_tolerance, layout):
         part, count = _pack_chunk(chunk, layout, zero_tolerance)
         zeroed += count
         if len(part.present):
             parts.append(part)
     return join(parts) if parts else None, zeroed
+
+
+def _chunks(
+    factors: Sequence[Factor], shape: torch.Size, c: int, tolerance: float, layout: Layout
+) -> Iterator[Chunk]:
+    """Gradients, with every entry divided by its bound ‖g‖·‖a‖ where noise is looked for."""
+    width = _width(factors, layout, c)
+    if not tolerance:
+        yield from chunks(factors, shape, c, width)
+    elif not any(isinstance(f, HeadFactor) for f in factors):
+        yield from chunks([_relative(f) for f in factors], shape, c, width)
+    else:  # of which the quotient is no factor
+        bounds = chunks([bound_of(f) for f in factors], shape, c, width)
+        for chunk, bound in zip(chunks(factors, shape, c, width), bounds, strict=True):
+            yield Chunk(chunk.rows / _positive(bound.rows), chunk.first, chunk.row_size)
 
 
 def _pack_outers(
