@@ -13,17 +13,20 @@ from .options import (
     HEAD,
     MODEL,
     OVERWRITE,
+    OWN_DATA,
     PATH,
     READING,
     RUNNING,
     SPLITS,
+    TASK,
 )
 
 
 @click.command()
 @MODEL
-@click.option("--task", required=True, help="Task name, or path of a task file.")
+@TASK
 @DATA
+@OWN_DATA
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
 @click.option("--split", default="train", type=SPLITS, show_default=True)
 @click.option("--limit", type=COUNT, help="At most so many examples.")
@@ -61,13 +64,13 @@ def features(**asked: Any) -> None:
     from subkern.models.load import load_model
     from subkern.subspaces.random import RandomSubspace
     from subkern.subspaces.text import as_subspace
-    from subkern.tasks.catalogue import get_task
     from subkern.tasks.examples import load_examples
 
+    from ..engine.asked_task import asked_task
     from ..engine.heads import check_running
-    from ..show.terminal import ProgressBar, show
+    from ..show.terminal import ProgressBar, say_rows, show
 
-    task, inner = get_task(asked["task"]), as_subspace(asked["subspace"])
+    inner = as_subspace(asked["subspace"])
     kind, seed, dim = asked["kind"], asked["projection_seed"], asked["dim"]
     check_running(asked)
     subspace = RandomSubspace(dim, kind, seed, asked["allocation"], inner)
@@ -75,6 +78,8 @@ def features(**asked: Any) -> None:
         if asked["check"] < 1:
             raise UserError(f"--check {asked['check']} is not positive: give a number of examples")
         check_allocation(subspace)  # before the features are computed
+    task = asked_task(asked)
+    say_rows(task)
     wanted = {k: asked[k] for k in ("split", "shots", "seed", "limit")}
     examples = load_examples(task, asked["data"], **wanted)
     if (asked["check"] or 0) > len(examples):
@@ -84,8 +89,7 @@ def features(**asked: Any) -> None:
         )
     reading = {k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")}
     model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
-    assert model.prompt is not None
-    encoded = model.prompt.encode_all(examples)
+    encoded = model.encode_all(examples)
     with ProgressBar("examples") as report:
         options = RunOptions(asked["batch_size"], asked["memory"], report)
         found = compute_features(

@@ -21,8 +21,10 @@ from .options import (
     HEAD_START,
     MODEL,
     OVERWRITE,
+    OWN_DATA,
     PATH,
     READING,
+    TASK,
     Numbers,
     Rates,
     listed,
@@ -54,7 +56,8 @@ TRAINING = options(
     click.option("--steps", default=200, show_default=True, help="Updates."),
     click.option("--eval-every", default=20, show_default=True, help="Steps between looks at dev."),
     click.option(
-        "--loss", default="cross_entropy", show_default=True, help="cross_entropy | squared."
+        "--loss",
+        help="cross_entropy | squared.  [default: cross_entropy; of completions their likelihood]",
     ),
     click.option("--epsilon", default=1e-8, show_default=True, help="Adam's."),
     click.option(
@@ -78,8 +81,9 @@ TRAINING = options(
 
 @click.command()
 @MODEL
-@click.option("--task", required=True, help="Task name, or path of a task file.")
+@TASK
 @DATA
+@OWN_DATA
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
 @click.option("--test-limit", type=COUNT, help="At most so many test examples.")
 @click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
@@ -108,22 +112,24 @@ def finetune(**asked: Any) -> None:
 
     from subkern.learning_rate.grid import stored_suggestions, suggested_grid
     from subkern.subspaces.text import as_subspace
-    from subkern.tasks.catalogue import get_task
     from subkern.training.grid_search import TrainingGrid, search
 
+    from ..engine.asked_task import asked_task
     from ..engine.heads import check_running, load_started
-    from ..show.terminal import ProgressBar
+    from ..show.terminal import ProgressBar, say_rows
 
-    task, subspace, training = get_task(asked["task"]), asked["subspace"], _training(asked)
+    subspace = asked["subspace"]
     as_subspace(subspace)  # refuse a bad one before the model is loaded, and bad points
+    task = asked_task(asked)
+    say_rows(task)
+    training = _training(asked | {"loss": asked["loss"] or task.loss})
     auto, sizes = asked["learning_rates"] == "auto", asked["batch_sizes"]
     grid = TrainingGrid((1.0,) if auto else asked["learning_rates"], sizes)
     check_running(asked)
     grid.trainings(training)
     examples = _examples(task, asked)
     model = load_started(task, asked)
-    assert model.prompt is not None
-    splits = {name: model.prompt.encode_all(given) for name, given in examples.items()}
+    splits = {name: model.encode_all(given) for name, given in examples.items()}
     suggested = partial(
         suggested_grid,
         model,

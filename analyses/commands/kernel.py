@@ -17,10 +17,12 @@ from .options import (
     HEAD_START,
     MODEL,
     OVERWRITE,
+    OWN_DATA,
     PATH,
     READING,
     RUNNING,
     SPLITS,
+    TASK,
     listed,
 )
 
@@ -35,8 +37,9 @@ RULE_HELP = (
 
 @click.command()
 @MODEL
-@click.option("--task", required=True, help="Task name, or path of a task file.")
+@TASK
 @DATA
+@OWN_DATA
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
 @click.option("--left", default="train", type=SPLITS, show_default=True, help="Rows.")
 @click.option("--right", default="train", type=SPLITS, show_default=True, help="Columns.")
@@ -71,12 +74,12 @@ def kernel(**asked: Any) -> None:
     from subkern.storage.files import recover
     from subkern.storage.lock import only_run
     from subkern.subspaces.text import as_subspace
-    from subkern.tasks.catalogue import get_task
 
+    from ..engine.asked_task import asked_task
     from ..engine.heads import check_running, load_started
-    from ..show.terminal import ProgressBar, wrapped
+    from ..show.terminal import ProgressBar, say_rows, wrapped
 
-    out, task = asked["out"], get_task(asked["task"])
+    out = asked["out"]
     as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
     parse_rule(asked["rule"])
     check_running(asked)
@@ -84,10 +87,11 @@ def kernel(**asked: Any) -> None:
     export = asked["export_lmk"]
     if export is not None and not out.exists():  # else it may be of this very kernel
         check_export(export, overwrite=asked["overwrite"])
+    task = asked_task(asked)
+    say_rows(task)
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     model = load_started(task, asked)
-    assert model.prompt is not None
-    sides = model.prompt.encode_all(left), model.prompt.encode_all(right)
+    sides = model.encode_all(left), model.encode_all(right)
     method = {k: asked[k] for k in ("rule", "subspace", "engine")}
     identity = kernel_identity(model, *sides, **method)
     tiles = out.with_name(f".{out.name}.tiles")

@@ -12,7 +12,19 @@ from subkern.errors import UserError
 from subkern.subspaces.text import FORMS
 from subkern.training.choices import OPTIMIZERS
 
-from .options import AS_JSON, COMPUTING, COUNT, DATA, HEAD, HEAD_START, MODEL, READING, listed
+from .options import (
+    AS_JSON,
+    COMPUTING,
+    COUNT,
+    DATA,
+    HEAD,
+    HEAD_START,
+    MODEL,
+    OWN_DATA,
+    READING,
+    TASK,
+    listed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +35,9 @@ if TYPE_CHECKING:
 
 @click.command("learning-rate")
 @MODEL
-@click.option("--task", required=True, help="Task name, or path of a task file.")
+@TASK
 @DATA
+@OWN_DATA
 @click.option("--seed", default=13, show_default=True, help="Seed of the split.")
 @click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
 @click.option(
@@ -42,7 +55,10 @@ if TYPE_CHECKING:
     type=COUNT,
     help="Updates of the training: a rate for few is larger.  [default: many]",
 )
-@click.option("--loss", default="cross_entropy", show_default=True, help="cross_entropy | squared.")
+@click.option(
+    "--loss",
+    help="cross_entropy | squared.  [default: cross_entropy; of completions their likelihood]",
+)
 @click.option("--epsilon", default=1e-8, show_default=True, help="Adam's.")
 @click.option(
     "--training-seed", default=0, show_default=True, help="Seed of the order of examples."
@@ -66,25 +82,27 @@ def learning_rate(**asked: Any) -> None:
     """
     from subkern.learning_rate.measure import check_asked
     from subkern.subspaces.text import as_subspace
-    from subkern.tasks.catalogue import get_task
     from subkern.tasks.examples import load_examples
 
+    from ..engine.asked_task import asked_task
     from ..engine.heads import check_running, load_started
+    from ..show.terminal import say_rows
 
-    task, subspaces = get_task(asked["task"]), asked["subspaces"]
+    task, subspaces = asked_task(asked), asked["subspaces"]
+    say_rows(task)
     for line in subspaces:  # refuse a bad one before the model is loaded
         as_subspace(line)
         if subspaces.count(line) > 1:
             raise UserError(f"--subspace '{line}' stands twice: give it once")
     names = ("optimizer", "batch_size", "steps", "loss", "epsilon", "batches", "limit")
     how = {k: asked[k] for k in names} | {"seed": asked["training_seed"]}
+    how["loss"] = asked["loss"] or task.loss
     check_asked(**how)
     check_running(asked)
     where = {k: asked[k] for k in ("shots", "seed")}
     examples = load_examples(task, asked["data"], split="train", **where)
     model = load_started(task, asked)
-    assert model.prompt is not None
-    found = _suggest(model, model.prompt.encode_all(examples), subspaces, how)
+    found = _suggest(model, model.encode_all(examples), subspaces, how)
     _show(found, asked["as_json"])
     for each in found.values():
         if isinstance(each, UserError):

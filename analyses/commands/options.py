@@ -109,9 +109,34 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace output of other settings.")
 DATA = options(
     click.option(
-        "--data", default="hub", show_default=True, help="Folder in the k-shot layout, hub or demo."
+        "--data",
+        default="hub",
+        show_default=True,
+        help="Folder in the k-shot layout, hub, demo, or a data file (JSONL, JSON, CSV, TSV,"
+        " Parquet, a data set's name on the hub).",
     ),
-    click.option("--shots", default=16, show_default=True, help="Training examples per label."),
+    click.option(
+        "--shots", default=16, show_default=True, help="Training examples per label of a folder."
+    ),
+)
+TASK = click.option(
+    "--task", help="Task name, or path of a task file; a data file may do without one."
+)
+OWN_DATA = options(
+    click.option("--test", help="Of a data file: a file, or a share of the rows.  [default: 0.2]"),
+    click.option("--dev", help="Likewise.  [default: 0.1]"),
+    click.option(
+        "--format",
+        help="Of a data file: preference, choices, prompt-completion, messages, conversations,"
+        " instruction, labels or text.  [default: by its columns]",
+    ),
+    click.option("--columns", help="Which column is what, as in text=subject+body,label=kind."),
+    click.option(
+        "--max-length", type=COUNT, help="Longest sequence of a data file.  [default: 1024]"
+    ),
+    click.option("--normalize", help="sum | mean of an answer's log-likelihoods.  [default: sum]"),
+    click.option("--beta", type=float, help="Of preferences.  [default: 0.1]"),
+    click.option("--template", help="Of texts with labels, in LM-BFF's notation."),
 )
 HEAD_INIT = click.option(
     "--head-init",

@@ -47,9 +47,8 @@ def load_started(task: Task, asked: Mapping[str, Any]) -> LogitModel:
     from subkern.tasks.examples import load_examples
 
     where = {k: asked[k] for k in ("shots", "seed")}
-    assert model.prompt is not None
     train = load_examples(task, asked["data"], split="train", **where)
-    return at_start(model, model.prompt.encode_all(train), asked["head_init"])
+    return at_start(model, model.encode_all(train), asked["head_init"])
 
 
 def at_start(

@@ -141,7 +141,7 @@ def encode(
     """Return the examples of every split as the model reads them."""
     if model.prompt is None:
         raise ValueError("the model was loaded without a task, so it has no prompt")
-    return {name: model.prompt.encode_all(examples) for name, examples in splits.items()}
+    return {name: model.encode_all(examples) for name, examples in splits.items()}
 
 
 def parts(

@@ -23,10 +23,18 @@ from rich.table import Table
 from rich.text import Text
 
 from subkern.storage import progress
+from subkern.tasks.own_file import described
+from subkern.tasks.task import Task
 
 from . import page
 
 WIDTH = 80
+
+
+def say_rows(task: Task) -> None:
+    """Say on stderr what the rows of a task's own file are taken for."""
+    if task.rows is not None:
+        click.echo(described(task), err=True)
 
 
 class ProgressBar:

@@ -12,7 +12,7 @@ from subkern.errors import UserError
 
 __all__ = ["Score", "accuracy_gap", "prediction_agreement", "score_predictions"]
 
-Score = Literal["accuracy", "f1"]
+Score = Literal["accuracy", "f1", "log_likelihood"]
 
 
 def _same_length(**arrays: ArrayLike) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subkern.models.batches import token_batches
-from subkern.training.losses import get_loss
+from subkern.training.losses import counted, get_loss
 
 if TYPE_CHECKING:
     from subkern.models.logit_model import Batch
@@ -39,10 +39,11 @@ def loss_gradient(
         A tensor like `z`'s for each of its names; zeros where the loss does not depend on it.
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in z.items()}
+    whole = counted(loss, [e.label for e in examples])
     for part, batch in few_at_a_time(tunable, examples):
         labels = torch.tensor([e.label for e in part], device=batch.read.device)
         with torch.enable_grad():
-            share = len(part) / len(examples)
+            share = counted(loss, [e.label for e in part]) / whole
             found = get_loss(loss)(tunable.function(leaves, batch), labels) * share
         if found.requires_grad:
             found.backward()

@@ -220,13 +220,18 @@ class _Pace:
                 f"the loss does not change with any coordinate of '{self.name}' {self.where}: no"
                 " learning rate can be suggested"
             )
-        batches = [batch for _, batch in few_at_a_time(self.tunable, seen)]
+        parts = list(few_at_a_time(self.tunable, seen))
+        batches = [batch for _, batch in parts]
         changes = []
         for found in pushes(self.tunable, z, update, batches):
             self.mode = found.mode
             changes.append(found.change)
         change = torch.cat(changes)
-        centered = _centered(change.double())
+        if self.loss == "likelihood":  # of completions: the change per token
+            tokens = torch.tensor([e.label for part, _ in parts for e in part])
+            centered = change.double() / tokens.to(change.device)[:, None]
+        else:
+            centered = _centered(change.double())
         size = float(centered.square().mean().sqrt())
         if not np.isfinite(size):
             raise NoSuggestion(

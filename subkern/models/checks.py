@@ -36,7 +36,7 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
         alone = torch.cat([model(model.collate([e])) for e in few]).double()
         again = model(model.collate(few[:1])).double()
     _check_finite(few, together)
-    scale = float(together.abs().max()) + 1e-12
+    scale = _scale(few, together)
     if float(difference := (alone[:1] - again).abs().max()) > 1e-6 * scale:
         raise UserError(
             f"two evaluations of the model differ by {difference:.2g}: dropout is on, call"
@@ -54,7 +54,7 @@ def check_logits(
         UserError: the same, naming the example.
     """
     _check_finite(examples, together)
-    scale = float(together.abs().max()) + 1e-12
+    scale = _scale(examples, together)
     worst = (together - alone).abs().amax(1)
     if float(worst.max()) > TOLERANCE.get(dtype, 1e-3) * scale:
         i = int(worst.argmax())
@@ -62,6 +62,15 @@ def check_logits(
             f"logits of example '{examples[i].id}' change by {float(worst[i]):.2g} with its batch"
             " or padding: the model mixes examples (batch norm?) or ignores the attention mask"
         )
+
+
+def _scale(examples: Sequence[EncodedExample], logits: Tensor) -> float:
+    """How large logits are: rounding is a share of it.
+
+    Log-likelihoods that nearly cancel are as large as what they are sums of.
+    """
+    parts = [abs(m.weight) * len(m.targets) for e in examples for m in e.marked]
+    return (max(parts) if parts else float(logits.abs().max())) + 1e-12
 
 
 def _check_finite(examples: Sequence[EncodedExample], logits: Tensor) -> None:

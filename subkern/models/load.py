@@ -23,6 +23,7 @@ from subkern.models.logit_model import (
     LinearReadout,
     LogitModel,
     Readout,
+    SequenceReadout,
     WordReadout,
     untie,
     vocabulary,
@@ -97,7 +98,7 @@ def load_model(
     model = LogitModel(
         module,
         readout,
-        binary=logits == "binary" or (logits == "auto" and len(task.labels) == 2),
+        binary=logits == "binary" or (logits == "auto" and readout.num_logits == 2),
         tokenizer=tokenizer,
         prompt=prompt,
     )
@@ -376,6 +377,8 @@ def load_module(source: Source, kind: str, dtype: torch.dtype) -> nn.Module:
 def _readout(
     module: nn.Module, prompt: Prompt, num_labels: int, pooling: str, seed: int
 ) -> Readout:
+    if prompt.marks:
+        return SequenceReadout(prompt.task.num_logits)
     if prompt.label_ids:
         return WordReadout(prompt.label_ids)
     return LinearReadout(output_width(module), num_labels, pooling, seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ from subkern.prompts.marked import MISSING, Marked
 
 if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample, Prompt
+    from subkern.tasks.examples import Example
 
 
 @dataclass(frozen=True)
@@ -348,6 +349,34 @@ class LogitModel(nn.Module):
     def collate(self, examples: Sequence[EncodedExample]) -> Batch:
         """Pad `examples` into a `Batch` on the model's device."""
         return collate(examples, self.pad_id, self.device, self.num_logits)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether an example's label is a class, and no count of a completion's tokens."""
+        return self.prompt is None or self.prompt.task.kind != "completion"
+
+    def encode_all(self, examples: Sequence[Example]) -> list[EncodedExample]:
+        """`examples` by the model's prompt; preferences against what the model says as it stands.
+
+        Raises:
+            UserError: as `Prompt.encode_all`, or the model has no prompt.
+        """
+        if self.prompt is None:
+            raise UserError("the model has no prompt: load it with load_model")
+        encoded = self.prompt.encode_all(examples)
+        if self.prompt.task.kind != "preference":
+            return encoded
+        from subkern.models.checks import check_tokens
+
+        check_tokens(self, encoded)
+        return [
+            replace(e, offsets=(-f,)) for e, f in zip(encoded, self._said(encoded), strict=True)
+        ]
+
+    def _said(self, examples: Sequence[EncodedExample]) -> list[float]:
+        """The one logit of every example, each alone."""
+        with torch.no_grad():
+            return [float(self(self.collate([example]))) for example in examples]
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits ``[b, c]`` of `batch`."""

@@ -11,7 +11,7 @@ from subkern.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["label_token_ids", "token_id", "tokenizer_name"]
+__all__ = ["label_token_ids", "token_id", "tokenizer_name", "tokens_of_labels"]
 
 _NO_SPACE = ("<", "[", ".", ",")  # LM-BFF looks such words up as they are
 
@@ -46,6 +46,32 @@ def label_token_ids(
             )
         ids.append(token)
     return tuple(ids)
+
+
+def tokens_of_labels(
+    task_name: str, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], ...]:
+    """Return the token ids of each label, of any number, as it stands after a space.
+
+    Raises:
+        UserError: a label without tokens, or the same as another or as its beginning.
+    """
+    found = [
+        tuple(tokenizer.convert_tokens_to_ids(_pieces(label, tokenizer)))  # type: ignore[arg-type]
+        for label in labels
+    ]
+    for label, ids in zip(labels, found, strict=True):
+        if not ids or tokenizer.unk_token_id in ids:
+            raise UserError(
+                f"label '{label}' of task {task_name} is not in the vocabulary of"
+                f" {tokenizer_name(tokenizer)}: choose another"
+            )
+        if found.count(ids) > 1:
+            raise UserError(
+                f"label '{label}' of task {task_name} has the tokens of another for"
+                f" {tokenizer_name(tokenizer)}: choose different ones"
+            )
+    return tuple(found)
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from subkern.errors import UserError
 from subkern.prompts.encoders import CausalEncoder, Encoder, Limits, MaskedEncoder, PlainEncoder
-from subkern.prompts.label_words import label_token_ids, token_id, tokenizer_name
+from subkern.prompts.label_words import (
+    label_token_ids,
+    token_id,
+    tokenizer_name,
+    tokens_of_labels,
+)
 from subkern.prompts.marked import Marked
+from subkern.prompts.sequences import AnswerEncoder, LabelsEncoder
 from subkern.prompts.template import Label, Literal, Part, Special, Text, parse_template
 from subkern.tasks.catalogue import Task
 from subkern.tasks.examples import Example
@@ -94,7 +100,7 @@ class Prompt:
     parts: tuple[Part, ...]
     label_words: tuple[str, ...]
     label_ids: tuple[int, ...]
-    encoder: Encoder
+    encoder: Encoder | AnswerEncoder | LabelsEncoder
     vocabulary: int | None = None
 
     @classmethod
@@ -123,6 +129,15 @@ class Prompt:
         if style not in STYLES:
             raise UserError(f"unknown prompt style '{style}': use {', '.join(STYLES)}")
         limits = Limits(task.max_length, task.first_sent_limit, task.other_sent_limit)
+        if task.marked:
+            if style != "causal":
+                other = "a linear head" if style == "plain" else "a masked model"
+                raise UserError(
+                    f"task {task.name} is of kind {task.kind}, which {other} cannot tell: use a"
+                    " causal model such as demo:smollm2 with --head prompt"
+                )
+            answers = AnswerEncoder(tokenizer, task, _prefix(tokenizer))
+            return cls(task, tokenizer, style, (), (), (), answers, vocabulary)
         if style == "plain":
             plain = PlainEncoder(tokenizer, limits, _prefix(tokenizer))
             ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
@@ -133,13 +148,19 @@ class Prompt:
         words = task.label_words
         if style == "causal":
             words = task.causal_label_words or words
-        label_ids = label_token_ids(task.name, words, tokenizer)
-        encoder: Encoder
+        told = vocabulary if told is None else told
+        long = _long_labels(task, words, tokenizer)
+        label_ids = () if long else label_token_ids(task.name, words, tokenizer)
+        encoder: MaskedEncoder | CausalEncoder
         if style == "masked":
             encoder = MaskedEncoder(tokenizer, parts, label_ids, limits)
         else:
             encoder = CausalEncoder(tokenizer, parts, words, limits, _prefix(tokenizer))
-        told = vocabulary if told is None else told
+        if long:
+            for ids in long:
+                _check_known(ids, tokenizer, told, f"a label of task {task.name}")
+            labels = LabelsEncoder(encoder, long, task.normalize)
+            return cls(task, tokenizer, style, parts, words, (), labels, vocabulary)
         _check_known(label_ids, tokenizer, told, f"a label word of task {task.name}")
         shown = [label_ids[p.index] for p in parts if isinstance(p, Label)]
         _check_known(shown, tokenizer, vocabulary, f"a label word in a template of {task.name}")
@@ -150,6 +171,11 @@ class Prompt:
         return cls(task, tokenizer, style, parts, words, label_ids, encoder, vocabulary)
 
     @property
+    def marks(self) -> bool:
+        """Whether the logits are log-likelihoods of marked tokens."""
+        return isinstance(self.encoder, AnswerEncoder | LabelsEncoder)
+
+    @property
     def template(self) -> str:
         """The template in LM-BFF's notation, as the task gives it; empty for ``"plain"``."""
         return _template(self.task, self.style)
@@ -157,7 +183,16 @@ class Prompt:
     @property
     def description(self) -> dict[str, Any]:
         """All that decides the ids besides the tokenizer, for provenance (JSON-able)."""
-        return {
+        kind = {}
+        if self.marks:
+            ids = self.encoder.labels if isinstance(self.encoder, LabelsEncoder) else ()
+            kind = {
+                "kind": self.task.kind,
+                "label_tokens": [list(each) for each in ids],
+                "normalize": self.task.normalize,
+                "beta": self.task.beta if self.task.kind == "preference" else None,
+            }
+        return kind | {
             "task": self.task.name,
             "style": self.style,
             "template": self.template,
@@ -181,22 +216,36 @@ class Prompt:
     def encode_all(self, examples: Iterable[Example]) -> list[EncodedExample]:
         """Encode many examples in one go: the same as `encode` on each, much faster."""
         examples = list(examples)
-        for example in examples:
+        for example in examples if not self.task.marked else ():
             if len(example.texts) != self.task.num_texts:
                 raise UserError(
                     f"example {example.id} has {len(example.texts)} text(s), "
                     f"task {self.task.name} has {self.task.num_texts}"
                 )
-        encoded = [
-            EncodedExample(
-                example.id,
-                example.label,
-                tuple(ids),
-                read,
-                content_digest("text", tuple(example.texts)),
-            )
-            for example, (ids, read) in zip(examples, self.encoder.encode(examples), strict=True)
-        ]
+        if isinstance(self.encoder, AnswerEncoder | LabelsEncoder):
+            encoded = [
+                EncodedExample.of_marked(
+                    example.id,
+                    made.counted if self.task.kind == "completion" else example.label,
+                    made.marked,
+                    made.logits,
+                    content_digest("text", (*example.texts, *example.chats)),
+                )
+                for example, made in zip(examples, self.encoder.encode(examples), strict=True)
+            ]
+        else:
+            encoded = [
+                EncodedExample(
+                    example.id,
+                    example.label,
+                    tuple(ids),
+                    read,
+                    content_digest("text", tuple(example.texts)),
+                )
+                for example, (ids, read) in zip(
+                    examples, self.encoder.encode(examples), strict=True
+                )
+            ]
         for each in encoded:
             _check_known(each.input_ids, self.tokenizer, self.vocabulary, f"example '{each.id}'")
         return encoded
@@ -204,6 +253,16 @@ class Prompt:
     def render(self, example: Example) -> str:
         """Return what one example looks like: text, then tokens with the read position marked."""
         return render_prompt(self, example, self.encode(example))
+
+
+def _long_labels(
+    task: Task, words: tuple[str, ...], tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], ...]:
+    """Tokens of each label of a task that allows several; empty where each is one."""
+    if task.kind != "labels":
+        return ()
+    found = tokens_of_labels(task.name, words, tokenizer)
+    return found if any(len(ids) > 1 for ids in found) else ()
 
 
 def _check_known(
@@ -332,6 +391,8 @@ _INDENT = 10
 
 def render_prompt(prompt: Prompt, example: Example, encoded: EncodedExample) -> str:
     """Return the example as lines of at most 80 columns; ``>>token<<`` is the one that is read."""
+    if encoded.marked:
+        return _render_marked(prompt, encoded)
     task = prompt.task
     label = task.labels[example.label]
     lines = [_field("task", f"{task.name}, {prompt.style} prompt, example {example.id}")]
@@ -351,6 +412,19 @@ def render_prompt(prompt: Prompt, example: Example, encoded: EncodedExample) -> 
     lines.append(_field("tokens", " ".join(tokens)))
     count = f"{len(tokens)} tokens of at most {task.max_length}"
     lines.append(_field("read", f"position {encoded.read} (from 0), marked >> <<; {count}"))
+    return "\n".join(lines)
+
+
+def _render_marked(prompt: Prompt, encoded: EncodedExample) -> str:
+    """Return the sequences of an example; what is marked stands between ``>>`` and ``<<``."""
+    lines = [_field("task", f"{prompt.task.name}, {prompt.task.kind}, example {encoded.id}")]
+    before = 1 if prompt.style == "causal" else 0  # a token is told by the position before it
+    for m in encoded.marked:
+        tokens = [_token(prompt, token) for token in m.input_ids]
+        for at, target in zip(m.reads, m.targets, strict=True):
+            tokens[at + before] = f">>{_token(prompt, target)}<<"
+        lines.append(_field(f"logit {m.logit}", " ".join(tokens)))
+        lines.append(_field("", f"{len(m.targets)} of {len(tokens)} tokens marked"))
     return "\n".join(lines)
 
 

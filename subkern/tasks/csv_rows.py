@@ -33,7 +33,7 @@ def read_rows(path: Path, source: FileSource) -> list[Row]:
         UserError: not UTF-8, no rows, a column that is not there, or a row of the wrong length.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file, _any_length():
+        with path.open(encoding="utf-8-sig", newline="") as file, any_length():
             return list(_rows(file, path, source))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): convert it first") from None
@@ -42,7 +42,7 @@ def read_rows(path: Path, source: FileSource) -> list[Row]:
 
 
 @contextmanager
-def _any_length() -> Iterator[None]:
+def any_length() -> Iterator[None]:
     """Inside, a field of a CSV file may be of any length: Python's limit is 131,072 characters."""
     before = csv.field_size_limit(2**31 - 1)  # what a C long holds everywhere
     try:

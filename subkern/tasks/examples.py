@@ -1,4 +1,4 @@
-"""Examples of a task from one of three sources: a folder, the hub, or the demo package."""
+"""Examples of a task from its own file, a folder, the hub, or the demo package."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from subkern.errors import UserError
 from subkern.tasks.catalogue import Task
 from subkern.tasks.csv_rows import Row
+from subkern.tasks.formats import Chat, Parts
 from subkern.tasks.hub import hub_rows
 from subkern.tasks.kshot_folder import folder_rows
 from subkern.tasks.movie_reviews import demo_rows
+from subkern.tasks.own_file import split_parts
 
 __all__ = ["SPLITS", "Example", "load_examples"]
 
@@ -23,13 +25,16 @@ class Example:
 
     Attributes:
         id: ``"<split>-<row>"``, rows counted from 0: unique within task, shots and seed.
-        texts: its one or two texts, verbatim.
+        texts: its one or two texts, verbatim; of other kinds than labels prompt and answer,
+            question and options, or prompt, chosen and rejected answer.
         label: position of its label in ``task.labels``.
+        chats: the same as messages, where they are such.
     """
 
     id: str
     texts: tuple[str, ...]
     label: int
+    chats: tuple[Chat, ...] = ()
 
 
 def load_examples(
@@ -45,8 +50,8 @@ def load_examples(
 
     Args:
         task: which task.
-        source: a data folder (see `subkern.tasks.kshot_folder`), ``"hub"`` or ``"demo"``; a
-            folder of such a name is ``"./hub"``.
+        source: a data folder (see `subkern.tasks.kshot_folder`), ``"hub"`` or ``"demo"``; a folder
+            of such a name is ``"./hub"``. A task with a file of its own has its examples there.
         split: ``"train"``, ``"dev"`` or ``"test"``.
         shots: k, examples per label in train and in dev.
         seed: of the k-shot sample.
@@ -60,6 +65,14 @@ def load_examples(
         UserError: anything about the source or the request that the user can put right.
     """
     _check_request(split, shots, seed, limit)
+    if task.rows is not None:
+        examples = [_own(task, split, i, p) for i, p in split_parts(task, split, seed)]
+        if not examples:
+            raise UserError(
+                f"split {split} of {task.rows.data} has no rows: give a larger share or a file"
+                f" (--{'test' if split == 'train' else split})"
+            )
+        return examples if limit is None else _limited(examples, split, limit)
     if not str(source).strip() or "\0" in str(source):
         raise UserError(f"data {str(source)!r} is no source: give a folder, hub or demo")
     if source == "hub":
@@ -94,6 +107,12 @@ def _example(task: Task, split: str, number: int, row: Row) -> Example:
             f"its labels are {', '.join(task.labels)}"
         )
     return Example(f"{split}-{number}", row.texts, task.labels.index(row.label))
+
+
+def _own(task: Task, split: str, number: int, parts: Parts) -> Example:
+    """An example of a task's own file."""
+    label = parts.answer if isinstance(parts.answer, int) else task.labels.index(parts.answer)
+    return Example(f"{split}-{number}", parts.texts, label, parts.chats)
 
 
 def _limited(examples: list[Example], split: str, limit: int) -> list[Example]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from subkern.errors import UserError
+from subkern.errors import UserError, check_choice
 
-__all__ = ["Column", "FileSource", "HubSource", "Task"]
+__all__ = ["Column", "FileRows", "FileSource", "HubSource", "Task"]
 
 Column = int | str  # position (negative from the end) or name in the header
-METRICS = ("accuracy", "f1")
+METRICS = ("accuracy", "f1", "log_likelihood")
+KINDS = ("words", "labels", "choices", "completion", "preference")
+NORMALIZERS = ("sum", "mean")
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,37 @@ class HubSource:
 
 
 @dataclass(frozen=True)
+class FileRows:
+    """Examples that stand in a file of their own, or in a data set of the hub.
+
+    Attributes:
+        data: the file, or the data set.
+        test: a file, or the share of `data` that is drawn for tests.
+        dev: likewise.
+        format: of `subkern.tasks.formats.FORMATS`.
+        columns: role → column, those that are not called as their role.
+    """
+
+    data: str
+    test: str = "0.2"
+    dev: str = "0.1"
+    format: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Task:
-    """A classification task: data, so that nothing else needs to know its name.
+    """What is learned: data, so that nothing else needs to know its name.
+
+    By its kind f(x) is, and the loss is of it:
+
+    * ``words``: the logits of one word a label; cross-entropy;
+    * ``labels``: the log-likelihoods of the labels after the prompt, of any number of tokens (where
+      each is one token, the logits of ``words``: the loss is the same); cross-entropy;
+    * ``choices``: those of an example's own options after its question; cross-entropy;
+    * ``completion``: the log-likelihood of an answer after its prompt; minus it;
+    * ``preference``: β (log-likelihood of the chosen answer − of the rejected one), less what it
+      is at θ₀; logistic loss.
 
     Attributes:
         name: as users write it; looked up without regard to case.
@@ -99,6 +130,10 @@ class Task:
         first_sent_limit, other_sent_limit: most tokens of text 0 and of the others.
         files: how its files are read; ``None``: headerless CSV ``label,text[,text]``.
         hub: where it is on the hub, if it is there.
+        kind: what f is.
+        normalize: whether a log-likelihood is the ``sum`` over its tokens or their ``mean``.
+        beta: β of preferences.
+        rows: where its examples are, if in a file of their own.
 
     Raises:
         UserError: fields that contradict each other.
@@ -117,18 +152,29 @@ class Task:
     other_sent_limit: int | None = None
     files: FileSource | None = None
     hub: HubSource | None = None
+    kind: str = "words"
+    normalize: str = "sum"
+    beta: float = 0.1
+    rows: FileRows | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
             raise UserError("a task needs a name")
         _check_place("a task's name", self.name, single=True)
-        self._check_labels()
-        self._check_words("label_words", self.label_words, bool(self.template))
-        self._check_words("causal_label_words", self.causal_label_words, False)
+        check_choice("kind of a task", self.kind, KINDS)
+        check_choice("normalize", self.normalize, NORMALIZERS)
+        if not 0 < self.beta < float("inf"):
+            raise UserError(f"beta is {self.beta}: give a number above 0 (0.1)")
+        if self.kind in ("words", "labels"):
+            self._check_labels()
+            self._check_words("label_words", self.label_words, bool(self.template))
+            self._check_words("causal_label_words", self.causal_label_words, False)
         if self.num_texts not in (1, 2):
             raise UserError(f"task {self.name}: num_texts is {self.num_texts}, it must be 1 or 2")
         if self.metric not in METRICS:
-            raise UserError(f"task {self.name}: metric '{self.metric}' is not one of accuracy, f1")
+            raise UserError(
+                f"task {self.name}: metric '{self.metric}' is not one of {', '.join(METRICS)}"
+            )
         if self.metric == "f1" and len(self.labels) != 2:
             raise UserError(
                 f"task {self.name}: metric f1 needs 2 labels, not {len(self.labels)}: use accuracy"
@@ -140,6 +186,21 @@ class Task:
                     f"task {self.name}: num_texts is {self.num_texts} but {len(source.texts)} "
                     f"text columns are named: {', '.join(map(str, source.texts))}"
                 )
+
+    @property
+    def marked(self) -> bool:
+        """Whether its examples are answers with marked tokens, not texts that are classified."""
+        return self.kind not in ("words", "labels")
+
+    @property
+    def num_logits(self) -> int:
+        """Logits c of f."""
+        return 1 if self.kind in ("completion", "preference") else len(self.labels)
+
+    @property
+    def loss(self) -> str:
+        """The loss of its kind."""
+        return "likelihood" if self.kind == "completion" else "cross_entropy"
 
     @property
     def file_source(self) -> FileSource:

@@ -7,4 +7,4 @@ OPTIMIZERS = ("sgd", "adam", "signgd", "adamw", "momentum")
 decay of 0.01, and ``momentum``, SGD with 0.9, whose first ones are Adam's and SGD's.
 """
 SCHEDULES = ("constant", "linear", "cosine")
-LOSSES = ("cross_entropy", "squared")
+LOSSES = ("cross_entropy", "squared", "likelihood")

@@ -7,11 +7,14 @@ Both are means over the examples of a batch, so a learning rate means the same f
 * ``squared``: ``½ Σ_c (f_c − t_c)²`` against the targets of the kernel solvers: one-hot, or +1 and
   −1 where c = 1 (`subkern.solvers.base.encode_targets`). Gradient flow on it solves kernel
   regression.
+* ``likelihood``: of completions, whose logit is a log-likelihood and whose label says over how many
+  tokens it sums: ``−Σ_i f_i / Σ_i n_i``, the mean over the *tokens* of the batch as TRL and
+  transformers have it; where f is a mean over tokens (n = 1), the mean over examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +22,17 @@ from torch.nn import functional
 
 from subkern.errors import UserError
 
-__all__ = ["LOSSES", "Loss", "cross_entropy", "get_loss", "residual", "squared", "targets"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "counted",
+    "cross_entropy",
+    "get_loss",
+    "likelihood",
+    "residual",
+    "squared",
+    "targets",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,7 +57,18 @@ def squared(logits: Tensor, labels: Tensor) -> Tensor:
     return 0.5 * (logits - wanted).square().sum(1).mean()
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared": squared}
+def likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """``−Σ f / Σ n`` of log-likelihoods ``[b, 1]`` over n tokens each, ``[b]``."""
+    if logits.shape[1] != 1:
+        raise UserError(f"loss 'likelihood' is of completions, not of {logits.shape[1]} logits")
+    return -logits.sum() / labels.sum()
+
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "squared": squared,
+    "likelihood": likelihood,
+}
 """The losses by name."""
 
 
@@ -59,6 +83,11 @@ def get_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
+def counted(name: str, labels: Sequence[int]) -> int:
+    """What the loss of examples with these labels is a mean over: examples, or their tokens."""
+    return sum(labels) if name == "likelihood" else len(labels)
+
+
 def residual(name: str, logits: Tensor, labels: Tensor) -> Tensor:
     """Derivative ``[b, c]`` of each example's own loss by its logits (no mean over the batch).
 
@@ -67,6 +96,8 @@ def residual(name: str, logits: Tensor, labels: Tensor) -> Tensor:
     if name == "squared":
         return logits - targets(labels, logits.shape[1]).to(logits)
     get_loss(name)
+    if name == "likelihood":
+        return torch.full_like(logits, -len(labels) / float(labels.sum()))
     if logits.shape[1] == 1:
         return torch.sigmoid(logits) - labels.to(logits)[:, None]
     return torch.softmax(logits, 1) - functional.one_hot(labels, logits.shape[1]).to(logits)

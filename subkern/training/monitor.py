@@ -57,7 +57,9 @@ def labels_of(examples: Sequence[EncodedExample]) -> np.ndarray:
 
 
 def score(logits: np.ndarray, labels: np.ndarray, metric: Score) -> float:
-    """Accuracy or F1 of logits ``[n, c]``."""
+    """Accuracy or F1 of logits ``[n, c]``; of completions their log-likelihood per token."""
+    if metric == "log_likelihood":
+        return float(logits.sum() / labels.sum())
     return score_predictions(labels, labels_from_scores(logits), metric)
 
 

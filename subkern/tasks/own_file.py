@@ -1,0 +1,211 @@
+"""A task made of a data file: what its columns say, and its rows cut into train, dev and test."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subkern.errors import UserError
+from subkern.tasks.formats import Format, Parts, recognize
+from subkern.tasks.records import Record, is_file, read_records
+from subkern.tasks.task import FileRows, Task
+
+__all__ = ["DEMO_FILES", "described", "file_labels", "file_task", "is_own", "split_parts"]
+
+_DEMO = Path(__file__).parent / "data" / "demo"
+DEMO_FILES = {f"demo:{path.stem}": path for path in sorted(_DEMO.glob("*.jsonl"))}
+"""Small files of our own, one a format, by the name that ``--data`` takes."""
+
+MAX_LENGTH = 1024
+_CAUSAL = {1: "*sent_0*\\nAnswer:", 2: "*sent_0*\\n*sent_1*\\nAnswer:"}
+_MASKED = {
+    1: "*cls**sent_0*_Answer:*mask*.*sep+*",
+    2: "*cls**sent_0*_*sent_1*_Answer:*mask*.*sep+*",
+}
+
+
+def file_task(
+    data: str,
+    *,
+    test: str = "0.2",
+    dev: str = "0.1",
+    format: str | None = None,
+    columns: str | None = None,
+    max_length: int | None = None,
+    template: str | None = None,
+    normalize: str = "sum",
+    beta: float = 0.1,
+) -> Task:
+    """The task that a data file holds.
+
+    Args:
+        data: JSONL, JSON, CSV, TSV or Parquet file, or ``NAME`` or ``NAME:CONFIG`` of a data set on
+            the hub.
+        test: a file of the same format, or the share of the rows that is drawn for tests.
+        dev: likewise.
+        format: of `FORMATS`; None recognizes it by the columns.
+        columns: which column is what, as ``text=subject+body,label=kind``.
+        max_length: longest sequence in tokens; longer ones lose the beginning of their prompt.
+        template: of texts with labels, in LM-BFF's notation.
+        normalize: whether a log-likelihood is the ``sum`` over its tokens or their ``mean``.
+        beta: β of preferences.
+
+    Raises:
+        UserError: a file that cannot be read, columns of no format, or a row that cannot be used.
+    """
+    rows = FileRows(data, str(test), str(dev), format or "", _roles(columns))
+    for name in ("test", "dev"):
+        _share(name, getattr(rows, name))
+    made, parts = _parts(rows, data)
+    every = [*parts]
+    for given in (rows.test, rows.dev):
+        if not _is_share(given):
+            every += _parts(rows, given)[1]
+    length = MAX_LENGTH if max_length is None else max_length
+    how: dict[str, Any] = {
+        "max_length": length,
+        "normalize": normalize,
+        "beta": beta,
+        "rows": rows,
+    }
+    stem = Path(data).stem if is_file(data) else data
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:80] or "data"
+    if made.kind == "labels":
+        labels = tuple(sorted({str(p.answer) for p in every}, key=_numbers_first))
+        count = len(every[0].texts)
+        masked, causal = _MASKED[count], _CAUSAL[count]
+        if template is not None:
+            masked, causal = (template, "") if "*mask*" in template else ("", template)
+        return Task(
+            name, labels, labels, masked, causal.replace("\\n", "\n"), kind="labels",
+            num_texts=count, **how,
+        )  # fmt: skip
+    if template is not None:
+        raise UserError(f"--template is of texts with labels, and {data} holds {made.said}")
+    if made.kind == "choices":
+        most = max(len(p.texts) for p in every) - 1
+        labels = tuple(chr(ord("A") + i) if i < 26 else str(i) for i in range(most))
+        return Task(name, labels, (), "", kind="choices", **how)
+    if made.kind == "preference":
+        return Task(name, ("rejected", "chosen"), (), "", kind="preference", **how)
+    return Task(name, (), (), "", kind="completion", metric="log_likelihood", **how)
+
+
+def is_own(data: str) -> bool:
+    """Whether `data` is a file of rows: by its ending, or a demo one."""
+    return data in DEMO_FILES or is_file(data)
+
+
+def file_labels(task: Task) -> list[str]:
+    """The labels in the files of a task of texts with labels."""
+    rows = task.rows
+    assert rows is not None
+    files = [rows.data, *(given for given in (rows.test, rows.dev) if not _is_share(given))]
+    return sorted({str(p.answer) for data in files for p in _parts(rows, data)[1]})
+
+
+def described(task: Task) -> str:
+    """What the file of a task holds, in words."""
+    assert task.rows is not None
+    made, parts = _parts(task.rows, task.rows.data)
+    more = f", {len(task.labels)} labels" if task.kind == "labels" else ""
+    return f"{task.rows.data}: {len(parts)} rows of {made.said} (format {made.name}){more}"
+
+
+def split_parts(task: Task, split: str, seed: int) -> list[tuple[int, Parts]]:
+    """Number in its file, from 0, and parts of every row of a split.
+
+    Where a split is a share of the file, labels keep their shares in it.
+    """
+    rows = task.rows
+    assert rows is not None
+    given = {"test": rows.test, "dev": rows.dev}
+    if not _is_share(given.get(split, "0")):
+        return list(enumerate(_parts(rows, given[split])[1]))
+    parts = _parts(rows, rows.data)[1]
+    left = np.random.RandomState(seed).permutation(len(parts)).tolist()
+    chosen = {}
+    for name in ("test", "dev"):
+        share = float(given[name]) if _is_share(given[name]) else 0.0
+        chosen[name] = _drawn(left, parts, task, share, len(parts))
+        taken = set(chosen[name])
+        left = [i for i in left if i not in taken]
+    return [(i, parts[i]) for i in sorted(left if split == "train" else chosen[split])]
+
+
+def _drawn(
+    order: Sequence[int], parts: Sequence[Parts], task: Task, share: float, count: int
+) -> list[int]:
+    """The first of `order` by label, so many of each that together they are `share` of `count`."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for i in order:
+        groups[parts[i].answer if task.kind == "labels" else None].append(i)
+    rate = share * count / max(1, len(order))
+    return [i for group in groups.values() for i in group[: round(rate * len(group))]]
+
+
+def _is_share(given: str) -> bool:
+    try:
+        float(given)
+    except ValueError:
+        return False
+    return True
+
+
+def _share(name: str, given: str) -> None:
+    if _is_share(given) and not 0 <= float(given) < 1:
+        raise UserError(f"--{name} {given} is no share: give a file, or a number from 0 to 1 (0.2)")
+
+
+def _roles(columns: str | None) -> tuple[tuple[str, str], ...]:
+    """Parse ``text=subject+body,label=kind``; two texts are the roles text and text2."""
+    found: dict[str, str] = {}
+    for part in (columns or "").split(",") if columns else ():
+        role, sign, names = part.partition("=")
+        if not sign or not role.strip() or not names.strip():
+            raise UserError(
+                f"--columns '{columns}' is not ROLE=COLUMN,…: give text=body,label=kind"
+            )
+        first, *more = [name.strip() for name in names.split("+")]
+        if more and (role.strip() != "text" or len(more) > 1):
+            raise UserError(f"--columns '{columns}': only text may be two columns, text=A+B")
+        found[role.strip()] = first
+        if more:
+            found["text2"] = more[0]
+    return tuple(found.items())
+
+
+@lru_cache(maxsize=8)
+def _read(data: str, split: str, changed: int) -> tuple[Record, ...]:
+    return tuple(read_records(data, split))
+
+
+def _records(rows: FileRows, data: str) -> tuple[Record, ...]:
+    path = DEMO_FILES.get(data, Path(data))
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _read(str(path) if data in DEMO_FILES else data, "train", changed)
+
+
+def _parts(rows: FileRows, data: str) -> tuple[Format, list[Parts]]:
+    """The format of a file, and the parts of each row."""
+    records = _records(rows, data)
+    roles = dict(rows.columns)
+    made, found = recognize(list(records[0].values), data, rows.format or None, roles)
+    if all(role == column for role, column in found.items()):
+        return made, [made.parts(record) for record in records]
+    renamed = (
+        Record({role: r.values.get(column) for role, column in found.items()}, r.where)
+        for r in records
+    )
+    return made, [made.parts(record) for record in renamed]
+
+
+def _numbers_first(label: str) -> tuple[bool, int, str]:
+    number = label.lstrip("-").isdecimal()
+    return (not number, int(label) if number else 0, label)
