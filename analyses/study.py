@@ -103,6 +103,7 @@ class Study(ABC, Generic[C, F]):
     compute: ClassVar[staticmethod[..., Computed]]
     counts: ClassVar[str] = "kernel entries"
     proves: ClassVar[bool] = False
+    steps: ClassVar[bool] = False
     tabled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -119,8 +120,26 @@ class Study(ABC, Generic[C, F]):
     # --- what a study says ---
 
     def inputs(self, config: C) -> Inputs:
-        """Return task and examples."""
-        return load_inputs(config)
+        """Return task and examples.
+
+        Raises:
+            UserError: completions or preferences, and the study judges by classifiers alone.
+        """
+        found = load_inputs(config)
+        if not (found.task.classifies or self.steps):
+            raise UserError(
+                f"analyze {self.name} judges by classifiers, and {config.data} holds"
+                f" {found.task.kind}s: use analyze lora, or kernel, finetune and learning-rate"
+            )
+        return found
+
+    def check_trial(self, config: C) -> None:
+        """Refuse what ``--verify`` cannot set beside training, before anything is computed."""
+        if not self.inputs(config).task.classifies:
+            raise UserError(
+                f"--verify compares predicted labels, which {config.data} has not: fine-tune it"
+                " with subkern finetune"
+            )
 
     def also_asked(self, config: C, inputs: Inputs) -> Mapping[str, Any]:
         """Return what decides the numbers beside settings, task, examples, model and code."""

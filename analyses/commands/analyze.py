@@ -141,6 +141,7 @@ def _run(
 
     if trial is not None:
         trial.check_draws(settings)  # before the study takes its time
+        study.check_trial(settings)
     command = shlex.join(["subkern", *sys.argv[1:]])
     bar = ProgressBar(study.counts)
     with bar as report:

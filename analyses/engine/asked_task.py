@@ -11,10 +11,9 @@ from subkern.errors import UserError
 from subkern.tasks.catalogue import Task, get_task
 from subkern.tasks.own_file import DEMO_FILES, file_labels, file_task, is_own
 
-__all__ = ["OWN", "asked_task"]
+from .settings import OWN
 
-OWN = ("test", "dev", "format", "columns", "max_length", "normalize", "beta")
-"""What is said of a data file; None where it is not."""
+__all__ = ["asked_task"]
 
 
 def asked_task(asked: Mapping[str, Any]) -> Task:

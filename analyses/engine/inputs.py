@@ -13,10 +13,11 @@ from typing import Any
 from subkern.errors import UserError
 from subkern.models.load import origin
 from subkern.storage import provenance
-from subkern.tasks.catalogue import Task, get_task
+from subkern.tasks.catalogue import Task
 from subkern.tasks.examples import SPLITS, Example, load_examples
 
 from . import environment as versions
+from .asked_task import asked_task
 from .code_identity import code_identity
 from .settings import Settings
 
@@ -62,7 +63,7 @@ def load_inputs(config: Settings, load: Callable[..., list[Example]] | None = No
     task = _task(config)
     logits = config.logits
     if logits == "auto":
-        logits = "binary" if len(task.labels) == 2 else "all"
+        logits = "binary" if task.num_logits == 2 else "all"
     limits = {"train": config.train_limit, "dev": config.dev_limit, "test": config.test_limit}
     splits = {
         seed: {
@@ -76,7 +77,7 @@ def load_inputs(config: Settings, load: Callable[..., list[Example]] | None = No
     for seed, loaded in splits.items():
         if config.head_init == "probe":
             _check_probed(loaded["train"], task, seed)
-        if len({example.label for example in loaded["train"]}) < 2:
+        if task.classifies and len({example.label for example in loaded["train"]}) < 2:
             raise UserError(
                 f"the {len(loaded['train'])} training examples of seed {seed} all have one label:"
                 " raise --train-limit"
@@ -114,7 +115,7 @@ def identity(config: Settings, inputs: Inputs, *computed_by: Callable[..., Any])
 
 def _task(config: Settings) -> Task:
     """Return the task with the config's template and label words, for either kind of model."""
-    task = get_task(config.task)
+    task = asked_task(config.as_dict())
     changes: dict[str, Any] = {}
     if config.template is not None:
         kind = "template" if "*mask*" in config.template else "causal_template"
@@ -143,12 +144,19 @@ def task_fields(task: Task) -> dict[str, Any]:
         "first_sent_limit",
         "other_sent_limit",
     )
-    return {name: getattr(task, name) for name in names}
+    fields = {name: getattr(task, name) for name in names}
+    if task.kind != "words":
+        fields |= {name: getattr(task, name) for name in ("kind", "normalize", "beta")}
+    return fields
 
 
 def _digest(splits: Mapping[str, list[Example]]) -> str:
     """Return the SHA-256 of every example of a data seed: ids, texts and labels."""
-    rows = [[e.id, list(e.texts), e.label] for split in splits.values() for e in split]
+    rows = [
+        [e.id, list(e.texts), e.label, *([e.chats] if e.chats else [])]
+        for split in splits.values()
+        for e in split
+    ]
     return hashlib.sha256(provenance.canonical_json(rows).encode()).hexdigest()
 
 

@@ -25,6 +25,7 @@ from . import environment as versions
 from .classifiers import Split
 from .heads import at_start
 from .inputs import Inputs
+from .one_step import DECREASE
 from .settings import Settings
 
 LoadModel = Callable[..., LogitModel]
@@ -173,7 +174,7 @@ def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
         {
             "task": {
                 "name": task.name,
-                "metric": task.metric,
+                "metric": task.metric if task.classifies else DECREASE,
                 "labels": task.labels,
                 "label_words": words or task.labels,
                 "template": prompt.description["template"] if prompt is not None else "",

@@ -133,6 +133,7 @@ class Options(BaseModel):
             name: value
             for name, value in values.items()
             if self.extra(name).get("decides", "numbers") == what
+            and not (name in OWN and value is None)  # as before there were data files
         }
 
     @classmethod
@@ -393,13 +394,19 @@ Words = Annotated[tuple[str, ...], checked(distinct)]
 # --- what all studies of one task share ---
 
 
+OWN = ("test", "dev", "format", "columns", "max_length", "normalize", "beta")
+"""What is said of a data file; None where it is not."""
+
+
 class Settings(Options):
     """What every study is told. Sequences may be given as any iterable; they are kept as tuples.
 
     Attributes:
         model: as `subkern.models.load.load_model` takes it.
-        task: name of a task, or path of a task file.
-        data: folder in the k-shot layout, ``"hub"`` or ``"demo"``.
+        task: name of a task, or path of a task file; empty where a data file is its own.
+        data: folder in the k-shot layout, ``"hub"``, ``"demo"``, or a data file.
+        test, dev, format, columns, max_length, normalize, beta: what is said of a data file, as
+            `subkern.tasks.own_file.file_task` takes it; None where it is not.
         shots: training examples a label.
         data_seeds: seeds of the k-shot splits.
         logits: ``all``, ``binary`` (f_1 − f_0), or ``auto``: binary for two labels.
@@ -426,9 +433,25 @@ class Settings(Options):
     model: Text = setting(
         ..., "Hub id, local directory, demo:smollm2, or demo:minilm with --head linear."
     )
-    task: Text = setting(..., "Task name, or path of a task file.")
-    data: Text = setting("hub", "Folder in the k-shot layout, hub or demo.")
-    shots: Count = setting(16, "Training examples per label.")
+    task: str = setting("", "Task name, or path of a task file; a data file may do without one.")
+    data: Text = setting(
+        "hub",
+        "Folder in the k-shot layout, hub, demo, or a data file (JSONL, JSON, CSV, TSV, Parquet, a"
+        " data set's name on the hub).",
+    )
+    test: str | None = setting(None, "Of a data file: a file, or a share of the rows.", shown="0.2")
+    dev: str | None = setting(None, "Likewise.", shown="0.1")
+    format: str | None = setting(
+        None,
+        "Of a data file: preference, choices, prompt-completion, messages, conversations,"
+        " instruction, labels or text.",
+        shown="by its columns",
+    )
+    columns: str | None = setting(None, "Which column is what, as in text=subject+body,label=kind.")
+    max_length: OptionalCount = setting(None, "Longest sequence of a data file.", shown="1024")
+    normalize: str | None = setting(None, "sum | mean of an answer's log-likelihoods.", shown="sum")
+    beta: float | None = setting(None, "Of preferences.", shown="0.1")
+    shots: Count = setting(16, "Training examples per label of a folder.")
     data_seeds: DataSeeds = setting(
         (13,), "Seed(s) of the k-shot splits, with commas.", option="--seed"
     )

@@ -50,6 +50,7 @@ from ..engine.classifiers import (
 )
 from ..engine.inputs import Inputs
 from ..engine.long_table import LongTable
+from ..engine.one_step import DECREASE, ONE_STEP, Step, decrease, likeness
 from ..engine.parts import Workplace, metric_of, parts
 from ..engine.predictions import Key, Measured, Prediction, to_table
 from ..engine.run_folder import PREDICTIONS
@@ -75,6 +76,7 @@ row = TABLE.row
 Row = dict[str, Any]
 Cell = Mapping[str, Any]
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 # Larger kernels [n·c, n·c] get intervals over seeds only: a bootstrap of their spectra takes hours.
 _MOST_RESAMPLED = 192
@@ -103,7 +105,14 @@ def compute(
         for name, kernel in _named(sweeps, config).items():
             place.kernels[f"{part.seed}/{name}"] = kernel
         began = perf_counter()
-        found.extend(measure(sweeps, part.split, metric_of(inputs), config, part.seed))
+        if inputs.task.classifies:
+            found.extend(measure(sweeps, part.split, metric_of(inputs), config, part.seed))
+        else:
+            tokens = {e.id: e.label for e in part.every}
+            if inputs.task.kind == "preference":
+                tokens = dict.fromkeys(tokens, 1)
+            rows = by_step(sweeps, part.split, tokens, config)
+            found.rows += [{**each, "data_seed": part.seed} for each in rows]
         judging = row(perf_counter() - began, data_seed=part.seed, metric="cost.judging_seconds")
         found.rows.append(judging)
     return Computed(TABLE.tidy(found.rows), {PREDICTIONS: to_table(found.predictions)})
@@ -163,6 +172,57 @@ def measure(
         [{**each, "data_seed": data_seed} for each in rows],
         [Prediction.of(key, split.test, predicted[i]) for i, key in enumerate(keys) if key],
     )
+
+
+def by_step(
+    sweeps: Mapping[str, LoraSweep], split: Split, tokens: Mapping[str, int], config: Config
+) -> Iterator[Row]:
+    """Yield agreement, sizes and what one step does to held-out loss, where nothing is classified.
+
+    Args:
+        sweeps: kernels train × (train, dev, test), by target set; they share the full one.
+        split: which ids are which.
+        tokens: id → over how many tokens the example's logit sums.
+        config: intervals.
+    """
+    full = _Member(next(iter(sweeps.values())).full, {"kernel": "full"})
+    sets = [_set_members(name, sweep) for name, sweep in sweeps.items()]
+    yield from _agreement([full], [full], split, config)
+    for each in sets:
+        yield from _agreement([full, each[0]], each, split, config)
+    yield from _sizes(sweeps)
+    whole = Step.of(full.kernel, split.train, split.test, tokens)
+    counts = whole.tokens
+
+    def drop(reference: Floats, changes: Floats, n: Floats) -> float:
+        return 1 - decrease(changes, reference, n)
+
+    none = np.zeros_like(whole.changes)
+    yield _of_step(decrease, (none, whole.changes, counts), {"kernel": "zero-shot"}, config)
+    for member in [full, *(m for each in sets for m in each)]:
+        step = Step.of(member.kernel, split.train, split.test, tokens)
+        about = {**member.cell, "solver": ONE_STEP}
+        yield _of_step(decrease, (step.changes, whole.changes, counts), about, config)
+        if member is full:
+            continue
+        about["reference"] = "full"
+        yield _of_step(drop, (whole.changes, step.changes, counts), about, config)
+        pair = whole.changes / counts, step.changes / counts
+        yield _of_step(likeness, pair, about, config, "prediction_agreement")
+
+
+def _of_step(
+    function: Callable[..., float],
+    arrays: tuple[Floats, ...],
+    about: Cell,
+    config: Config,
+    metric: str = "",
+) -> Row:
+    found = prediction_interval(
+        function, *arrays, confidence=config.confidence, n_resamples=config.resamples
+    )
+    name = metric or (DECREASE if function is decrease else "drop")
+    return row(found.value, (found.low, found.high), **about, split="test", metric=name)
 
 
 def _set_members(name: str, sweep: LoraSweep) -> list[_Member]:

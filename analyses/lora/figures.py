@@ -71,16 +71,20 @@ def agreement(found: Findings) -> Figure:
         [
             _against_both(found, "cka", "CKA of the train kernels (1 = same up to scale)"),
             _against_both(found, OVERLAP, "Overlap of the leading directions (1 = same)"),
-            _Panel("Test predictions equal to the full kernel's", same, asked, percent=True),
+            _Panel(f"{_same(found)} the full kernel's", same, asked, percent=True),
         ],
     )
+
+
+def _same(found: Findings) -> str:
+    return "Likeness of a step's changes to" if found.steps else "Test predictions equal to"
 
 
 def accuracy(found: Findings) -> Figure:
     """Test score over the rank, a panel a solver; the full kernel and zero-shot as lines."""
     panels = [
         _Panel(
-            f"Test {found.score}, {solver.name} classifier",
+            f"Test {found.score}, {solver.name}{'' if found.steps else ' classifier'}",
             {"LoRA": solver.scores},
             {
                 "full kernel": (solver.full.mean, "-"),

@@ -18,6 +18,7 @@ import pandas as pd
 from subkern.agreement import METRICS, Metric
 
 from ..engine.long_table import cells
+from ..engine.one_step import DECREASE, ONE_STEP
 from ..engine.pooling import Pooled, pool_values
 from ..engine.run_folder import Results
 from ..show.study_numbers import Costs, costs, model_name, score_error, score_metric, score_name
@@ -273,6 +274,9 @@ class Findings:
         over_data_seeds, over_adapter_seeds: how many seeds intervals are taken over; both are None
             where they are over examples.
         averages: whether means are over more than one run.
+        steps: whether one step's change of held-out loss judges, and no classifier: completions
+            and preferences have no labels to tell apart.
+        own_data: whether the task is a data file's own.
         results: what all of this was found in; its kernels are read only where they are shown.
     """
 
@@ -299,6 +303,8 @@ class Findings:
     over_data_seeds: int | None
     over_adapter_seeds: int | None
     averages: bool
+    steps: bool
+    own_data: bool
     results: Results = field(repr=False)
 
     @property
@@ -347,9 +353,11 @@ def find(results: Results) -> Findings:
     config = Config.from_dict(results.config)
     numbers = _Numbers(results.table, config.confidence)
     judge = _Judge(config, numbers, score_metric(results))
-    answers = {solver: judge.answer(solver) for solver in config.classifiers}
-    answer = answers[config.classifiers[0]]
-    own = judge.own_set(answer)
+    steps = score_metric(results) == DECREASE
+    judges = (ONE_STEP,) if steps else config.classifiers
+    answers = {solver: judge.answer(solver) for solver in judges}
+    answer = answers[judges[0]]
+    own = judge.own_set(answer, judges)
     adapted = tuple(judge.adapted(answer.solver, targets) for targets in config.sets)
     full, zero = judge.score(answer.solver), judge.score(None, kernel="zero-shot")
     about_task, sizes = results.inputs["task"], results.inputs["examples"].values()
@@ -378,6 +386,8 @@ def find(results: Results) -> Findings:
         over_data_seeds=counts[0] if counts[0] > 1 else None,
         over_adapter_seeds=counts[1] if counts[1] > 1 else None,
         averages=max(counts) > 1,
+        steps=steps,
+        own_data=not config.task,
         results=results,
     )
 
@@ -516,7 +526,7 @@ class _Judge:
         beyond = min((e for e in every if e.ok and not e.affordable), key=cost, default=None)
         return Answer(solver, every, best, beyond)
 
-    def own_set(self, answer: Answer) -> OwnSet:
+    def own_set(self, answer: Answer, judges: Sequence[str]) -> OwnSet:
         """Return the best target set by itself."""
         targets = answer.best.targets
         line = tuple(each for each in answer.candidates if each.targets == targets)
@@ -527,7 +537,7 @@ class _Judge:
             ranks=ranks,
             several=len(ranks) > 1,
             line=line,
-            solvers=tuple(self._solver(name, targets, ranks) for name in self.config.classifiers),
+            solvers=tuple(self._solver(name, targets, ranks) for name in judges),
             with_full=self._measured(targets, ranks, "full", None),
             with_adapted=self._measured(targets, ranks, "targets", targets),
             limit={

@@ -21,7 +21,7 @@ _FRONTS = {"score": "score", "agreement": "predictions", "cka": "CKA"}
 
 def table(found: Findings) -> Table:
     """Return the few numbers that a terminal shows: each rank, or the best one of each set."""
-    title = f"LoRA of {found.model} on {found.task}, {found.answer.solver} classifier"
+    title = f"LoRA of {found.model} on {found.task}, {_by(found)}"
     several = len(found.answer.by_targets) > 1
     rows = [
         [
@@ -41,7 +41,7 @@ def table(found: Findings) -> Table:
     return Table(
         f"{title}: best rank of each target set" if several else title,
         "",
-        ["targets", "rank", "trained", "CKA", "equal", f"test {found.score}", "within",
+        ["targets", "rank", "trained", "CKA", _same(found)[0], f"test {found.score}", "within",
          *heading(found.rates, "rate")],
         [
             *rows,
@@ -66,7 +66,7 @@ def tables(found: Findings) -> list[Table]:
     return [
         _configuration_table(found),
         _by_rank(found, f"Test {found.score}", lambda each: each.score),
-        _by_rank(found, "Equal predictions", lambda each: each.agreement),
+        _by_rank(found, _same(found)[1].capitalize(), lambda each: each.agreement),
         _adapted_table(found),
         *(replace(each, title=f"{each.title}: targets {found.own.targets}") for each in own),
     ]
@@ -76,6 +76,22 @@ def cost(found: Findings) -> list[Table]:
     """Return how many parameters are trained, and what computing the kernels took."""
     note = "The kernels of all ranks and adapter seeds of a data seed come from one pass."
     return [_trained_table(found), cost_table(found.costs, note)]
+
+
+def _by(found: Findings) -> str:
+    """Return what judges."""
+    return found.answer.solver if found.steps else f"{found.answer.solver} classifier"
+
+
+def _the(found: Findings) -> str:
+    return "one step" if found.steps else f"the {found.answer.solver} classifier"
+
+
+def _same(found: Findings) -> tuple[str, str, str]:
+    """Return what agreement on the test examples is called: briefly, as a heading, in words."""
+    if found.steps:
+        return "alike", "likeness", "likeness (cosine) of a step's changes of the test examples to"
+    return "equal", "equal predictions", "share of test predictions equal to"
 
 
 def _rate(found: Findings, each: Configuration) -> list[str]:
@@ -118,12 +134,12 @@ def _configuration_table(found: Findings) -> Table:
     ]
     budget = "" if found.limit is None else f" The budget is {fmt.count(found.limit)}."
     return Table(
-        f"Rank and targets, by the {found.answer.solver} classifier, cheapest first",
+        f"Rank and targets, by {_the(found)}, cheapest first",
         f"Trained parameters, and their share of full fine-tuning's; test {found.score}; how many"
-        " points below the full kernel's it is (negative: above); share of test predictions equal"
-        " to the full kernel's; CKA of the train kernels. Front: in which of score, predictions and"
+        f" points below the full kernel's it is (negative: above); {_same(found)[2]}"
+        " the full kernel's; CKA of the train kernels. Front: in which of score, predictions and"
         f" CKA nothing as cheap is as good. Intervals in brackets.{budget}",
-        ["", "trained", f"test {found.score}", "points below full", "equal predictions", "CKA",
+        ["", "trained", f"test {found.score}", "points below full", _same(found)[1], "CKA",
          "within tolerance", "front", *heading(found.rates)],
         rows,
         marked=[i for i, each in enumerate(every) if each is found.best],
@@ -151,7 +167,7 @@ def _adapted_table(found: Findings) -> Table:
         "Full fine-tuning of the adapted weights alone",
         "What LoRA on these targets tends to as the rank grows, against full fine-tuning of the"
         " whole model.",
-        ["targets", f"test {found.score}", "points below full", "equal predictions", "CKA"],
+        ["targets", f"test {found.score}", "points below full", _same(found)[1], "CKA"],
         [[each.targets, *_compared(each), fmt.decimal(each.cka.mean)] for each in found.adapted],
         marked=[i for i, e in enumerate(found.adapted) if e.targets == found.own.targets],
     )
@@ -171,11 +187,11 @@ def _verdict_table(found: Findings) -> Table:
         ["zero-shot", fmt.share_between(found.zero_shot), *[_NONE] * 3, *none],
     ]
     return Table(
-        f"The verdict, by the {found.answer.solver} classifier",
+        f"The verdict, by {_the(found)}",
         f"Test {found.score}; how many points below the full kernel's it is (negative: above);"
-        " share of test predictions equal to the full kernel's. Intervals in brackets; with one"
+        f" {_same(found)[2]} the full kernel's. Intervals in brackets; with one"
         " data seed, those of the full kernels and zero-shot are over test examples.",
-        ["", f"test {found.score}", "points below full", "equal predictions", "within tolerance",
+        ["", f"test {found.score}", "points below full", _same(found)[1], "within tolerance",
          *heading(found.rates)],
         rows,
         marked=[i for i, each in enumerate(line) if each is found.best and each.ok],
@@ -197,7 +213,9 @@ def _solver_table(found: Findings) -> Table:
         scores = [fmt.share_between(getattr(solver, full)) for solver in solvers]
         rows.append([name, *scores, *[_NONE] * len(solvers)])
     header = [f"{solver.name}, {found.score}" for solver in solvers]
-    header += [f"{solver.name}, equal predictions" for solver in solvers]
+    header += [f"{solver.name}, {_same(found)[1]}" for solver in solvers]
+    if found.steps:
+        return Table("One step", "As above.", ["", *header], rows)
     return Table("All classifiers", "As above, for every classifier.", ["", *header], rows)
 
 

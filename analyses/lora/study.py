@@ -33,6 +33,7 @@ class LoraStudy(Study[Config, Findings]):
     compute = staticmethod(compute)
     proves = True
     tabled = (PEFT_TARGETS,)  # many names: they are in the file for PEFT
+    steps = True
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Load the model and find every target set in it."""
@@ -46,7 +47,10 @@ class LoraStudy(Study[Config, Findings]):
 
     def figures(self, findings: Findings) -> Figures[Findings]:
         """Return what draws each figure: a comparison's front first, then the best targets' own."""
-        return {"pareto": pareto, **FIGURES} if findings.compares else FIGURES
+        own = FIGURES
+        if findings.steps:  # there are no labels to sort by
+            own = {name: draw for name, draw in FIGURES.items() if name != "kernels"}
+        return {"pareto": pareto, **own} if findings.compares else own
 
     def tables(self, findings: Findings) -> tuple[Sequence[Table], Sequence[Table]]:
         """Return the report's tables, and those of what it took."""

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from ..engine.long_table import cells
+from ..engine.one_step import DECREASE
 from ..engine.pooling import Pooled, pool
 from ..engine.run_folder import Results
 
@@ -29,7 +30,7 @@ class Costs:
     zeroed: Mapping[int, int | None]
 
 
-_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1"}
+_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1", DECREASE: "decrease of loss"}
 
 
 def model_name(results: Results) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -151,6 +151,8 @@ def suggest_rates(
     """
     trial = Trial()
     training, (size, *_) = trial.training(config.rule), trial.batch_sizes
+    if inputs.task.loss != "cross_entropy":
+        training = replace(training, loss=inputs.task.loss)
     seed, splits = next(iter(inputs.splits.items()))
     asked = normalize(
         {

@@ -41,7 +41,7 @@ class Features:
     Attributes:
         path: the Zarr store.
         ids: example ids.
-        labels: label indices ``[N]``.
+        labels: label indices ``[N]``; None of completions and preferences.
         logits: initial logits f₀ ``[N, c]``.
         provenance: everything that decided the numbers.
         positions: which rows of the store these are; None for all.
@@ -51,7 +51,7 @@ class Features:
 
     path: Path
     ids: tuple[str, ...]
-    labels: np.ndarray
+    labels: np.ndarray | None
     logits: np.ndarray
     provenance: dict[str, Any]
     positions: tuple[int, ...] | None = field(default=None, repr=False)
@@ -76,11 +76,11 @@ class Features:
                 f"{store.path} lacks {len(missing)} of {len(chunks)} chunks (unfinished or"
                 " damaged): run the same `subkern features` again"
             )
-        content = store.head.get("content")
+        content, labels = store.head.get("content"), store.head["labels"]
         return cls(
             store.path,
             tuple(store.head["ids"]),
-            np.asarray(store.head["labels"], dtype=np.int64),
+            None if labels is None else np.asarray(labels, dtype=np.int64),
             store.logits(),
             store.head["provenance"],
             computed=computed,
@@ -116,7 +116,7 @@ class Features:
         return Features(
             self.path,
             tuple(self.ids[i] for i in at),
-            self.labels[at],
+            None if self.labels is None else self.labels[at],
             self.logits[at],
             self.provenance,
             tuple(rows[i] for i in at),
@@ -170,7 +170,7 @@ def compute_features(
             head = {
                 "provenance": provenance,
                 "ids": [e.id for e in examples],
-                "labels": [e.label for e in examples],
+                "labels": [e.label for e in examples] if model.classifies else None,
                 "content": [e.content for e in examples],
                 "chunk": step,
             }

@@ -378,7 +378,7 @@ def _readout(
     module: nn.Module, prompt: Prompt, num_labels: int, pooling: str, seed: int
 ) -> Readout:
     if prompt.marks:
-        return SequenceReadout(prompt.task.num_logits)
+        return SequenceReadout(prompt.task.num_logits, prompt.task.kind)
     if prompt.label_ids:
         return WordReadout(prompt.label_ids)
     return LinearReadout(output_width(module), num_labels, pooling, seed)

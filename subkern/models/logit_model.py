@@ -162,11 +162,12 @@ class SequenceReadout(nn.Module):
 
     Args:
         num_logits: c: 1, or the most options that an example has.
+        kind: of the task, of which `LogitModel` sees completions and preferences.
     """
 
-    def __init__(self, num_logits: int = 1) -> None:
+    def __init__(self, num_logits: int = 1, kind: str = "labels") -> None:
         super().__init__()
-        self._options = num_logits
+        self._options, self.kind = num_logits, kind
         self._bare: bool | None = None  # whether logits are the decoder's output as it is
 
     @property
@@ -348,12 +349,13 @@ class LogitModel(nn.Module):
 
     def collate(self, examples: Sequence[EncodedExample]) -> Batch:
         """Pad `examples` into a `Batch` on the model's device."""
-        return collate(examples, self.pad_id, self.device, self.num_logits)
+        return collate(examples, self.pad_id, self.device, self.readout.num_logits)
 
     @property
     def classifies(self) -> bool:
-        """Whether an example's label is a class, and no count of a completion's tokens."""
-        return self.prompt is None or self.prompt.task.kind != "completion"
+        """Whether an example's label is one of several, to be told from the others."""
+        told = self.readout.kind if isinstance(self.readout, SequenceReadout) else ""
+        return told not in ("completion", "preference")
 
     def encode_all(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """`examples` by the model's prompt; preferences against what the model says as it stands.
@@ -364,7 +366,7 @@ class LogitModel(nn.Module):
         if self.prompt is None:
             raise UserError("the model has no prompt: load it with load_model")
         encoded = self.prompt.encode_all(examples)
-        if self.prompt.task.kind != "preference":
+        if not (isinstance(self.readout, SequenceReadout) and self.readout.kind == "preference"):
             return encoded
         from subkern.models.checks import check_tokens
 

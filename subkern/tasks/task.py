@@ -193,6 +193,11 @@ class Task:
         return self.kind not in ("words", "labels")
 
     @property
+    def classifies(self) -> bool:
+        """Whether an example's label is one of several, to be told from the others."""
+        return self.kind in ("words", "labels", "choices")
+
+    @property
     def num_logits(self) -> int:
         """Logits c of f."""
         return 1 if self.kind in ("completion", "preference") else len(self.labels)

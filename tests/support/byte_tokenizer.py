@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -40,16 +42,29 @@ def byte_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFas
     return tokenizer
 
 
-def byte_model(task: Task, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> LogitModel:
-    """Return a tiny Llama on bytes, as `load_model` would read it for `task`."""
-    tokenizer = byte_tokenizer()
+def _module(seed: int) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=1024, initializer_range=0.3, pad_token_id=0,
+        vocab_size=260, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=1024, initializer_range=0.3,
+        pad_token_id=0, eos_token_id=1, bos_token_id=1,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = LlamaForCausalLM(config).to(dtype)
+        return LlamaForCausalLM(config)
+
+
+def byte_model(task: Task, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> LogitModel:
+    """Return a tiny Llama on bytes, as `load_model` would read it for `task`."""
+    tokenizer, module = byte_tokenizer(), _module(seed).to(dtype)
     prompt = Prompt.for_task(task, tokenizer, "causal", len(tokenizer))
-    readout = SequenceReadout(task.num_logits) if prompt.marks else WordReadout(prompt.label_ids)
+    readout: SequenceReadout | WordReadout = WordReadout(prompt.label_ids)
+    if prompt.marks:
+        readout = SequenceReadout(task.num_logits, task.kind)
     return LogitModel(module, readout, tokenizer=tokenizer, prompt=prompt).eval()
+
+
+def byte_folder(folder: Path, *, seed: int = 0) -> Path:
+    """Save a tiny Llama on bytes with its tokenizer; return the folder."""
+    _module(seed).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder

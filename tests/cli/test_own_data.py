@@ -1,0 +1,116 @@
+"""Every command on data files of every kind, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from analyses.commands.group import cli
+from subkern.errors import UserError
+from subkern.kernels.kernel import Kernel
+from subkern.tasks.own_file import DEMO_FILES
+from tests.support.byte_tokenizer import byte_folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(byte_folder(tmp_path_factory.mktemp("model")))
+
+
+def run(*words: str) -> Result:
+    found = CliRunner().invoke(cli, words)
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return found
+
+
+@pytest.mark.parametrize("data", DEMO_FILES)
+def test_kernel_says_what_the_file_is_and_is_found_again(
+    data: str, tiny: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "k.zarr"
+    words = ("kernel", "--model", tiny, "--data", data, "--left-limit", "3", "--right", "test")
+    first = run(*words, "--subspace", "lora:r=2,seed=0", "--out", str(out))
+    assert first.stderr.startswith(f"{data}: 20 rows of ")
+    kernel = Kernel.load(out)
+    assert kernel.shape[:3:2] == (3, 4)
+    assert (kernel.left_labels is not None) == (data in ("demo:labels", "demo:choices"))
+    assert "up to date" in run(*words, "--subspace", "lora:r=2,seed=0", "--out", str(out)).stdout
+
+
+@pytest.mark.parametrize("data", ["demo:completion", "demo:preference", "demo:choices"])
+def test_finetune_learns_and_says_its_score(data: str, tiny: str, tmp_path: Path) -> None:
+    words = ("finetune", "--model", tiny, "--data", data, "--steps", "6", "--eval-every", "3")
+    told = run(*words, "--out", str(tmp_path / "f"), "--json").stdout
+    found = json.loads(told)
+    metric = "log_likelihood" if data == "demo:completion" else "accuracy"
+    assert found["best"]["metric"] == metric
+    if data == "demo:completion":
+        assert found["best"]["scores"]["train"] > found["best"]["scores_before"]["train"]
+    if data == "demo:preference":
+        assert found["best"]["scores"]["train"] > 0.5
+
+
+@pytest.mark.parametrize("data", ["demo:completion", "demo:preference", "demo:choices"])
+def test_learning_rates_are_suggested(data: str, tiny: str) -> None:
+    (found,) = json.loads(run("learning-rate", "--model", tiny, "--data", data, "--json").stdout)
+    assert 1e-7 < found["suggested"] < 1
+
+
+def test_features_of_completions_have_their_kernel(tiny: str, tmp_path: Path) -> None:
+    words = ("features", "--model", tiny, "--data", "demo:completion", "--dim", "64")
+    told = run(*words, "--check", "6", "--out", str(tmp_path / "f.zarr"))
+    assert "features [14, 1, 64]" in told.output
+
+
+@pytest.mark.parametrize("data", sorted(DEMO_FILES.keys() - {"demo:messages"}))
+def test_analyze_lora_judges_by_classifiers_or_by_one_step(
+    data: str, tiny: str, tmp_path: Path
+) -> None:
+    words = ("analyze", "lora", "--model", tiny, "--data", data, "--ranks", "1,4")
+    told = run(*words, "--adapter-seeds", "2", "--out", str(tmp_path / "a"), "--json").stdout
+    found = json.loads(told)
+    page = (tmp_path / "a" / "report.html").read_text()
+    steps = data in ("demo:completion", "demo:preference")
+    assert found["solver"] == ("one step" if steps else "logistic")
+    assert ("test predictions" in page) != steps
+    if steps:
+        assert found["full_score"]["mean"] == 1
+        assert found["zero_shot"]["mean"] == 0
+    again = run(*words, "--adapter-seeds", "2", "--out", str(tmp_path / "a"))
+    assert "up to date" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("analyze", "subspace", "--data", "demo:completion"), "analyze subspace judges by class"),
+        (
+            ("analyze", "lora", "--verify", "--data", "demo:completion"),
+            "--verify compares",
+        ),
+        (("kernel", "--data", "demo:completion", "--head", "linear"), "is of kind completion"),
+        (("kernel", "--data", "hub"), "there is no task: give --task, or a file"),
+        (("kernel", "--data", "no.jsonl"), "cannot read no.jsonl"),
+        (
+            ("kernel", "--task", "SST-2", "--data", "demo", "--test", "0.1"),
+            "--test is of a data",
+        ),
+        (
+            ("kernel", "--task", "SST-2", "--data", "demo:labels"),
+            "has the label 'normal mail'",
+        ),
+        (("kernel", "--task", "SST-2", "--data", "demo:choices"), "does not hold 1 text"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    words: tuple[str, ...], said: str, tiny: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        run(*words, "--model", tiny, "--out", str(tmp_path / "x"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "x").exists()
