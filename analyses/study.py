@@ -95,6 +95,7 @@ class Study(ABC, Generic[C, F]):
             study's identity, unless `code` names other functions.
         counts: what its progress counts.
         proves: whether ``--verify`` can train what it advises.
+        answers: whether it takes completions and preferences, which no classifier tells apart.
         tabled: what settings were resolved to that its tables or files show anyway.
     """
 
@@ -103,7 +104,7 @@ class Study(ABC, Generic[C, F]):
     compute: ClassVar[staticmethod[..., Computed]]
     counts: ClassVar[str] = "kernel entries"
     proves: ClassVar[bool] = False
-    steps: ClassVar[bool] = False
+    answers: ClassVar[bool] = False
     tabled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -126,10 +127,10 @@ class Study(ABC, Generic[C, F]):
             UserError: completions or preferences, and the study judges by classifiers alone.
         """
         found = load_inputs(config)
-        if not (found.task.classifies or self.steps):
+        if not (found.task.classifies or self.answers):
             raise UserError(
                 f"analyze {self.name} judges by classifiers, and {config.data} holds"
-                f" {found.task.kind}s: use analyze lora, or kernel, finetune and learning-rate"
+                f" {found.task.kind}s: use analyze lora or learning-rate, or kernel and finetune"
             )
         return found
 

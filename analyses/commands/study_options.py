@@ -147,7 +147,10 @@ def settings_of(kind: type[Chosen], config: Path | None, asked: Mapping[str, Any
     given = {name: value for name, value in asked.items() if value is not None}
     values = given if config is None else {**read_settings(config), **given}
     needed = [name for name, field in kind.model_fields.items() if field.is_required()]
-    missing = [f"--{name}" for name in needed if name not in values]
+    data = str(values.get("data", "hub"))
+    if "task" in kind.model_fields and (data in ("hub", "demo") or Path(data).is_dir()):
+        needed += [] if kind.model_fields["task"].default else ["task"]
+    missing = [f"--{name}" for name in needed if not values.get(name)]
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: give it, or a --config that has it")
     return kind.from_dict(values)

@@ -115,7 +115,10 @@ def identity(config: Settings, inputs: Inputs, *computed_by: Callable[..., Any])
 
 def _task(config: Settings) -> Task:
     """Return the task with the config's template and label words, for either kind of model."""
-    task = asked_task(config.as_dict())
+    asked = config.as_dict()
+    if type(config).model_fields["max_length"].default is not None:
+        del asked["max_length"]  # another's, of how models are made
+    task = asked_task(asked)
     changes: dict[str, Any] = {}
     if config.template is not None:
         kind = "template" if "*mask*" in config.template else "causal_template"

@@ -25,7 +25,6 @@ from . import environment as versions
 from .classifiers import Split
 from .heads import at_start
 from .inputs import Inputs
-from .one_step import DECREASE
 from .settings import Settings
 
 LoadModel = Callable[..., LogitModel]
@@ -174,7 +173,8 @@ def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
         {
             "task": {
                 "name": task.name,
-                "metric": task.metric if task.classifies else DECREASE,
+                "metric": task.metric,
+                **({} if task.classifies else {"kind": task.kind}),
                 "labels": task.labels,
                 "label_words": words or task.labels,
                 "template": prompt.description["template"] if prompt is not None else "",
@@ -188,7 +188,8 @@ def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
 
 def metric_of(inputs: Inputs) -> Score:
     """Return the task's metric."""
-    return "f1" if inputs.task.metric == "f1" else "accuracy"
+    known: dict[str, Score] = {"f1": "f1", "log_likelihood": "log_likelihood"}
+    return known.get(inputs.task.metric, "accuracy")
 
 
 def environment_since(started: datetime) -> dict[str, Any]:

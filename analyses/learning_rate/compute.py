@@ -94,6 +94,8 @@ def compute(
 ) -> Computed:
     """Suggest and train every configuration on every data seed."""
     rows: list[Row] = []
+    if inputs.task.loss != "cross_entropy":  # completions have one of their own
+        config = config.changed(loss=inputs.task.loss)
     bar = _Bar(config, len(inputs.splits), progress)
     for seed, splits in inputs.splits.items():
         encoded = encode(prepared.model, splits)
@@ -225,7 +227,7 @@ class Cell:
         gradient = loss_gradient(tunable, tunable.start, train, self.config.loss)
         found = {
             "parameters": float(tunable.attached.size),
-            "initial_loss": float(self._losses(logits_of(tunable, train)).mean()),
+            "initial_loss": self._mean(self._losses(logits_of(tunable, train))),
             "gradient_l1": math.fsum(float(g.abs().double().sum()) for g in gradient.values()),
         }
         return found | (self._critical() if self.config.kernel else {})
@@ -280,7 +282,7 @@ class Cell:
         before = self._losses(found.start_logits["train"])
         size, seed = config.train_batch_size, config.training_seed
         batches = batch_order(len(train), size, config.steps, seed)
-        rises = found.losses - np.array([before[batch].mean() for batch in batches])
+        rises = found.losses - np.array([self._mean(before, batch) for batch in batches])
         ends = {name: found.logits[name][-1] for name in self.encoded}
         scores = {
             f"score.{name}": score(ends[name], found.labels[name], self.metric)
@@ -289,10 +291,16 @@ class Cell:
         return {
             "rise": float(rises.max()),
             "probe": float(rises[: config.probe_steps][-_PROBED:].mean()),
-            "loss": float(self._losses(ends["train"]).mean()),
+            "loss": self._mean(self._losses(ends["train"])),
             **scores,
             "seconds": found.seconds,
         }
+
+    def _mean(self, losses: Floats, rows: Any = slice(None)) -> float:
+        """Return the loss of some training examples, from each one's own."""
+        if self.config.loss != "likelihood":
+            return float(losses[rows].mean())
+        return float(np.average(losses[rows], weights=labels_of(self.encoded["train"])[rows]))
 
     def _losses(self, logits: Floats) -> Floats:
         """Return the loss ``[n]`` of each training example."""

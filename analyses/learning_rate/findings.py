@@ -474,19 +474,21 @@ def _cells(results: Results, rise: float) -> list[Cell]:
     table, found = results.table, []
     is_entropy = results.config["loss"] == "cross_entropy"
     classes = len(results.inputs["task"]["labels"])  # equally many of each
-    guess = math.log(classes) if is_entropy else math.inf
+    answers = "kind" in results.inputs["task"]  # of which no guess is one of several
+    guess = math.log(classes) if is_entropy and not answers else math.inf
     keys = ["data_seed", "optimizer", "subspace"]
     for (seed, name, subspace), rows in table.groupby(keys, sort=False):
         about = rows[rows["learning_rate"].isna()].set_index("metric")
         said = {str(k): float(v) for k, v in about["value"].items()}
         where = about.loc["spike"]
+        least = said["initial_loss"] if answers else math.inf
         sweep = rows.dropna(subset="learning_rate")
         lost = sweep[sweep["metric"] == "loss"].set_index("learning_rate")["value"]
         best = lost.idxmin() if lost.notna().any() else math.inf
         runs = []
         for rate, own in sweep.groupby("learning_rate"):
             values = own.set_index("metric")["value"]
-            learned = rate <= best or values["loss"] < guess
+            learned = rate <= best or values["loss"] < min(guess, least)
             runs.append(
                 Trained(
                     rate=float(rate),

@@ -31,6 +31,7 @@ class LearningRateStudy(Study[Config, Findings]):
     settings = Config
     compute = staticmethod(compute)
     counts = "updates"
+    answers = True
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Load the model; refuse subspaces that it cannot take."""

@@ -33,7 +33,7 @@ class LoraStudy(Study[Config, Findings]):
     compute = staticmethod(compute)
     proves = True
     tabled = (PEFT_TARGETS,)  # many names: they are in the file for PEFT
-    steps = True
+    answers = True
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Load the model and find every target set in it."""

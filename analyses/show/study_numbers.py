@@ -30,7 +30,9 @@ class Costs:
     zeroed: Mapping[int, int | None]
 
 
-_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1", DECREASE: "decrease of loss"}
+_SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1", DECREASE: "decrease of loss"} | {
+    "log_likelihood": "log-likelihood"
+}
 
 
 def model_name(results: Results) -> str:
@@ -39,8 +41,12 @@ def model_name(results: Results) -> str:
 
 
 def score_metric(results: Results) -> str:
-    """Return the task's metric as the table calls it."""
-    return str(results.inputs["task"]["metric"])
+    """Return the task's metric as the table calls it, or what judges where nothing is classified.
+
+    That is what one step does to held-out loss.
+    """
+    task = results.inputs["task"]
+    return DECREASE if results.analysis == "lora" and "kind" in task else str(task["metric"])
 
 
 def score_name(results: Results) -> str:

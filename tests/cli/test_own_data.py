@@ -114,3 +114,11 @@ def test_what_cannot_be_is_one_line(
         run(*words, "--model", tiny, "--out", str(tmp_path / "x"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("data", ["demo:completion", "demo:preference"])
+def test_analyze_learning_rate_takes_answers(data: str, tiny: str, tmp_path: Path) -> None:
+    words = ("analyze", "learning-rate", "--model", tiny, "--data", data, "--steps", "6")
+    more = ("--probe-steps", "3", "--factors", "1,2", "--subspace", "lora:r=2")
+    told = run(*words, *more, "--out", str(tmp_path / "r"), "--json").stdout
+    assert json.loads(told)["answer"]

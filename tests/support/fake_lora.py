@@ -69,6 +69,10 @@ class FakeModel:
     task: Any
     description: dict[str, Any] = field(default_factory=lambda: {"source": "made up"})
 
+    def encode_all(self, examples: Any) -> Any:
+        """As its prompt."""
+        return self.prompt.encode_all(examples)
+
     @property
     def prompt(self) -> Any:
         """A prompt that encodes nothing."""
