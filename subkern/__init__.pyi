@@ -40,6 +40,7 @@ from .tasks.catalogue import TASKS as TASKS
 from .tasks.catalogue import get_task as get_task
 from .tasks.examples import Example as Example
 from .tasks.examples import load_examples as load_examples
+from .tasks.own_file import file_task as file_task
 from .tasks.task import Task as Task
 from .training.finetune import finetune as finetune
 from .training.grid_search import Search as Search

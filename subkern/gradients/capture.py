@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subkern.cores import make_way
-from subkern.gradients.factors import DenseFactor, Factor, FactorBuilder, merge, nbytes
+from subkern.gradients.factors import DenseFactor, Factor, FactorBuilder, merge, nbytes, of_logit
 from subkern.gradients.record import Recorder, Use
 from subkern.models.likelihood import composable
 from subkern.models.logit_model import LogitModel, parameter_path
@@ -107,12 +107,17 @@ def capture(
                 raise NotCovered({}, recorder.expanded) from error
             raise
         _refuse_uncovered(recorder)
-        cotangents, grads = _backward(recorder, logits, direct)
-    builder = FactorBuilder(len(batch), logits.shape[1], bounded)
+        c = logits.shape[1]
+        # Each sequence adds to one logit: one backward of their sum tells all, but for what
+        # autograd gives of the whole batch.
+        apart = c > 1 and batch.marks is not None and not direct
+        told = logits.sum(1, keepdim=True) if apart else logits
+        cotangents, grads = _backward(recorder, told, direct)
+    builder = FactorBuilder(len(batch), told.shape[1], bounded)
     factors = {name: builder.build(uses) for name, uses in cotangents.items()}
-    if len(batch) > len(examples):  # an example has several sequences
+    if batch.marks is not None:
         factors = {
-            name: _by_example(rows, examples, parameters[name].shape, bounded)
+            name: _by_example(rows, examples, parameters[name].shape, bounded, c if apart else 1)
             for name, rows in factors.items()
         }
     factors |= {name: [DenseFactor(grad)] for name, grad in grads.items()}
@@ -122,11 +127,24 @@ def capture(
 
 
 def _by_example(
-    rows: Sequence[Factor], examples: Sequence[EncodedExample], shape: torch.Size, bounded: bool
+    rows: Sequence[Factor],
+    examples: Sequence[EncodedExample],
+    shape: torch.Size,
+    bounded: bool,
+    logits: int,
 ) -> list[Factor]:
-    """Factors of examples from those of their sequences, whose gradients add up."""
-    left = iter(rows)
-    return [merge([next(left) for _ in e.marked], shape, bounded) for e in examples]
+    """Factors of examples from those of their sequences, whose gradients add up.
+
+    With more `logits` than one each sequence's is of the one that it adds to.
+    """
+    left, found = iter(rows), []
+    for e in examples:
+        parts = [next(left) for _ in e.marked]
+        if logits > 1:
+            pairs = zip(parts, e.marked, strict=True)
+            parts = [of_logit(part, m.logit, logits) for part, m in pairs]
+        found.append(merge(parts, shape, bounded))
+    return found
 
 
 def _refuse_uncovered(recorder: Recorder) -> None:

@@ -292,19 +292,36 @@ def factored(left: Side, right: Side) -> Tensor:
     n, m = len(left[0]), len(right[0])
     device = left[0][0].inputs.device
     out = torch.zeros(n, c, m, c, dtype=torch.float64, device=device)
-    columns = list(_tiles(right, RIGHT_TOKENS))
+    columns = [(*tile, _few(tile[2])) for tile in _tiles(right, RIGHT_TOKENS)]
     for rows, a, g, whose in _tiles(left, LEFT_TOKENS):
-        summing = whose.T.to(a.dtype)
-        for others, b, h, theirs in columns:
+        summing, mine = whose.T.to(a.dtype), _few(g)
+        for others, b, h, theirs, few in columns:
             make_way()
             inputs = a @ b.T
             pairs = torch.empty_like(inputs)
             for k in range(c):
                 for j in range(c):
+                    if mine[k] is not None or few[j] is not None:
+                        at, to = (slice(None) if x is None else x for x in (mine[k], few[j]))
+                        some = (g[k][at] @ h[j][to].T).mul_(inputs[at][:, to])
+                        by_example = summing[:, at] @ some
+                        out[rows, k, others, j] += by_example.double() @ theirs[to]
+                        continue
                     torch.mm(g[k], h[j].T, out=pairs)
                     by_example = summing @ pairs.mul_(inputs)
                     out[rows, k, others, j] += by_example.double() @ theirs
     return out
+
+
+def _few(g: Tensor) -> list[Tensor | None]:
+    """Of cotangents ``[c, t, d]``, the tokens that move each logit where most do not, else None.
+
+    Where options are sequences of their own, each token moves one logit alone.
+    """
+    if len(g) == 1:
+        return [None]
+    live = (g != 0).any(-1)
+    return [each.nonzero()[:, 0] if 2 * int(each.sum()) < len(each) else None for each in live]
 
 
 def _tiles(side: Side, most: int) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:

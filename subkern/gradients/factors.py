@@ -141,6 +141,27 @@ def zero_like(factor: Factor) -> Factor:
     return DenseFactor(torch.zeros_like(factor.grad))
 
 
+def of_logit(factor: Factor, k: int, logits: int) -> Factor:
+    """The factor of several logits of which `factor`, of one, is the k-th; others are 0."""
+
+    def placed(x: Tensor, axis: int) -> Tensor:
+        out = x.new_zeros(*x.shape[:axis], logits, *x.shape[axis + 1 :])
+        out.narrow(axis, k, 1).copy_(x)
+        return out
+
+    if isinstance(factor, OuterFactor):
+        return replace(factor, cotangents=placed(factor.cotangents, 1))
+    if isinstance(factor, RowFactor):
+        bound = None if factor.bound is None else placed(factor.bound, 1)
+        return RowFactor(factor.ids, placed(factor.rows, 1), bound)
+    if isinstance(factor, HeadFactor):
+        added = None if factor.added is None else of_logit(factor.added, k, logits)
+        assert not isinstance(added, OuterFactor | HeadFactor | DenseFactor)
+        return replace(factor, cotangents=placed(factor.cotangents, 1), added=added)
+    bound = None if factor.bound is None else placed(factor.bound, 0)
+    return DenseFactor(placed(factor.grad, 0), bound)
+
+
 def nbytes(factors: Iterable[Factor]) -> int:
     """Bytes that the tensors of `factors` hold, but for the model's own; what several share counts
     once.

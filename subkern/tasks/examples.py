@@ -39,7 +39,7 @@ class Example:
 
 def load_examples(
     task: Task,
-    source: str | Path,
+    source: str | Path = "",
     *,
     split: str,
     shots: int = 16,
