@@ -164,8 +164,14 @@ def of_logit(factor: Factor, k: int, logits: int) -> Factor:
 
 def nbytes(factors: Iterable[Factor]) -> int:
     """Bytes that the tensors of `factors` hold, but for the model's own; what several share counts
-    once.
+    once. A `HeadFactor` counts the rows that are made of it at a time.
     """
+    factors = list(factors)
+    made = [
+        f.cotangents.numel() * f.cotangents.element_size() * min(HEAD_ROWS, len(f.weight))
+        for f in factors
+        if isinstance(f, HeadFactor)
+    ]
     listed = [part for f in factors for part in (f, getattr(f, "added", None))]
     tensors = [
         v
@@ -174,7 +180,7 @@ def nbytes(factors: Iterable[Factor]) -> int:
         if isinstance(v, Tensor) and not (isinstance(f, HeadFactor) and name in _MODEL)
     ]
     held = {(t.data_ptr(), t.numel()): t.numel() * t.element_size() for t in tensors}
-    return sum(held.values())
+    return sum(held.values()) + sum(made)
 
 
 _MODEL = ("weight", "bias")  # of a `HeadFactor`

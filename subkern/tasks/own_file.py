@@ -22,7 +22,7 @@ _DEMO = Path(__file__).parent / "data" / "demo"
 DEMO_FILES = {f"demo:{path.stem}": path for path in sorted(_DEMO.glob("*.jsonl"))}
 """Small files of our own, one a format, by the name that ``--data`` takes."""
 
-MAX_LENGTH = 1024
+MAX_LENGTH, MOST_LABELS = 1024, 100
 _CAUSAL = {1: "*sent_0*\\nAnswer:", 2: "*sent_0*\\n*sent_1*\\nAnswer:"}
 _MASKED = {
     1: "*cls**sent_0*_Answer:*mask*.*sep+*",
@@ -65,8 +65,14 @@ def file_task(
     made, parts = _parts(rows, data)
     every = [*parts]
     for given in (rows.test, rows.dev):
-        if not _is_share(given):
-            every += _parts(rows, given)[1]
+        if _is_share(given):
+            continue
+        other, more = _parts(rows, given)
+        if other is not made:
+            raise UserError(
+                f"{given} holds {other.said} and {data} {made.said}: give files of one format"
+            )
+        every += more
     length = MAX_LENGTH if max_length is None else max_length
     how: dict[str, Any] = {
         "max_length": length,
@@ -78,6 +84,12 @@ def file_task(
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:80] or "data"
     if made.kind == "labels":
         labels = tuple(sorted({str(p.answer) for p in every}, key=_numbers_first))
+        if len(labels) > MOST_LABELS:
+            raise UserError(
+                f"{data} has {len(labels)} labels, such as '{labels[0][:40]}', and at most"
+                f" {MOST_LABELS} can be told apart: if they are answers, say --columns"
+                " prompt=COLUMN,completion=COLUMN"
+            )
         count = len(every[0].texts)
         masked, causal = _MASKED[count], _CAUSAL[count]
         if template is not None:
@@ -181,20 +193,16 @@ def _roles(columns: str | None) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-@lru_cache(maxsize=8)
-def _read(data: str, split: str, changed: int) -> tuple[Record, ...]:
-    return tuple(read_records(data, split))
-
-
-def _records(rows: FileRows, data: str) -> tuple[Record, ...]:
-    path = DEMO_FILES.get(data, Path(data))
-    changed = path.stat().st_mtime_ns if path.exists() else 0
-    return _read(str(path) if data in DEMO_FILES else data, "train", changed)
-
-
 def _parts(rows: FileRows, data: str) -> tuple[Format, list[Parts]]:
     """The format of a file, and the parts of each row."""
-    records = _records(rows, data)
+    path = DEMO_FILES.get(data, Path(data))
+    return _read(rows, data, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=8)
+def _read(rows: FileRows, data: str, changed: int) -> tuple[Format, list[Parts]]:
+    """As `_parts`, of a file that was ``changed`` then."""
+    records = read_records(str(DEMO_FILES.get(data, data)))
     roles = dict(rows.columns)
     made, found = recognize(list(records[0].values), data, rows.format or None, roles)
     if all(role == column for role, column in found.items()):

@@ -7,14 +7,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from subkern.errors import UserError
+from subkern.kernels.compute import compute_kernel
+from subkern.models.load import load_model
 from subkern.prompts.prompt import EncodedExample, Prompt
 from subkern.prompts.sequences import CutWarning
 from subkern.tasks.examples import load_examples
 from subkern.tasks.own_file import file_task
 from tests.support.byte_tokenizer import CHATML, MARKING, byte_tokenizer
+from tests.support.tiny_folder import masked_model
 
 TALK = [
     {"role": "user", "content": "Hi"},
@@ -153,3 +157,23 @@ def test_kinds_that_only_causal_models_tell_are_refused_for_others(tmp_path: Pat
 def test_what_is_marked_can_be_shown(tmp_path: Path) -> None:
     _, prompt = encoded(tmp_path, {"prompt": "What?", "completion": " That."})
     assert ">>T<< >>h<<" in prompt.render(load_examples(prompt.task, "", split="train")[0])
+
+
+def test_labels_of_several_tokens_are_as_many_masks_of_a_masked_model(tmp_path: Path) -> None:
+    folder = masked_model(
+        tmp_path / "m", ("it", "film", "great", "bad", "plot", "Answer", ":", ".")
+    )
+    rows = tmp_path / "films.csv"
+    rows.write_text("text,label\n" + "it film,great film\nit plot,bad\n" * 10)
+    task = file_task(str(rows))
+    model = load_model(folder, task=task, dtype="float64")
+    found = model.encode_all(load_examples(task, split="train"))
+    mask = model.tokenizer.mask_token_id
+    assert model.num_logits == 2
+    for e in found:
+        assert [len(m.targets) for m in e.marked] == [1, 2]  # bad, great film
+        for m in e.marked:
+            assert [i for i, token in enumerate(m.input_ids) if token == mask] == list(m.reads)
+    assert model.tokenizer.decode(found[0].marked[1].targets) == "great film"
+    fast, slow = (compute_kernel(model, found[:3], engine=e) for e in ("factors", "reference"))
+    np.testing.assert_allclose(fast.values, slow.values, rtol=1e-8, atol=1e-12)

@@ -129,6 +129,20 @@ def test_a_test_file_of_its_own(tmp_path: Path) -> None:
     assert counts == [9, 1, 3]
 
 
+def test_files_of_one_task_have_one_format(tmp_path: Path) -> None:
+    rows = written(tmp_path, [{"prompt": "p", "completion": "c"}] * 3)
+    other = written(tmp_path, [{"text": "t"}] * 3, "other.jsonl")
+    with pytest.raises(UserError, match="give files of one format"):
+        file_task(rows, test=other)
+
+
+def test_answers_taken_for_labels_are_noticed(tmp_path: Path) -> None:
+    rows = written(tmp_path, [{"text": f"q{i}", "label": f"answer {i}"} for i in range(101)])
+    with pytest.raises(UserError, match="has 101 labels"):
+        file_task(rows)
+    assert file_task(rows, columns="prompt=text,completion=label").kind == "completion"
+
+
 BAD: dict[str, tuple[str, str]] = {
     "an empty answer": (
         '{"prompt": "a", "completion": " "}',
