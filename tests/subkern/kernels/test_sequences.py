@@ -12,10 +12,13 @@ import pytest
 import torch
 
 from subkern import LoraGrid, RandomSubspace, compute_features, sweep_lora
+from subkern.gradients.capture import capture
+from subkern.gradients.factor_files import Stored, save_factors
+from subkern.gradients.factors import HeadFactor, bound_of
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.request import RunOptions
 from subkern.models.likelihood import composable, token_log_probs
-from subkern.models.logit_model import LogitModel, WordReadout
+from subkern.models.logit_model import LogitModel, WordReadout, named_parameters
 from subkern.prompts.marked import MISSING, Marked
 from subkern.prompts.prompt import EncodedExample
 from tests.support import oracles
@@ -224,3 +227,20 @@ def test_memory_is_bounded_at_1024_tokens() -> None:
         [sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True
     ).stdout
     assert json.loads(told) < 240 * 1024
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("name", "tied"), [("gpt2", True), ("llama", False)])
+def test_stored_factors_are_read_back(name: str, tied: bool, shape: str, tmp_path: Path) -> None:
+    model, left, _ = asked(name, tied, shape)
+    parameters = named_parameters(model)
+    captured = capture(model, parameters, left, bounded=True)
+    save_factors(captured, tmp_path / "factors")
+    stored = Stored(tmp_path / "factors", torch.device("cpu"))
+    kinds = {type(f) for factors in captured.factors.values() for f in factors}
+    assert HeadFactor in kinds
+    for path, factors in captured.factors.items():
+        for ours, theirs in zip(factors, stored.get(path) or [], strict=True):
+            for made in (lambda f: f, bound_of):
+                dense = [made(f).dense(parameters[path].shape) for f in (ours, theirs)]
+                torch.testing.assert_close(*dense, rtol=0, atol=0)
