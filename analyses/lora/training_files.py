@@ -11,8 +11,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 import subkern
+from subkern.tasks.own_file import is_own
 
 from ..engine.run_folder import TRAIN, Results
+from ..engine.settings import OWN
 from ..show.study_numbers import model_name
 from ..verify.rates import Rates
 from ..verify.trial import Trial
@@ -74,7 +76,9 @@ def _script(results: Results, found: Findings) -> str:
         task=_absolute(config.task),
         data=_absolute(config.data),
         source=_absolute(config.model),
-        changes=_changes(config),
+        own=_own(config),
+        named=bool(config.task),
+        changes=_changes(config) if config.task else {},
         probed=config.head_init == "probe",
         limits={"train": config.train_limit, "test": config.test_limit},
         rate=None if rate is None or rate.note else rate.suggested,
@@ -94,6 +98,16 @@ def _loading(config: Config) -> dict[str, Any]:
         "seed": 0,
     }  # fmt: skip
     return {name: value for name, value in given.items() if value != usual[name]}
+
+
+def _own(config: Config) -> dict[str, Any] | None:
+    """Return what is said of a data file, as `file_task` takes it; None where there is none."""
+    if config.task and not is_own(config.data):
+        return None
+    names = (*OWN, "template") if not config.task else OWN
+    said = {name: getattr(config, name) for name in names}
+    files = {name: _absolute(said[name]) for name in ("test", "dev") if said[name] is not None}
+    return {name: value for name, value in (said | files).items() if value is not None}
 
 
 def _absolute(name: str) -> str:

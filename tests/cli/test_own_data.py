@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.tasks.own_file import DEMO_FILES
 from tests.support.byte_tokenizer import byte_folder
+from tests.support.pages import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,14 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
         assert found["zero_shot"]["mean"] == 0
     again = run(*words, "--adapter-seeds", "2", "--out", str(tmp_path / "a"))
     assert "up to date" in again.stdout
+    (script,) = (tmp_path / "a").rglob("train.py")
+    told = subprocess.run(
+        [sys.executable, script, "--steps", "2", "--out", tmp_path / "adapter"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert f"test {'loss' if steps else 'accuracy'} " in told.stdout
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
