@@ -54,8 +54,9 @@ def _sizes(found: Findings) -> Table:
         f"Exponents of the number of parameters, fine-tuning on {found.task}",
         f"Of {len(found.models)} models, {fmt.count(first.parameters)} ({first.name}) to"
         f" {fmt.count(last.parameters)} ({last.name}) parameters, with"
-        f" {fmt.percent(found.config.confidence, 0)} intervals.",
-        ["", *(what.replace("change of the last layer's", "last") for what in SIZED.values())],
+        f" {fmt.percent(found.config.confidence, 0)} intervals: change of kernel and last features,"
+        " error of the kernel's prediction, change of the function.",
+        ["", *(metric.partition(".")[0] for metric in SIZED)],
         rows,
     )
 

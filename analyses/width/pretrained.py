@@ -10,14 +10,13 @@ from typing import Any
 
 from subkern.models.checks import check_tokens
 from subkern.models.copy import copy_module
-from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel, named_parameters
 from subkern.width import WideModel
 
 from ..engine import environment as versions
 from ..engine.code_identity import code_identity
 from ..engine.inputs import Inputs, model_files
-from ..engine.parts import LoadModel, encode, load
+from ..engine.parts import encode, load
 from ..scheduler.cell import Cell, Plan
 from ..scheduler.store import CellStore
 from ..scheduler.work import Found, Place, require_like
@@ -37,12 +36,10 @@ class Pretrained:
     Attributes:
         config: the settings.
         inputs: task and examples.
-        loader: loads models; tests give another.
     """
 
     config: Config
     inputs: Inputs
-    loader: LoadModel = load_model
 
     def load(self, spec: str) -> LogitModel:
         """Load a model, and refuse one that cannot read the task.
@@ -50,9 +47,7 @@ class Pretrained:
         Raises:
             UserError: as `load_model`, or an example is too long.
         """
-        model = load(
-            self.config.changed(model=spec, pretrained=()), self.inputs, loader=self.loader
-        )
+        model = load(self.config.changed(model=spec, pretrained=()), self.inputs)
         for splits in self.inputs.splits.values():
             check_tokens(model, encode(model, {"train": splits["train"]})["train"])
         return model

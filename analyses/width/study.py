@@ -57,7 +57,7 @@ class WidthStudy(Study[Config, Findings]):
         """Refuse families, widths and models that there are not; read the task's tokens."""
         work: Pretrained | Widths
         if config.pretrained:
-            work = Pretrained(config, inputs, self.loader)
+            work = Pretrained(config, inputs)
             for spec in config.pretrained:  # what is not there is said before weights are read
                 load_prompt(spec, task=inputs.task, head=config.head, revision=config.revision)
             for spec in config.pretrained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from analyses.commands.group import main
 from analyses.engine.run_folder import Results
+from analyses.scheduler.work import Place
 from analyses.width import pretrained, training
 from analyses.width.config import Config
 from analyses.width.findings import findings
+from analyses.width.pretrained import Pretrained
 from analyses.width.study import WidthStudy
 from analyses.width.table import TABLE
 from subkern.dynamics import train_linearized
@@ -142,6 +145,18 @@ def test_exponents_are_of_the_number_of_parameters(power: float, trend: str) -> 
     (sgd,) = found.tuned
     assert sgd.exponents["kernel.frobenius"].value == pytest.approx(power, abs=0.02)
     assert sgd.trend.startswith(trend)
+
+
+def test_a_cell_computed_elsewhere_is_the_same(tiny: Path, tmp_path: Path) -> None:
+    config = config_of(tiny, optimizers="sgd", kernel=False)
+    work = Pretrained(config, WidthStudy().inputs(config))
+    cell = next(iter(work.cells()))
+    there = pickle.loads(pickle.dumps(work))  # noqa: S301 (as processes send it)
+    first, second = (
+        [(r["metric"], r["value"]) for r in each(cell, {}, Place(tmp_path)).rows]
+        for each in (work, there)
+    )
+    assert [r for r in first if r[0] != "seconds"] == [r for r in second if r[0] != "seconds"]
 
 
 def test_a_tiny_rate_is_predicted_by_frozen_features(
