@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from subkern.gradients.record import Kind, Use
-from subkern.models.likelihood import vocabulary_rows
+from subkern.models.likelihood import log_normalizers, vocabulary_rows
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class HeadFactor:
         mine = ((self.targets >= rows.start) & (self.targets < rows.stop)).nonzero()[:, 0]
         told[mine, self.targets[mine] - rows.start] += 1
         g = self.cotangents[..., None].to(dtype) * told[:, None].to(dtype)  # [t, c, rows]
-        a = self.inputs
+        a = self.inputs.to(dtype)
         if self.bounds:
             a, g = position_norm(a), position_norm(g)
         if self.added is None:
@@ -263,8 +263,11 @@ class FactorBuilder:
         for i in range(self.batch):
             at = (use.decoder.live[i] & (g[:, i] != 0).any(0)).nonzero()[:, 0]
             a, y = use.input.detach()[i, at], use.decoder.targets[i, at]
-            score = (a * weight[y]).sum(-1) + (0 if bias is None else bias[y])
-            logsumexp = score.to(g.dtype) - use.call.output.detach()[i, at]
+            if a.dtype in (torch.float32, torch.float64):
+                score = (a * weight[y]).sum(-1) + (0 if bias is None else bias[y])
+                logsumexp = score - use.call.output.detach()[i, at]
+            else:  # to which one score, rounded otherwise, would be too coarse
+                logsumexp = log_normalizers(a, weight, bias)
             factors.append(HeadFactor(a, g[:, i, at].T, y, logsumexp, weight, bias))
         return factors
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-__all__ = ["composable", "token_log_probs", "vocabulary_rows"]
+__all__ = ["composable", "log_normalizers", "token_log_probs", "vocabulary_rows"]
 
 _TILE_BYTES = 2**26  # of logits made at a time
 _whole: ContextVar[bool] = ContextVar("whole logits", default=False)
@@ -110,6 +110,14 @@ class _Tiled(torch.autograd.Function):
                 by_bias += change.sum(0)
         found = (by_weight, weight), (by_bias, bias)
         return (by_h, *(None if d is None else d.to(p.dtype) for d, p in found), None)
+
+
+def log_normalizers(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``log Σ_v exp(W h + b)_v`` ``[n]`` of hidden states ``[n, d]``, a few at a time."""
+    parts = [
+        torch.logsumexp(widened(F.linear(h[at], weight, bias)), 1) for at in _tiles(len(h), weight)
+    ]
+    return torch.cat(parts) if parts else widened(h.new_zeros(0))
 
 
 def vocabulary_rows(

@@ -244,3 +244,13 @@ def test_stored_factors_are_read_back(name: str, tied: bool, shape: str, tmp_pat
             for made in (lambda f: f, bound_of):
                 dense = [made(f).dense(parameters[path].shape) for f in (ours, theirs)]
                 torch.testing.assert_close(*dense, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_half_precision_is_rounding(tied: bool) -> None:
+    model = oracles.sequence_model(family("llama"), tied=tied, dtype=torch.bfloat16)
+    left = random_marked(3, seed=0)
+    fast, slow = (compute_kernel(model, left, engine=e) for e in ("factors", "reference"))
+    exact = compute_kernel(oracles.sequence_model(family("llama"), tied=tied), left)
+    assert oracles.error(fast.values, exact.values) < 0.05
+    assert oracles.error(slow.values, exact.values) < 0.05
