@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from subkern.errors import UserError
 from subkern.kernels.sweeps.lora import resolve_sets
 from subkern.models.logit_model import LogitModel
 from subkern.subspaces.lora_targets import resolve
@@ -34,6 +35,22 @@ class LoraStudy(Study[Config, Findings]):
     proves = True
     tabled = (PEFT_TARGETS,)  # many names: they are in the file for PEFT
     answers = True
+
+    def inputs(self, config: Config) -> Inputs:
+        """Return task and examples.
+
+        Raises:
+            UserError: training rows of a data seed are all the same, so that their kernel, which is
+                compared about its mean, is zero.
+        """
+        found = super().inputs(config)
+        for seed, splits in found.splits.items():
+            if len({(each.texts, each.chats) for each in splits["train"]}) < 2:
+                raise UserError(
+                    f"the {len(splits['train'])} training rows of seed {seed} are one row: give"
+                    " others, as with a larger --train-limit or a smaller --test"
+                )
+        return found
 
     def prepare(self, config: Config, inputs: Inputs) -> Prepared:
         """Load the model and find every target set in it."""

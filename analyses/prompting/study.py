@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from subkern.errors import UserError
 from subkern.prompts.choose import NamedPrompt, load_prompt_file
 
 from ..engine.inputs import Inputs, load_inputs
@@ -33,9 +34,15 @@ class PromptingStudy(Study[Config, Findings]):
 
     def inputs(self, config: Config) -> Inputs:
         """Return task and examples; the user's own template is one prompt among others."""
-        return load_inputs(
+        found = load_inputs(
             config.changed(template=None, label_words=None, prompts=None, prompt_file=None)
         )
+        if found.task.kind not in ("words", "labels"):
+            raise UserError(
+                f"analyze prompting compares prompts of labels, which {config.data} has not: use"
+                " analyze lora or learning-rate"
+            )
+        return found
 
     def also_asked(self, config: Config, inputs: Inputs) -> Mapping[str, Any]:
         """Return what the prompt file holds: the file may change."""

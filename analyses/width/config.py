@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from subkern.errors import UserError
+from subkern.tasks.own_file import is_own
 from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
@@ -153,6 +154,11 @@ class Config(Settings):
             raise UserError(
                 f"task '{self.task}' is read by a tokenizer: give --model, whose it is, or --task"
                 f" {SYNTHETIC}"
+            )
+        if self.task == SYNTHETIC and is_own(self.data):
+            raise UserError(
+                f"task {SYNTHETIC} does not read --data {self.data}: name a task whose labels it"
+                " has, or a task file (--task)"
             )
         if len(self.widths) < 3:
             raise UserError(

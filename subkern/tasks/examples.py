@@ -68,10 +68,12 @@ def load_examples(
     if task.rows is not None:
         examples = [_own(task, split, i, p) for i, p in split_parts(task, split, seed)]
         if not examples:
-            raise UserError(
-                f"split {split} of {task.rows.data} has no rows: give a larger share or a file"
-                f" (--{'test' if split == 'train' else split})"
+            how = (
+                "smaller shares or files (--test, --dev)"
+                if split == "train"
+                else f"a larger share or a file (--{split})"
             )
+            raise UserError(f"split {split} of {task.rows.data} has no rows: give {how}")
         return examples if limit is None else _limited(examples, split, limit)
     if not str(source).strip() or "\0" in str(source):
         raise UserError(f"data {str(source)!r} is no source: give a folder, hub or demo")

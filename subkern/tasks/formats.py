@@ -57,10 +57,12 @@ class Format:
         Raises:
             UserError: it cannot be used; names its line.
         """
-        if missing := [c for c in self.columns if record.values.get(c) is None]:
+        # tables that went through pandas hold NaN where a cell is empty
+        values = {c: None if v != v else v for c, v in record.values.items()}
+        if missing := [c for c in self.columns if values.get(c) is None]:
             raise UserError(f"{record.where}: no '{missing[0]}': format {self.name} needs one")
         try:
-            return self.read(record.values)
+            return self.read(values)
         except Unusable as error:
             raise UserError(f"{record.where}: {error}") from None
 
@@ -155,14 +157,23 @@ def _choices(values: Mapping[str, Any]) -> Parts:
         raise Unusable(f"'choices' holds {_shown(choices)}: give a list of two or more")
     texts = [_text({"choices": choice}, "choices") for choice in choices]
     letters = names or [chr(ord("A") + i) for i in range(len(texts))]
+    if not isinstance(letters, list) or len(letters) != len(texts):
+        raise Unusable(f"'choices' has the labels {_shown(letters)}: give one for each text")
     answer = values["answer"]
-    if isinstance(answer, str) and answer.strip().isdigit() and answer not in (*letters, *texts):
+    if isinstance(answer, str) and answer.strip().isdecimal() and answer not in (*letters, *texts):
         answer = int(answer)
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
-        return Parts((_text(values, "question"), *texts), (), answer)
-    for known in (list(letters), texts):
-        if answer in known:
-            return Parts((_text(values, "question"), *texts), (), known.index(answer))
+    if isinstance(answer, bool):
+        answer = str(answer)  # as texts of choices have it
+    meant = [known.index(answer) for known in (letters, texts) if answer in known]
+    if not meant and isinstance(answer, int) and 0 <= answer < len(texts):
+        meant = [answer]
+    if len(set(meant)) > 1:
+        raise Unusable(
+            f"'answer' holds {_shown(answer)}, a letter of one choice and the text of another:"
+            " give the number of the right one, from 0"
+        )
+    if meant:
+        return Parts((_text(values, "question"), *texts), (), meant[0])
     raise Unusable(
         f"'answer' holds {_shown(answer)}: give the right choice, its letter or its number from 0"
     )

@@ -90,6 +90,11 @@ def file_task(
                 f" {MOST_LABELS} can be told apart: if they are answers, say --columns"
                 " prompt=COLUMN,completion=COLUMN"
             )
+        if len(labels) < 2:
+            raise UserError(
+                f"{data} has the label '{labels[0][:40]}' alone, and a task needs two or more: give"
+                " rows of others"
+            )
         count = len(every[0].texts)
         masked, causal = _MASKED[count], _CAUSAL[count]
         if template is not None:
@@ -202,6 +207,8 @@ def _parts(rows: FileRows, data: str) -> tuple[Format, list[Parts]]:
 @lru_cache(maxsize=8)
 def _read(rows: FileRows, data: str, changed: int) -> tuple[Format, list[Parts]]:
     """As `_parts`, of a file that was ``changed`` then."""
+    if data.startswith("demo:") and data not in DEMO_FILES:
+        raise UserError(f"there is no {data}: use {', '.join(DEMO_FILES)}")
     records = read_records(str(DEMO_FILES.get(data, data)))
     roles = dict(rows.columns)
     made, found = recognize(list(records[0].values), data, rows.format or None, roles)
@@ -215,5 +222,5 @@ def _read(rows: FileRows, data: str, changed: int) -> tuple[Format, list[Parts]]
 
 
 def _numbers_first(label: str) -> tuple[bool, int, str]:
-    number = label.lstrip("-").isdecimal()
+    number = label.removeprefix("-").isdecimal()
     return (not number, int(label) if number else 0, label)

@@ -104,6 +104,8 @@ def _table(path: Path) -> Iterator[Record]:
                     continue
                 if not header:
                     header = [name.strip() for name in fields]
+                    if twice := [name for name in header if header.count(name) > 1]:
+                        raise UserError(f"{where}: two columns are called '{twice[0]}': rename one")
                     continue
                 if len(fields) != len(header):
                     raise UserError(
@@ -129,6 +131,11 @@ def _parquet(path: Path) -> Iterator[Record]:
 
 
 def _hub(data: str, split: str) -> Iterator[Record]:
+    if Path(data).is_file():
+        raise UserError(
+            f"{data} does not say by its ending how it is written: unpack it if it is packed, and"
+            f" call it one of {', '.join(SUFFIXES)}"
+        )
     try:
         import datasets
     except ImportError:

@@ -117,6 +117,12 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
             "has the label 'normal mail'",
         ),
         (("kernel", "--task", "SST-2", "--data", "demo:choices"), "does not hold 1 text"),
+        (("analyze", "prompting", "--data", "demo:completion"), "prompts of labels, which"),
+        (("analyze", "width", "--data", "demo:labels"), "synthetic does not read --data demo:l"),
+        (
+            ("analyze", "lora", "--data", "demo:completion", "--train-limit", "1"),
+            "the 1 training rows of seed 13 are one row",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -49,6 +49,10 @@ ROWS: dict[str, tuple[dict[str, Any], str, tuple[str, ...], tuple[Any, ...], int
         {"question": "q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answer": "2"},
         "choices", ("q", "x", "y"), (), 1,
     ),
+    "choices with labels from 1": (
+        {"question": "q", "choices": {"text": ["x", "y"], "label": [1, 2]}, "answer": 1},
+        "choices", ("q", "x", "y"), (), 0,
+    ),
     "preference": (
         {"prompt": "a", "chosen": "b", "rejected": "c"}, "preference", ("a", "b", "c"), (), 1,
     ),
@@ -150,6 +154,7 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "no answer": ('{"prompt": "a"}', "rows.jsonl:2: no 'completion'"),
     "a number of the wrong kind": ('{"prompt": ["a"], "completion": "b"}', ":2: 'prompt' holds"),
+    "NaN, as pandas has a lack": ('{"prompt": "a", "completion": NaN}', ":2: no 'completion'"),
     "no JSON": ('{"prompt": ', "rows.jsonl:2 is no JSON"),
     "no object": ("[1]", "rows.jsonl:2: '\\[1\\]' is no object"),
 }
@@ -175,6 +180,13 @@ def test_a_row_that_cannot_be_used_is_named_by_its_line(name: str, tmp_path: Pat
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "do not differ"),
         ({"chosen": "b", "rejected": "c"}, "no 'prompt'"),
         ({"text": "a", "label": 0.5}, "'label' holds 0.5"),
+        ({"text": "a", "label": "x"}, "has the label 'x' alone"),
+        ({"question": "q", "choices": ["B", "A"], "answer": "A"}, "a letter of one choice and"),
+        ({"question": "q", "choices": {"text": ["x", "y"], "label": 5}, "answer": 0}, "labels 5"),
+        (
+            {"question": "q", "choices": {"text": ["x", "y"], "label": ["A"]}, "answer": "A"},
+            "one for each text",
+        ),
     ],
 )
 def test_values_that_mean_nothing_are_refused(
@@ -201,6 +213,32 @@ def test_values_that_mean_nothing_are_refused(
 def test_options_that_cannot_be(how: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         file_task("demo:completion", **how)
+
+
+def test_labels_that_only_look_like_numbers(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": label} for label in ("--3", "10", "-2", "9")]
+    assert file_task(written(tmp_path, rows)).labels == ("-2", "9", "10", "--3")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,prompt,completion\na,b,c\n")
+    with pytest.raises(UserError, match="two columns are called 'prompt'"):
+        file_task(str(path))
+
+
+def test_files_that_there_are_not_or_of_another_ending(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no demo:poems: use demo:choices"):
+        file_task("demo:poems")
+    packed = written(tmp_path, [{"text": "a"}], "rows.jsonl.gz")
+    with pytest.raises(UserError, match=r"does not say by its ending .* \.jsonl"):
+        file_task(packed)
+
+
+def test_shares_that_leave_nothing_to_train_on() -> None:
+    task = file_task("demo:completion", test="0.6", dev="0.6")
+    with pytest.raises(UserError, match=r"smaller shares or files \(--test, --dev\)"):
+        load_examples(task, split="train")
 
 
 def test_demo_files_are_read_and_described() -> None:
