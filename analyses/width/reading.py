@@ -59,7 +59,8 @@ class Reading:
             gain = math.sqrt(2) if config.activation == "relu" else 1.0
             shape = (self.classes, config.depth, config.activation, gain, BASE)
             return Perceptrons(own.to(dtype), *shape)
-        longest = max(len(e.input_ids) for each in self.examples.values() for e in each)
+        lengths = (len(e.input_ids) for each in self.examples.values() for e in each)
+        longest = max(4, *lengths)  # models are asked at up to four positions what they take
         found = transformers_of(
             config.family, self.classes, longest, vocab_size=len(self.tokens) + 1,
             pad_token_id=0, bos_token_id=0, eos_token_id=0,

@@ -159,12 +159,19 @@ def split_parts(task: Task, split: str, seed: int) -> list[tuple[int, Parts]]:
 def _drawn(
     order: Sequence[int], parts: Sequence[Parts], task: Task, share: float, count: int
 ) -> list[int]:
-    """The first of `order` by label, so many of each that together they are `share` of `count`."""
+    """The first of `order` by label, so many of each that together they are `share` of `count`.
+
+    A share takes one at least of whatever there are two of, as a label that is missed says nothing.
+    """
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
         groups[parts[i].answer if task.kind == "labels" else None].append(i)
     rate = share * count / max(1, len(order))
-    return [i for group in groups.values() for i in group[: round(rate * len(group))]]
+    sizes = [
+        max(round(rate * len(group)), int(share > 0 and len(group) > 1))
+        for group in groups.values()
+    ]
+    return [i for group, n in zip(groups.values(), sizes, strict=True) for i in group[:n]]
 
 
 def _is_share(given: str) -> bool:

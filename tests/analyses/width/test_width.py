@@ -280,7 +280,7 @@ def test_texts_are_cut_and_positions_enough(tmp_path: Path) -> None:
     ids = {token for e in examples for token in e.input_ids}
     assert ids == set(range(1, len(ids) + 1))  # 0 pads
     model = family.build(32).module
-    assert (model.config.n_positions, model.config.vocab_size) == (3, len(ids) + 1)
+    assert (model.config.n_positions, model.config.vocab_size) == (4, len(ids) + 1)
 
 
 def test_a_tiny_rate_is_predicted_by_frozen_features(monkeypatch: pytest.MonkeyPatch) -> None:

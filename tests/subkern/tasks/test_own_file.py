@@ -235,6 +235,14 @@ def test_files_that_there_are_not_or_of_another_ending(tmp_path: Path) -> None:
         file_task(packed)
 
 
+def test_a_small_file_has_every_label_in_every_split(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": ("no", "yes")[i % 2]} for i in range(8)]
+    task = file_task(written(tmp_path, rows))
+    found = {split: load_examples(task, split=split) for split in SPLITS}
+    assert {name: len(each) for name, each in found.items()} == {"train": 4, "dev": 2, "test": 2}
+    assert all({e.label for e in each} == {0, 1} for each in found.values())
+
+
 def test_shares_that_leave_nothing_to_train_on() -> None:
     task = file_task("demo:completion", test="0.6", dev="0.6")
     with pytest.raises(UserError, match=r"smaller shares or files \(--test, --dev\)"):
