@@ -41,8 +41,10 @@ from .engine.parts import (
     load,
 )
 from .engine.run_folder import (
+    ADAPTER,
     LEARNING_RATES,
     REPORT,
+    SCRIPT,
     VERIFICATION,
     Results,
     RunDirectory,
@@ -357,7 +359,10 @@ class Study(ABC, Generic[C, F]):
 
     def draw(self, results: Results, out: Path) -> Path:
         """Write every figure as PNG and PDF and the report below ``out``; return its path."""
-        for name, text in self.files(results).items():
+        files = self.files(results)
+        for name in {ADAPTER, SCRIPT} - files.keys():  # of another answer that was drawn before
+            (out / name).unlink(missing_ok=True)
+        for name, text in files.items():
             (out / name).parent.mkdir(exist_ok=True)
             with replacing(out / name) as part:
                 part.write_text(text, encoding="utf-8")

@@ -37,11 +37,12 @@ from subkern.storage.files import PART, STAGE, read_json, replacing
 from subkern.storage.provenance import differences, fingerprint, normalize, summary
 
 __all__ = [
+    "ADAPTER",
     "FIGURE_FOLDER",
     "LEARNING_RATES",
     "PREDICTIONS",
     "REPORT",
-    "TRAIN",
+    "SCRIPT",
     "VERIFICATION",
     "KernelFolder",
     "Results",
@@ -53,12 +54,23 @@ __all__ = [
 CONFIG, ENVIRONMENT, TABLE = "config.yaml", "environment.json", "results.parquet"
 KERNELS, FIGURE_FOLDER, REPORT, CHECKPOINT = "kernels", "figures", "report.html", "checkpoint"
 TRAIN = "train"
+ADAPTER, SCRIPT = f"{TRAIN}/adapter_config.json", f"{TRAIN}/train.py"
 PREDICTIONS, LEARNING_RATES, VERIFICATION = "predictions", "learning_rates", "verification"
 # Tables beside the long one.
 _BESIDE = {name: f"{name}.parquet" for name in (PREDICTIONS, LEARNING_RATES, VERIFICATION)}
 # In the order they are removed: without its table a run is unfinished, without its config foreign.
 _OURS = (
-    *(TABLE, REPORT, FIGURE_FOLDER, TRAIN, KERNELS, CHECKPOINT, *_BESIDE.values()),
+    *(
+        TABLE,
+        REPORT,
+        FIGURE_FOLDER,
+        ADAPTER,
+        SCRIPT,
+        f"{TRAIN}/{SUMS}",
+        KERNELS,
+        CHECKPOINT,
+        *_BESIDE.values(),
+    ),
     *(VERIFICATION, ENVIRONMENT, SUMS, CONFIG),
 )
 
@@ -310,8 +322,9 @@ class RunDirectory:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        for folder in (self.path / TRAIN, self.path):  # what a user trained there stays
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def finish(
         self,

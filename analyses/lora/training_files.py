@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 import subkern
 from subkern.tasks.own_file import is_own
 
-from ..engine.run_folder import TRAIN, Results
+from ..engine.run_folder import ADAPTER, SCRIPT, Results
 from ..engine.settings import OWN
 from ..show.study_numbers import model_name
 from ..verify.rates import Rates
@@ -21,7 +21,6 @@ from ..verify.trial import Trial
 from .config import Config
 from .findings import Findings
 
-ADAPTER, SCRIPT = f"{TRAIN}/adapter_config.json", f"{TRAIN}/train.py"
 PEFT_TARGETS = "peft_targets"
 """In a run's inputs: name of a target set -> as PEFT's ``target_modules`` takes it, or None."""
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.models.limits import positions
-from subkern.models.logit_model import LogitModel, vocabulary
+from subkern.models.limits import positions, vocabulary
 from subkern.prompts.prompt import unknown_token
 
 if TYPE_CHECKING:
+    from subkern.models.logit_model import LogitModel
     from subkern.prompts.prompt import EncodedExample
 
 

@@ -8,7 +8,7 @@ running it on three tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from subkern.errors import UserError
-from subkern.models.logit_model import LogitModel
 from subkern.models.precision import in_precision_of
+
+if TYPE_CHECKING:
+    from subkern.models.logit_model import LogitModel
 
 _TRIED = 3  # tokens
 _known: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()
@@ -165,3 +167,13 @@ class _Lookups(TorchFunctionMode):
             table = args[1] if len(args) > 1 else kwargs["weight"]
             self.seen.append((table, rows))
         return func(*args, **kwargs)
+
+
+def vocabulary(module: nn.Module) -> int | None:
+    """Tokens that `module` has rows for in its embedding; None where it names no embedding."""
+    getter = getattr(module, "get_input_embeddings", None)
+    try:
+        weight = getter().weight if getter is not None else None
+    except (AttributeError, NotImplementedError):
+        return None
+    return None if weight is None else int(weight.shape[0])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from subkern.errors import UserError, check_choice
 from subkern.hub import hub_answers
 from subkern.models.demo import DEMO_MODELS
-from subkern.models.limits import output_width, sees_later, tokens_told
+from subkern.models.limits import output_width, sees_later, tokens_told, vocabulary
 from subkern.models.logit_model import (
     LinearReadout,
     LogitModel,
@@ -26,7 +26,6 @@ from subkern.models.logit_model import (
     SequenceReadout,
     WordReadout,
     untie,
-    vocabulary,
 )
 from subkern.models.precision import cast, tensors
 from subkern.models.pretrained import Source, cached, few, is_local, load_weights

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from subkern.cores import make_way
 from subkern.errors import UserError
+from subkern.models.checks import check_tokens
 from subkern.models.likelihood import token_log_probs, widened
+from subkern.models.limits import vocabulary
 from subkern.models.precision import in_precision_of
 from subkern.prompts.marked import MISSING, Marked
 
@@ -368,8 +370,6 @@ class LogitModel(nn.Module):
         encoded = self.prompt.encode_all(examples)
         if not (isinstance(self.readout, SequenceReadout) and self.readout.kind == "preference"):
             return encoded
-        from subkern.models.checks import check_tokens
-
         check_tokens(self, encoded)
         return [
             replace(e, offsets=(-f,)) for e, f in zip(encoded, self._said(encoded), strict=True)
@@ -409,16 +409,6 @@ def named_parameters(model: LogitModel) -> dict[str, nn.Parameter]:
     if isinstance(model.readout, LinearReadout):
         named |= {f"readout.{k}": v for k, v in model.readout.linear.named_parameters()}
     return named
-
-
-def vocabulary(module: nn.Module) -> int | None:
-    """Tokens that `module` has rows for in its embedding; None where it names no embedding."""
-    getter = getattr(module, "get_input_embeddings", None)
-    try:
-        weight = getter().weight if getter is not None else None
-    except (AttributeError, NotImplementedError):
-        return None
-    return None if weight is None else int(weight.shape[0])
 
 
 def parameter_path(name: str) -> str:

@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from subkern.errors import UserError
 from subkern.models.anatomy import _linear, linear_modules, norm_modules
 from subkern.models.copy import copy_module
-from subkern.models.logit_model import LogitModel, vocabulary
+from subkern.models.limits import vocabulary
+from subkern.models.logit_model import LogitModel
 from subkern.models.precision import cast, tensors
 from subkern.prompts.prompt import unknown_token
 from subkern.subspaces.lora_targets import refused_by_peft

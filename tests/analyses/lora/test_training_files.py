@@ -111,7 +111,13 @@ def test_a_finished_study_lacks_neither(done: tuple[Path, Results]) -> None:
 
 
 def test_no_file_where_peft_has_no_name_for_what_is_trained(done: tuple[Path, Results]) -> None:
-    _, results = done
+    out, results = done
     found = LoraStudy().findings(results)
     results.inputs[PEFT_TARGETS][found.best.targets] = None  # "all" trains other weights too
     assert training_files(results, found) == {}
+    (out / "train" / "mine").mkdir()
+    LoraStudy().draw(results, out)
+    assert not (out / ADAPTER).exists()  # of the answer before
+    assert not (out / SCRIPT).exists()
+    assert (out / "train" / "mine").is_dir()
+    (out / "train" / "mine").rmdir()

@@ -15,9 +15,9 @@ from torch import nn
 from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
 from subkern.models.checks import check_tokens
-from subkern.models.limits import output_width, positions, tokens_told
+from subkern.models.limits import output_width, positions, tokens_told, vocabulary
 from subkern.models.load import load_model
-from subkern.models.logit_model import LogitModel, WordReadout, vocabulary
+from subkern.models.logit_model import LogitModel, WordReadout
 from subkern.prompts.prompt import EncodedExample, Prompt
 from subkern.subspaces.peft_adapters import wrap
 from subkern.tasks.catalogue import get_task
