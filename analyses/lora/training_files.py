@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 import subkern
 from subkern.tasks.own_file import is_own
+from subkern.tasks.task_file import TASK_SUFFIXES
 
 from ..engine.run_folder import ADAPTER, SCRIPT, Results
 from ..engine.settings import OWN
@@ -72,8 +73,8 @@ def _script(results: Results, found: Findings) -> str:
         loading=_loading(config),
         shots=config.shots,
         data_seed=config.data_seeds[0],
-        task=_absolute(config.task),
-        data=_absolute(config.data),
+        task=_absolute(config.task) if _is_file(config.task) else config.task,
+        data=config.data if config.data in ("hub", "demo") else _absolute(config.data),
         source=_absolute(config.model),
         own=_own(config),
         named=bool(config.task),
@@ -107,6 +108,11 @@ def _own(config: Config) -> dict[str, Any] | None:
     said = {name: getattr(config, name) for name in names}
     files = {name: _absolute(said[name]) for name in ("test", "dev") if said[name] is not None}
     return {name: value for name, value in (said | files).items() if value is not None}
+
+
+def _is_file(task: str) -> bool:
+    """Whether a task is named by its file; a folder may be called as a task is."""
+    return Path(task).suffix.lower() in TASK_SUFFIXES
 
 
 def _absolute(name: str) -> str:

@@ -100,6 +100,15 @@ def test_the_script_trains_it(
     np.testing.assert_allclose(logits, ran["found"].predictions, atol=1e-5)
 
 
+def test_a_folder_of_the_tasks_name_is_not_the_task(
+    done: tuple[Path, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, results = done
+    (tmp_path / "mr").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "get_task('mr')" in training_files(results, LoraStudy().findings(results))[SCRIPT]
+
+
 def test_a_finished_study_lacks_neither(done: tuple[Path, Results]) -> None:
     out, results = done
     config = Config.from_dict(results.config)
