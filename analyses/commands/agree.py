@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from .options import AS_JSON, PATH
+from .options import AS_JSON, PATH, Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("reference", type=PATH)
 @click.argument("other", type=PATH)
 @click.option("--metrics", help="Names of metrics, with commas.  [default: all that apply]")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import Command
 from .study_options import settings_of, split_trial, study_options
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def study_command(name: str) -> click.Command:
     each below --out.{proof if proves else ""}
     """
     options = study_options(kind, Trial if proves else None)
-    return click.command(name, short_help=QUESTIONS[name])(options(command))
+    return click.command(name, cls=Command, short_help=QUESTIONS[name])(options(command))
 
 
 def _folder(name: str) -> str:

@@ -19,10 +19,11 @@ from .options import (
     RUNNING,
     SPLITS,
     TASK,
+    Command,
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @MODEL
 @TASK
 @DATA

@@ -8,10 +8,10 @@ import click
 
 from subkern.errors import UserError
 
-from .options import PATH
+from .options import PATH, Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", metavar="RESULTS_DIR...", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, help="Where to write.  [default: RESULTS_DIR, if one]")
 @click.option("--tables-only", is_flag=True, help="Write the tables, no figures and no report.")

@@ -25,6 +25,7 @@ from .options import (
     PATH,
     READING,
     TASK,
+    Command,
     Numbers,
     Rates,
     listed,
@@ -79,7 +80,7 @@ TRAINING = options(
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @MODEL
 @TASK
 @DATA

@@ -15,11 +15,11 @@ from subkern.errors import UserError
 from ..engine.settings import read_settings
 from ..fourteen_tasks.config import AUTO, PRESETS, Config
 from ..fourteen_tasks.table import FINETUNING
-from .options import AS_JSON, OVERWRITE, PATH
+from .options import AS_JSON, OVERWRITE, PATH, Command
 from .study_options import CONFIG, options_of
 
 
-@click.command("fourteen-tasks")
+@click.command("fourteen-tasks", cls=Command)
 @click.option("--preset", type=click.Choice([*PRESETS]), help="Settings to go from.")
 @CONFIG
 @options_of(Config)

@@ -23,6 +23,7 @@ from .options import (
     RUNNING,
     SPLITS,
     TASK,
+    Command,
     listed,
 )
 
@@ -35,7 +36,7 @@ RULE_HELP = (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @MODEL
 @TASK
 @DATA

@@ -23,6 +23,7 @@ from .options import (
     OWN_DATA,
     READING,
     TASK,
+    Command,
     listed,
 )
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from subkern.models.logit_model import LogitModel
 
 
-@click.command("learning-rate")
+@click.command("learning-rate", cls=Command)
 @MODEL
 @TASK
 @DATA

@@ -10,6 +10,22 @@ from typing import Any
 import click
 
 
+class Command(click.Command):
+    """A command whose options are not given an empty text, which would pass for not given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and refuse an empty text."""
+        rest = super().parse_args(ctx, args)
+        for option in self.get_params(ctx):
+            given = ctx.params.get(option.name or "")
+            for text in given if isinstance(given, tuple) else (given,):
+                if isinstance(text, str) and not text.strip():
+                    raise click.BadParameter(
+                        f"{text!r} is empty: give a value, or leave the option out", ctx, option
+                    )
+        return rest
+
+
 class Place(click.ParamType):
     """A path to read or write; not the empty text, which would be the working directory."""
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from .options import AS_JSON, PATH
+from .options import AS_JSON, PATH, Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("train", type=PATH)
 @click.argument("evaluation", metavar="EVAL", type=PATH)
 @click.option(

@@ -36,6 +36,8 @@ class Words(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Parse ``gaussian,srht``."""
+        if isinstance(value, str) and not value.strip(" ,"):
+            return self.fail(f"{value!r} is empty: give a value, or leave it out", param, ctx)
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 

@@ -6,7 +6,7 @@ import click
 
 from subkern.errors import UserError
 
-from .options import AS_JSON, DATA, HEAD, MODEL, SPLITS
+from .options import AS_JSON, DATA, HEAD, MODEL, SPLITS, Command
 
 
 @click.group(invoke_without_command=True)
@@ -35,7 +35,7 @@ def tasks(ctx: click.Context, as_json: bool) -> None:
     show(pd.DataFrame(rows), as_json)
 
 
-@tasks.command("show")
+@tasks.command("show", cls=Command)
 @click.argument("task")
 @MODEL
 @HEAD

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
-from analyses.commands.group import main
+from analyses.commands.group import cli, main
 
 FAST, ALL = 120, 1000
 
@@ -217,6 +218,40 @@ def _refused(
             shown = (place / "settings.yaml").read_text() if "analyze" in arguments else ""
             wrong.append(f"{seed}: {arguments} {shown!r} -> {status} {said!r}")
     return wrong
+
+
+def _commands(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below a group, with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, *before, name)
+        elif command is not None:
+            yield (*before, name), command
+
+
+def test_no_option_takes_an_empty_text_for_not_given(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong, seen = [], 0
+    for words, command in _commands(cli):
+        needed = [p for p in command.params if p.required]
+        places = ["x" for p in needed if isinstance(p, click.Argument)]
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.is_flag:
+                continue
+            name = option.opts[-1]
+            others = [f"{p.opts[-1]}={place / 'out'}" for p in needed if p is not option]
+            others = [each for each in others if each.startswith("--")]
+            for empty in ("", " "):
+                arguments = [*words, *places, *others, f"{name}={empty}"]
+                status, seen = _run(arguments, monkeypatch), seen + 1
+                said = capsys.readouterr().err
+                if status != 2 or said.count("\n") != 1 or name not in said:
+                    wrong.append(f"{arguments} -> {status} {said!r}")
+    assert seen > 300
+    assert "\n".join(wrong) == ""
 
 
 def test_bad_inputs_are_one_line(

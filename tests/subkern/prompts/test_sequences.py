@@ -128,7 +128,7 @@ def test_labels_of_several_tokens_are_sequences_and_of_one_words(tmp_path: Path)
 def test_a_long_row_loses_the_beginning_of_its_prompt_and_is_counted(tmp_path: Path) -> None:
     row = {"prompt": "x" * 30, "completion": "answer"}
     with pytest.warns(
-        CutWarning, match="7 of 7 rows are longer than 20 tokens and lost the beginn"
+        CutWarning, match="7 of 7 rows are longer than 20 tokens and lost the beginning"
     ):
         found, prompt = encoded(tmp_path, row, max_length=20)
     assert prompt.tokenizer.decode(found.input_ids) == "x" * 13 + "answer<eos>"
