@@ -18,11 +18,14 @@ from benchmarks.problem import Examples, Problem, by_length, tokens
 from subkern.gradients.capture import Captured, capture
 from subkern.gradients.contract import contract, shared_inputs
 from subkern.gradients.factors import Factor, OuterFactor, RowFactor
+from subkern.kernels.engines.signs.pack import pack
+from subkern.kernels.request import Request
+from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel, named_parameters
 
 
-def kernel_flops(problem: Problem, left: int, right: int) -> float:
-    """FLOPs of capture and contraction of `problem`, counted on `left` + `right` examples.
+def kernel_flops(problem: Problem, left: int, right: int) -> dict[str, float]:
+    """FLOPs of ``capture`` and ``contraction``, counted on `left` + `right` examples.
 
     Left out are the checks before the start: a few examples' captures. Exact where the part is
     the whole.
@@ -37,7 +40,30 @@ def kernel_flops(problem: Problem, left: int, right: int) -> float:
     captured = sum(flops for flops, _ in counts) * tokens(every) / tokens(chosen)
     sizes = len(problem.left), len(problem.right)
     full = [_repeated(one, size) for (_, one), size in zip(counts, sizes, strict=True)]
-    return captured + _contraction(problem, parameters, *full)
+    return {"capture": captured, "contraction": _contraction(problem, parameters, *full)}
+
+
+def check_flops(problem: Problem, rule: str = "sgd") -> float:
+    """FLOPs of the checks before a kernel's first gradient."""
+    sides = Sides.of(problem.left, problem.right)
+    return counted(Request(problem.model, sides, rules=[rule]).validate)[0]
+
+
+def sign_flops(problem: Problem, left: int, right: int) -> dict[str, float]:
+    """FLOPs of ``capture`` and of forming the gradients that are packed, as `kernel_flops`.
+
+    Products of signs are of bits, which nobody counts.
+    """
+    part = problem.subset(left, right)
+    parameters = named_parameters(problem.model)
+    chosen = part.left + part.right
+    scale = tokens(problem.left + problem.right) / tokens(chosen)
+    captured, found = counted(partial(_capture, problem.model, parameters, chosen))
+    c, formed = problem.model.num_logits, 0.0
+    for one in found:
+        for name, factors in one.factors.items():
+            formed += counted(partial(pack, factors, parameters[name].shape, c, 0.0))[0]
+    return {"capture": scale * captured, "packing": scale * formed}
 
 
 def _capture(model: LogitModel, parameters: Mapping[str, Tensor], side: Examples) -> list[Captured]:

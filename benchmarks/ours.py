@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Say
-from benchmarks.flops import kernel_flops
+from benchmarks.flops import check_flops, kernel_flops, sign_flops
 from benchmarks.measure import Sample, timed
 from benchmarks.problem import Problem
+from benchmarks.roofline import measure
 from subkern.kernels.compute import compute_kernel
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
@@ -43,6 +44,8 @@ class Subkern:
         self.counted = counted
         self.rule = rule
         self.recorded: dict[str, Any] = {}
+        self.flops: dict[str, float] = {}
+        self.rooflines: list[dict[str, Any]] = []
 
     def tune(self, say: Say, seconds: float) -> None:
         """Nothing: it plans by itself."""
@@ -53,7 +56,8 @@ class Subkern:
 
     def sample(self, turn: int) -> Sample:
         """The whole kernel."""
-        seconds, kernel = timed(lambda: self._compute(self.problem))
+        seconds, kernel, found = measure(lambda: self._compute(self.problem))
+        self.rooflines.append(found)
         self.recorded = kernel.provenance["recorded"]
         entries = self.problem.entries
         numbers = {k: v for k, v in self.recorded.items() if isinstance(v, int | float)}
@@ -61,9 +65,21 @@ class Subkern:
 
     def flops_per_entry(self) -> float | None:
         """FLOPs an entry of the whole kernel, counted on a part of it; of products only."""
-        if self.rule != "sgd":
+        if self.rule not in ("sgd", "signgd"):
             return None
-        return kernel_flops(self.problem, *self.counted) / self.problem.entries
+        count = kernel_flops if self.rule == "sgd" else sign_flops
+        self.flops = count(self.problem, *self.counted)
+        whole = sum(self.flops.values()) / self.problem.entries
+        self.flops["checks"] = check_flops(self.problem, self.rule)
+        return whole if self.rule == "sgd" else None
+
+    def roofline(self) -> dict[str, Any] | None:
+        """Phases of the turn in which others computed least, with their FLOPs where counted."""
+        if not self.rooflines:
+            return None
+        return min(self.rooflines, key=lambda r: float(r["cores_of_others"])) | {
+            "flops": self.flops
+        }
 
     def settings(self) -> dict[str, Any]:
         """Rule, memory budget, what FLOPs are counted on, and what the last run recorded."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import Any, Protocol
 
-from benchmarks.cases import Case, Entrant, Plan
+from benchmarks.cases import OURS, Case, Entrant, Plan
 from benchmarks.contenders import Say
 from benchmarks.measure import PeakMemory, Sample, release_memory, resident_bytes
 from benchmarks.problem import Problem, tokens
@@ -110,6 +110,8 @@ def take_turns(
 def _record(problem: Problem, case: Case, base: float) -> dict[str, Any]:
     contenders = results(case)
     part = case.check.part
+    ours = case.field.get(OURS)
+    told = getattr(ours.contender, "roofline", None) if ours else None
     return {
         "case": case.name,
         "problem": problem.name,
@@ -130,6 +132,7 @@ def _record(problem: Problem, case: Case, base: float) -> dict[str, Any]:
         "base": case.base,
         "contenders": list(contenders.values()),
         "aims": [aim.record(contenders) for aim in case.aims],
+        "roofline": told() if told else None,
     }
 
 

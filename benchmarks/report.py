@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import roofline
 from benchmarks.cases import BEST, ROWS
 
 SCHEMA = 2
@@ -20,8 +21,10 @@ _HEAD = (
 
 
 def report(record: Mapping[str, Any]) -> str:
-    """One comparison as text: table, aims, notes, and an empty line."""
-    return table(record) + aims(record) + notes(record) + "\n"
+    """One comparison as text: table, aims, notes, where our time goes, and an empty line."""
+    found = record.get("roofline")
+    ours = "\n" + roofline.table(found) if found else ""
+    return table(record) + aims(record) + notes(record) + ours + "\n"
 
 
 def table(record: Mapping[str, Any]) -> str:

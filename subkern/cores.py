@@ -43,7 +43,7 @@ _SHARE = 0.65
 _SHORT = 10.0
 """Seconds; a run that takes less is not worth a word."""
 
-_MUCH = 0.4
+MUCH = 0.4
 """Cores that others use on average, from which a run is told of them."""
 
 
@@ -118,12 +118,27 @@ def make_way() -> None:
     _turn.looked, _turn.pause = now, _PAUSE
 
 
-def _warn(began: _Look, ended: _Look) -> None:
-    took = ended.when - began.when
+class Company:
+    """Other processes on this machine's cores, from when it is made."""
+
+    def __init__(self) -> None:
+        self._began = _look()
+
+    def cores(self) -> float:
+        """Cores that others used on average until now."""
+        return _used(self._began, _look())
+
+
+def _used(began: _Look, ended: _Look) -> float:
     used = ended.busy - began.busy - (ended.own - began.own)
-    if took >= _SHORT and used / took >= _MUCH:
+    return max(0.0, used / max(ended.when - began.when, 1e-9))
+
+
+def _warn(began: _Look, ended: _Look) -> None:
+    took, used = ended.when - began.when, _used(began, ended)
+    if took >= _SHORT and used >= MUCH:
         warnings.warn(
-            f"other processes used {used / took:.1f} of {os.cpu_count()} cores meanwhile, and"
+            f"other processes used {used:.1f} of {os.cpu_count()} cores meanwhile, and"
             " torch's threads spin while they wait, which makes both slow: call"
             " subkern.cores.share_cores() before torch is imported, or set OMP_WAIT_POLICY=PASSIVE",
             BusyMachineWarning,

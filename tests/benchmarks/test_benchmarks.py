@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from benchmarks.paper import PaperAlgorithm
 from benchmarks.problem import Problem, batches, by_length, padded, spread, strata
 from benchmarks.projectors import CONTENDERS as PROJECTIONS
 from benchmarks.report import SCHEMA, report
+from benchmarks.roofline import PHASES, Stopwatch
+from subkern.cores import MUCH
 from subkern.kernels.compute import compute_kernel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,10 +120,11 @@ def test_flops_counted_on_all_examples_are_those_of_the_kernel() -> None:
     real, less = (
         counted(partial(compute_kernel, p.model, p.left, p.right))[0] for p in (whole, fewer)
     )
-    assert kernel_flops(whole, 3, 4) < real
-    mine = kernel_flops(whole, 3, 4) - kernel_flops(fewer, 3, 3)
+    whole_flops = sum(kernel_flops(whole, 3, 4).values())
+    assert whole_flops < real
+    mine = whole_flops - sum(kernel_flops(fewer, 3, 3).values())
     assert mine == pytest.approx(real - less, rel=0.01)  # embedding rows met are counted by kind
-    assert kernel_flops(whole, 1, 2) == pytest.approx(kernel_flops(whole, 3, 4), rel=0.02)
+    assert sum(kernel_flops(whole, 1, 2).values()) == pytest.approx(whole_flops, rel=0.02)
 
 
 def test_batches_hold_neighbours_in_length_and_lose_nobody() -> None:
@@ -229,6 +233,51 @@ def test_what_is_missing_is_said(results: dict[str, Any]) -> None:
     for label, reason in case["missing"].items():
         assert "make bench-deps" in reason
         assert label in report(case)
+
+
+def test_the_roofline_has_every_phase_and_the_rate_of_the_same_run(results: dict[str, Any]) -> None:
+    for case in results["cases"]:
+        found = case.get("roofline")
+        if case["case"] in ("projection", "sweep"):  # the sweep's kernel is told already
+            assert found is None
+            continue
+        seconds, packing = found["seconds"], case["case"].startswith("sign")
+        assert seconds.keys() == {*PHASES, "other"}
+        known = {"checks", "capture", "packing" if packing else "contraction"}
+        assert found["flops"].keys() == known
+        for phase in known:
+            assert seconds[phase] > 0
+            assert found["flops"][phase] > 0
+        assert found["gemm_flops_per_second"] > 0
+        text = report(case)
+        assert all(phase in text for phase in PHASES)
+        assert ("NOT IDLE" in text) == (found["cores_of_others"] >= MUCH)
+
+
+def test_a_phase_counts_without_those_that_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.roofline.time.perf_counter", lambda: clock[0])
+    watch = Stopwatch()
+
+    def inner() -> None:
+        clock[0] += 2.0
+
+    inside = watch.wrapped("capture", inner)
+
+    def pieces() -> Iterator[int]:
+        for i in range(2):
+            clock[0] += 1.0
+            yield i
+
+    packed = watch.wrapped("packing", pieces)
+
+    def outer() -> None:
+        clock[0] += 5.0
+        for _ in packed():
+            inside()
+
+    watch.wrapped("contraction", outer)()
+    assert watch.seconds == {"other": 0.0, "contraction": 5.0, "packing": 2.0, "capture": 4.0}
 
 
 def test_report_shows_every_contender_and_every_aim(results: dict[str, Any]) -> None:
