@@ -242,6 +242,17 @@ def whole(name: str, value: Any) -> int:
     return value
 
 
+def whole_or_none(name: str, value: Any) -> int:
+    """Return a whole number from 0.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"{name} holds {value!r}: give 0 or a whole number above it")
+    return value
+
+
 def number(name: str, value: Any) -> float:
     """Return a setting that is a number; YAML reads one without a point, ``1e-5``, as text.
 
@@ -377,6 +388,7 @@ MOST_SEEDS = 10_000
 
 Text = Annotated[str, checked(as_text)]
 Count = Annotated[int, checked(whole)]
+CountFromZero = Annotated[int, checked(whole_or_none)]
 OptionalCount = Annotated[int | None, checked(unless_none(whole))]
 Counts = Annotated[tuple[int, ...], checked(distinct, each(whole), ascending)]
 Positive = Annotated[float, checked(positive)]

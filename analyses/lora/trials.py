@@ -7,7 +7,7 @@ from subkern.subspaces.base import Full
 
 from ..engine.long_table import cells
 from ..engine.run_folder import Results
-from ..verify.trial import FULL, Advice, Candidate, Trial
+from ..verify.trial import FULL, USUAL_RANK, USUAL_TARGETS, Advice, Candidate, Trial
 from .config import Config
 from .findings import Findings
 
@@ -38,10 +38,12 @@ def candidates(config: Config, results: Results, trial: Trial) -> list[Candidate
 
 def advice(found: Findings) -> Advice:
     """Return which configuration the study advises, and its tolerance."""
+    usual = found.config.configuration(USUAL_TARGETS, USUAL_RANK)
     return Advice(
         found.best.name,
         qualifies=found.qualifies,
         drop=found.config.max_drop,
         agreement=found.config.min_agreement,
         rivals=[each.name for each in found.answer.candidates],
+        usual=usual if USUAL_TARGETS in found.config.sets else None,
     )

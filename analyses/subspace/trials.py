@@ -10,7 +10,7 @@ from subkern.subspaces.base import Full
 from subkern.subspaces.random import RandomSubspace
 from subkern.subspaces.text import as_subspace
 
-from ..verify.trial import FULL, Advice, Candidate, Trial
+from ..verify.trial import FULL, USUAL_RANK, USUAL_TARGETS, Advice, Candidate, Trial
 from .compute import random_name
 from .config import Config
 from .findings import Findings
@@ -51,4 +51,5 @@ def advice(found: Findings) -> Advice:
         qualifies=math.isfinite(size),
         share=found.config.share,
         rivals=[random_name(kind.name, each) for each in kind.sizes],
+        usual=f"LoRA rank {USUAL_RANK}" if found.config.targets == USUAL_TARGETS else None,
     )

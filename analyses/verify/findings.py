@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from ..engine.long_table import cells
 from ..engine.optimizer_rules import foreign_rule
 from ..engine.pooling import Pooled, pool
-from ..engine.ranking import FEWEST, rank_correlation
+from ..engine.ranking import FEWEST
 from ..engine.run_folder import VERIFICATION, Results
 from ..show.study_numbers import cost, score_error, score_name, tested
+from .predictors import Guess, Kernels, Predictor, Ranking, predictor
 from .trial import AUTO, FULL, RATES, Advice, title
+from .yardstick import Yardstick
 
 ASKED = "asked"  # attribute of the table
-_RESAMPLES = 2000
 _ALWAYS = 1 - 1e-9
 
 
@@ -32,6 +32,8 @@ class Configuration:
         parameters: how many are trained.
         predicted, trained, start: test score of its kernel's classifier, of the fine-tuned model,
             and before training.
+        after_step: that of the classifier on its kernel after the first step of training; NaN where
+            there is none.
         prediction_agreement: share of test examples to which the first two give one label.
         full_agreement: share to which training gives full fine-tuning's; NaN where not kept.
         logit_correlation, change_correlation: see :mod:`analyses.verify.train`.
@@ -47,6 +49,7 @@ class Configuration:
     predicted: Pooled
     trained: Pooled
     start: Pooled
+    after_step: Pooled
     prediction_agreement: float
     full_agreement: float
     logit_correlation: float
@@ -65,6 +68,28 @@ class Configuration:
     def gain(self) -> float:
         """How far training is above the prediction."""
         return self.trained.mean - self.predicted.mean
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What comes of always taking the same configuration, without any analysis.
+
+    Attributes:
+        name: the configuration.
+        trained: its score (means over runs, as all of these).
+        lost: how far that is below what trained best; full fine-tuning is not among them.
+        behind: how far it is below what was advised; below 0 where it is above.
+    """
+
+    name: str
+    trained: float
+    lost: float
+    behind: float
+
+    @property
+    def title(self) -> str:
+        """What readers call it."""
+        return title(self.name)
 
 
 @dataclass(frozen=True)
@@ -123,48 +148,6 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Whether the kernels put configurations into the order of training.
-
-    Attributes:
-        rho: Spearman's rank correlation of predicted and trained scores (means over runs), full
-            fine-tuning left out; NaN where there are too few or all are alike.
-        low, high: percentile bootstrap over configurations.
-        count: how many configurations.
-        spread: highest trained score minus the lowest.
-        error: one standard error of a trained score over the test examples.
-    """
-
-    rho: float
-    low: float
-    high: float
-    count: int
-    spread: float = 0.0
-    error: float = math.nan
-
-    @property
-    def order(self) -> Literal["none", "unclear", "same", "reversed"]:
-        """Which order the interval speaks for."""
-        if math.isnan(self.rho):
-            return "none"
-        if self.low <= 0 <= self.high:
-            return "unclear"
-        return "same" if self.low > 0 else "reversed"
-
-    @property
-    def noise(self) -> float:
-        """Two standard errors: scores that lie no further apart may be one; NaN if unknown."""
-        return 2 * self.error
-
-    @property
-    def doubt(self) -> Literal["", "noise", "unknown noise"]:
-        """Why the order may be chance all the same, if it may."""
-        if self.spread >= self.noise:
-            return ""
-        return "unknown noise" if math.isnan(self.noise) else "noise"
-
-
-@dataclass(frozen=True)
 class Cost:
     """Seconds over all data seeds.
 
@@ -173,12 +156,14 @@ class Cost:
         trying: fine-tuning every configuration at every setting of the grid, but those of `lost`.
         runs: how many searches that was, each over a whole grid.
         lost: how many fine-tunings diverged: what they took was not kept.
+        stepping: computing the kernels after one step, and solving a classifier on each.
     """
 
     predicting: float
     trying: float
     runs: int
     lost: int = 0
+    stepping: float = 0.0
 
     @property
     def factor(self) -> float:
@@ -218,7 +203,12 @@ class Findings:
         configurations: those that were trained in every run, in the study's order.
         diverged: those that diverged at every setting in some run, in order.
         proof: None where the advice or full fine-tuning could not be trained.
-        ranking: whether kernels order as training does.
+        predictors: how well kernels foretold training: those at the start, and those after the
+            first step, if there are any.
+        yardstick: how alike full fine-tuning is to itself; None where it was not repeated.
+        usual: what always taking one configuration comes to; None where it was not trained, or the
+            advice was not.
+        confidence: of intervals.
         cost: what both took.
         cheapest: what trains fewest parameters of all that trained within tolerance of full.
         few_tests: whether the test set is too small for the tolerance.
@@ -231,7 +221,10 @@ class Findings:
     configurations: Sequence[Configuration]
     diverged: Sequence[str]
     proof: Proof | None
-    ranking: Ranking
+    predictors: Sequence[Predictor]
+    yardstick: Yardstick | None
+    usual: Usual | None
+    confidence: float
     cost: Cost
     cheapest: str | None
     few_tests: FewTests | None
@@ -239,6 +232,43 @@ class Findings:
     def named(self, name: str) -> Configuration | None:
         """Return the configuration of this name, if it was trained."""
         return next((each for each in self.configurations if each.name == name), None)
+
+    @property
+    def ranking(self) -> Ranking:
+        """Whether the kernels that the study judged order as training does."""
+        return self.predictors[0].ranking
+
+    @property
+    def evidence(self) -> Literal["few", "alike", "unclear", "same", "reversed"]:
+        """What this run shows of the kernels' order: of too ``few``, or what trains ``alike``."""
+        found = self.ranking
+        if found.count < FEWEST:
+            return "few"
+        if found.doubt == "noise":
+            return "alike"
+        if found.order in ("none", "unclear") or found.doubt:
+            return "unclear"
+        return "same" if found.order == "same" else "reversed"
+
+    @property
+    def least_agreement(self) -> float:
+        """Share of test examples that must get full fine-tuning's label."""
+        own = None if self.yardstick is None else self.yardstick.agreement
+        return self.advice.least_agreement(own)
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether full fine-tuning differs from itself by more than scores may."""
+        if self.yardstick is None or self.full is None:
+            return False
+        score = self.full.trained.mean
+        return not self.advice.within(score - self.yardstick.difference, score)
+
+    @property
+    def unstepped(self) -> Sequence[str]:
+        """Titles of what has no kernel after the first step, where others have."""
+        without = [each.title for each in self.configurations if math.isnan(each.after_step.mean)]
+        return [] if len(without) == len(self.configurations) else without
 
     @property
     def full(self) -> Configuration | None:
@@ -366,6 +396,7 @@ def judge(results: Results, advice: Advice) -> Findings:
     table, confidence = results.beside[VERIFICATION], float(results.config["confidence"])
     trained, diverged = _trained(table)
     found = {name: _configuration(table, name, confidence) for name in trained}
+    yardstick = Yardstick.of(results)
     return Findings(
         advice=advice,
         score=score_name(results),
@@ -373,10 +404,13 @@ def judge(results: Results, advice: Advice) -> Findings:
         trial=asked_of(results)["trial"],
         configurations=tuple(found.values()),
         diverged=diverged,
-        proof=_proof(table, found, advice),
-        ranking=_ranking(results, found, confidence),
+        proof=_proof(table, found, advice, yardstick),
+        predictors=_predictors(results, found, yardstick),
+        yardstick=yardstick,
+        usual=_usual(found, advice),
+        confidence=confidence,
         cost=_cost(results),
-        cheapest=_cheapest(found, advice),
+        cheapest=_cheapest(found, advice, yardstick),
         few_tests=_few_tests(results, found, advice),
     )
 
@@ -409,6 +443,7 @@ def _configuration(table: pd.DataFrame, name: str, confidence: float) -> Configu
         predicted=value("predicted"),
         trained=value("trained"),
         start=value("start"),
+        after_step=value("after_step"),
         prediction_agreement=value("prediction_agreement").mean,
         full_agreement=value("full_agreement").mean,
         logit_correlation=value("logit_correlation").mean,
@@ -420,21 +455,37 @@ def _configuration(table: pd.DataFrame, name: str, confidence: float) -> Configu
     )
 
 
-def _ranking(results: Results, found: Mapping[str, Configuration], confidence: float) -> Ranking:
-    """Correlate predicted with trained scores over the configurations."""
-    compared = [each for name, each in found.items() if name != FULL]
-    predicted = np.array([each.predicted.mean for each in compared])
-    trained = np.array([each.trained.mean for each in compared])
-    nothing = Ranking(math.nan, math.nan, math.nan, len(compared))
-    if len(compared) < FEWEST:
-        return nothing
-    rho = rank_correlation(
-        predicted[:, None], trained[:, None], confidence=confidence, resamples=_RESAMPLES
-    )
-    if math.isnan(rho.value):
-        return nothing
-    error = _error(results, [each.name for each in compared])
-    return Ranking(rho.value, rho.low, rho.high, len(compared), float(np.ptp(trained)), error)
+def _predictors(
+    results: Results, found: Mapping[str, Configuration], yardstick: Yardstick | None
+) -> list[Predictor]:
+    """Set the predictions of kernels at the start, and after one step, beside training."""
+
+    def made(kernels: Kernels, predicted: Callable[[Configuration], Pooled]) -> Predictor:
+        guesses = [
+            Guess(name, each.parameters, predicted(each), each.trained.mean)
+            for name, each in found.items()
+            if name != FULL and not math.isnan(predicted(each).mean)
+        ]
+        return predictor(
+            kernels,
+            guesses,
+            confidence=float(results.config["confidence"]),
+            error=_error(results, [each.name for each in guesses]),
+            repeated=0.0 if yardstick is None else yardstick.difference,
+        )
+
+    both = [made("start", lambda each: each.predicted), made("step", lambda each: each.after_step)]
+    return both if both[1].ranking.count else both[:1]
+
+
+def _usual(found: Mapping[str, Configuration], advice: Advice) -> Usual | None:
+    """Return what always taking one configuration comes to."""
+    usual, advised = found.get(advice.usual or ""), found.get(advice.name)
+    if usual is None or advised is None:
+        return None
+    best = max(each.trained.mean for name, each in found.items() if name != FULL)
+    score = usual.trained.mean
+    return Usual(usual.name, score, best - score, advised.trained.mean - score)
 
 
 def _error(results: Results, compared: Sequence[str]) -> float:
@@ -443,19 +494,27 @@ def _error(results: Results, compared: Sequence[str]) -> float:
     return score_error(results, rows[rows["configuration"].isin(compared)])
 
 
-def _proof(table: pd.DataFrame, found: Mapping[str, Configuration], advice: Advice) -> Proof | None:
+def _proof(
+    table: pd.DataFrame,
+    found: Mapping[str, Configuration],
+    advice: Advice,
+    yardstick: Yardstick | None,
+) -> Proof | None:
     """Count how often the advice held; None where it or full fine-tuning could not be trained."""
     if advice.name not in found or FULL not in found:
         return None
     rivals = _rivals(found, advice)
     runs, same = (_runs(table, list(found), each) for each in ("trained", "full_agreement"))
     of_best = of_full = right = blind = 0
-    for scores, labels in zip(runs, same, strict=True):
+    for (seed, scores), (_, labels) in zip(runs, same, strict=True):
+        own = None if yardstick is None else yardstick.of_seed(seed)
         best = max(scores[name] for name in (*rivals, advice.name))
         of_best += advice.within(scores[advice.name], best)
         of_full += advice.within(scores[advice.name], scores[FULL])
         like_full = [
-            name for name in rivals if advice.like_full(scores[name], scores[FULL], labels[name])
+            name
+            for name in rivals
+            if advice.like_full(scores[name], scores[FULL], labels[name], own)
         ]
         right += advice.name in like_full if advice.qualifies else not like_full
         blind += sum(advice.within(scores[name], best) for name in rivals)
@@ -477,8 +536,10 @@ def _rivals(found: Mapping[str, Configuration], advice: Advice) -> list[str]:
     return [name for name in found if name in allowed and name != FULL]
 
 
-def _runs(table: pd.DataFrame, trained: Sequence[str], metric: str) -> list[dict[str, float]]:
-    """Return a number of every run: the n-th draw of each configuration on a data seed.
+def _runs(
+    table: pd.DataFrame, trained: Sequence[str], metric: str
+) -> list[tuple[int, dict[str, float]]]:
+    """Return a number of every run, and its data seed: the n-th draw of each configuration on it.
 
     What has fewer draws, or none of its own, stands with its last one in the runs beyond; what was
     not measured is NaN.
@@ -493,28 +554,31 @@ def _runs(table: pd.DataFrame, trained: Sequence[str], metric: str) -> list[dict
             for name in trained
         }
         for n in range(cells(drawn, data_seed=int(seed)).groupby("configuration").size().max()):
-            found.append({name: each[min(n, len(each) - 1)] for name, each in numbers.items()})
+            drawn_n = {name: each[min(n, len(each) - 1)] for name, each in numbers.items()}
+            found.append((int(seed), drawn_n))
     return found
 
 
-def _cheapest(found: Mapping[str, Configuration], advice: Advice) -> str | None:
+def _cheapest(
+    found: Mapping[str, Configuration], advice: Advice, yardstick: Yardstick | None
+) -> str | None:
     """Return what trains fewest parameters of all that trained within tolerance of full."""
     if FULL not in found:
         return None
-    full = found[FULL].trained.mean
+    full, own = found[FULL].trained.mean, None if yardstick is None else yardstick.agreement
     good = [
         name
         for name in _rivals(found, advice)
-        if advice.like_full(found[name].trained.mean, full, found[name].full_agreement)
+        if advice.like_full(found[name].trained.mean, full, found[name].full_agreement, own)
     ]
     return min(good, key=lambda name: found[name].parameters, default=None)
 
 
 def _cost(results: Results) -> Cost:
     """Return what predicting and what trying took, both measured in this run."""
-    seconds, diverged, points = (
+    seconds, diverged, points, stepping = (
         cells(results.beside[VERIFICATION], metric=metric)["value"]
-        for metric in ("seconds", "diverged", "diverged_points")
+        for metric in ("seconds", "diverged", "diverged_points", "step_seconds")
     )
     by_seed = [cost(results, int(seed)) for seed in results.config["data_seeds"]]
     predicting = sum(
@@ -522,7 +586,8 @@ def _cost(results: Results) -> Cost:
         for each in by_seed
     )
     searches = len(seconds) + len(diverged)
-    return Cost(predicting, float(seconds.sum()), searches, int(points.sum()))
+    trying = float(seconds.sum())
+    return Cost(predicting, trying, searches, int(points.sum()), float(stepping.sum()))
 
 
 def _few_tests(

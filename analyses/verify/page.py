@@ -15,11 +15,12 @@ from ..show.page import Caption, Proof, Table, words
 from ..show.table import DASH, EDGE
 from ..show.terminal import notes, rich_table
 from .findings import Configuration, Findings
+from .trial import FULL
 
 _BEYOND = f"{EDGE} The best learning rate is at an end of its grid: a wider one may train better."
 _OWN = " Learning rates are suggested for each configuration."
 _NUMBERS = (
-    *("predicted", "trained", "start", "prediction_agreement", "full_agreement"),
+    *("predicted", "after_step", "trained", "start", "prediction_agreement", "full_agreement"),
     *("logit_correlation", "change_correlation"),
 )
 
@@ -52,7 +53,7 @@ def shown(found: Findings) -> Proof:
         caveats=caveats(found),
         reading=say(found, "answer"),
         caption=caption,
-        tables=[configurations_table(found)] if found.is_compared else [],
+        tables=[predictors_table(found), configurations_table(found)] if found.is_compared else [],
         cost=[cost_table(found)],
         settings={
             f"verify {name.replace('_', ' ')}": _listed(given)
@@ -98,6 +99,53 @@ def configurations_table(found: Findings) -> Table:
     )  # fmt: skip
 
 
+def predictors_table(found: Findings, *, brief: bool = False) -> Table:
+    """Return how well each kind of kernel foretold training, beside what is always taken.
+
+    Args:
+        found: what training made of the advice.
+        brief: leave out what a terminal has no room for.
+    """
+    made = {"start": "kernels at the start", "step": "kernels after one step"}
+    rows = []
+    for each in found.predictors:
+        ranking, order = each.ranking, DASH
+        if ranking.order != "none":
+            order = fmt.fixed(ranking.rho, 2)
+            if not brief:
+                order += f" ({fmt.fixed(ranking.low, 2)} to {fmt.fixed(ranking.high, 2)})"
+        rows.append(
+            [
+                made[each.kernels],
+                order,
+                fmt.points(each.error) if each.first else DASH,
+                f"{each.covered} of {each.told}" if each.told else DASH,
+                each.title if each.first else DASH,
+                fmt.points(each.lost) if each.first else DASH,
+            ]
+        )
+    best = max((e.trained.mean for e in found.configurations if e.name != FULL), default=math.nan)
+    if found.advised is not None and found.advised.name != FULL:
+        lost = fmt.points(best - found.advised.trained.mean)
+        rows.append(["the advice", DASH, DASH, DASH, found.advised.title, lost])
+    if found.usual is not None:
+        name, lost = found.usual.title, fmt.points(found.usual.lost)
+        rows.append(["always rank 16, all linear", DASH, DASH, DASH, name, lost])
+    return Table(
+        "How well training was foretold",
+        ""
+        if brief
+        else "Over the configurations but full fine-tuning: Spearman's rank correlation of"
+        " predicted and trained scores; root mean square of their difference, in points; how many"
+        " trained scores lie in the interval stated of the predicted one. Then what each would"
+        " take, kernels what they predict best, and how many points that trained below the best.",
+        ["", "rank r", "points off", "inside", "takes", "lost"]
+        if brief
+        else ["", "rank correlation", "points off", "in interval", "takes", "points lost"],
+        rows,
+    )
+
+
 def cost_table(found: Findings) -> Table:
     """Return what predicting cost beside trying."""
     spent = found.cost
@@ -115,8 +163,26 @@ def cost_table(found: Findings) -> Table:
                 fmt.duration(spent.trying),
                 fmt.fixed(spent.factor, 1) if spent.known else DASH,
             ],
+            *_extra(found),
         ],
     )
+
+
+def _extra(found: Findings) -> list[list[str]]:
+    """Return the rows of what the proof itself took beyond trying."""
+    took = {}
+    if found.yardstick is not None:
+        took[f"repeating full fine-tuning ({found.yardstick.repeats})"] = found.yardstick.seconds
+    if found.cost.stepping:
+        took["kernels after one step"] = found.cost.stepping
+    return [
+        [
+            name,
+            fmt.duration(seconds),
+            fmt.fixed(seconds / found.cost.predicting, 1) if found.cost.known else DASH,
+        ]
+        for name, seconds in took.items()
+    ]
 
 
 def summary(found: Findings) -> Group:
@@ -141,7 +207,7 @@ def summary(found: Findings) -> Group:
             rows,
             marked=_advised(found),
         )
-        parts.append(rich_table(table))
+        parts += [rich_table(table), rich_table(predictors_table(found, brief=True))]
     return Group(*parts, *notes(say(found, "answer"), [], caveats(found)))
 
 
@@ -155,6 +221,10 @@ def as_json(found: Findings) -> dict[str, Any]:
         "cheapest": found.cheapest,
         "proof": None if found.proof is None else asdict(found.proof),
         "ranking": asdict(found.ranking),
+        "predictors": [asdict(each) for each in found.predictors],
+        "evidence": found.evidence,
+        "usual": None if found.usual is None else asdict(found.usual),
+        "yardstick": None if found.yardstick is None else asdict(found.yardstick),
         "cost": asdict(found.cost),
         "trial": found.trial,
         "configurations": [

@@ -23,7 +23,11 @@ column            meaning
                   grid could be trained; ``seconds``: of all settings of the grid that did not
                   diverge, and of suggesting them; ``diverged_points``: how many did, and kept no
                   time; ``suggested``: 1 if the learning rates were suggested for this
-                  configuration, 0 if none could be, and those of the optimizer were tried
+                  configuration, 0 if none could be, and those of the optimizer were tried.
+                  Of full fine-tuning also, for each repeat in another order of examples:
+                  ``repeat_trained``, its score, ``repeat_agreement`` with each that came before,
+                  the share of test examples to which both give one label, ``repeat_seconds``, and
+                  ``repeat_diverged``: 1 if it could not be trained
 ``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
 ================= ==================================================================================
 """
@@ -32,6 +36,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -48,7 +53,7 @@ from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
 from subkern.solvers import labels_from_scores
 from subkern.storage.progress import Progress
-from subkern.subspaces.base import Subspace
+from subkern.subspaces.base import Full, Subspace
 from subkern.training.grid_search import (
     AllDiverged,
     GridEdgeWarning,
@@ -105,43 +110,99 @@ def train_all(
     """
     metric = metric_of(inputs)
     rows: list[Row] = []
-    bar = _Bar(len(inputs.splits) * len(candidates), progress)
+    bar = _Bar(len(inputs.splits) * (len(candidates) + trial.repeats), progress)
     for seed, splits in inputs.splits.items():
         encoded = encode(model, splits)
         started = at_start(model, encoded["train"], config.head_init)
+        train = _Trainer(search, started, encoded, metric, bar)
         full: Floats | None = None  # logits of full fine-tuning, which comes first
         for candidate in candidates:
             predicted = predictions[Key(seed, candidate.name, candidate.draw)]
             place = folder / f"seed-{seed}" / _folder_name(candidate)
             training = trial.training(config.rule)
             grid = _Grid(trial, training, started, encoded["train"], candidate.subspace)
-            try:
-                with warnings.catch_warnings():
-                    # It is a row, and a note of the report.
-                    warnings.simplefilter("ignore", GridEdgeWarning)
-                    found = search(
-                        started,
-                        encoded,
-                        subspace=candidate.subspace,
-                        grid=grid if trial.is_auto else trial.grid,
-                        training=training,
-                        out=place,
-                        overwrite=True,  # what is damaged
-                        metric=metric,
-                        progress=bar.within,
-                    )
-            except AllDiverged:
+            asked = grid if trial.is_auto else trial.grid
+            found = train(candidate.subspace, asked, training, place)
+            if found is None:
                 new = _lost(grid)
             else:
                 logits = found.best.best_logits["test"]
                 full = logits if candidate.name == FULL else full
                 new = [*_scores(found.best, predicted, metric, config), *_outcome(found, grid)]
-                new += [] if full is None else [_like_full(logits, full)]
+                new += [] if full is None else [_same_labels(logits, full, "full_agreement")]
             if trial.is_auto:
                 new.append(row(float(grid.suggested), metric="suggested"))
+            if candidate.name == FULL and found is not None:
+                new += _repeats(found, grid.points, place, trial, config, train)
             rows += [{**each, **candidate.cell, "data_seed": seed} for each in new]
-            bar.next()
     return tidy(rows)
+
+
+def _repeats(
+    first: Search,
+    points: TrainingGrid,
+    place: Path,
+    trial: Trial,
+    config: Settings,
+    train: _Trainer,
+) -> Iterator[Row]:
+    """Train full fine-tuning again, each time in another order of examples, nothing else changed.
+
+    The same learning rates are tried, and dev chooses among them. Yield how alike the runs are.
+    """
+    before = [first.best.best_logits["test"]]
+    for repeat in range(1, trial.repeats + 1):
+        again = trial.training(config.rule, repeat)
+        other = place.with_name(f"{place.name}-repeat-{repeat}")
+        found = train(Full(), points, again, other)
+        if found is None:
+            yield row(1.0, metric="repeat_diverged")
+            continue
+        logits = found.best.best_logits["test"]
+        yield _score(logits, found.best.labels["test"], "repeat_trained", train.metric, config)
+        yield from (_same_labels(logits, each, "repeat_agreement") for each in before)
+        yield row(float(found.table["seconds"].sum()), metric="repeat_seconds")
+        before.append(logits)
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Fine-tunes on one data seed, over a grid, chosen on dev."""
+
+    search: Callable[..., Search]
+    model: LogitModel
+    splits: Mapping[str, Sequence[EncodedExample]]
+    metric: Score
+    bar: _Bar
+
+    def __call__(
+        self,
+        subspace: Subspace,
+        grid: TrainingGrid | Callable[[Path | None], TrainingGrid],
+        training: Training,
+        place: Path,
+    ) -> Search | None:
+        """Return what was found, kept in a folder; None where all points of the grid diverge."""
+        found: Search | None
+        try:
+            with warnings.catch_warnings():
+                # It is a row, and a note of the report.
+                warnings.simplefilter("ignore", GridEdgeWarning)
+                found = self.search(
+                    self.model,
+                    self.splits,
+                    subspace=subspace,
+                    grid=grid,
+                    training=training,
+                    out=place,
+                    overwrite=True,  # what is damaged
+                    metric=self.metric,
+                    progress=self.bar.within,
+                )
+        except AllDiverged:
+            found = None
+        self.bar.next()
+        return found
 
 
 class _Grid:
@@ -208,10 +269,24 @@ def _folder_name(candidate: Candidate) -> str:
     return quote(candidate.name, safe=":=+") + draw
 
 
-def _like_full(logits: Floats, full: Floats) -> Row:
-    """Return the row that says how many test examples get the label of full fine-tuning."""
-    share = prediction_agreement(labels_from_scores(full), labels_from_scores(logits))
-    return row(share, metric="full_agreement")
+def _same_labels(logits: Floats, others: Floats, name: str) -> Row:
+    """Return the row that says to how many test examples two models give one label."""
+    share = prediction_agreement(labels_from_scores(others), labels_from_scores(logits))
+    return row(share, metric=name)
+
+
+def _score(
+    logits: Floats, labels: npt.NDArray[np.int64], name: str, metric: Score, config: Settings
+) -> Row:
+    """Return the row of a test score, with its bootstrap interval over examples."""
+    found = prediction_interval(
+        SCORES[metric],
+        labels,
+        labels_from_scores(logits),
+        confidence=config.confidence,
+        n_resamples=config.resamples,
+    )
+    return row(found.value, (found.low, found.high), metric=name)
 
 
 def _lost(grid: _Grid) -> list[Row]:
@@ -241,14 +316,7 @@ def _scores(
     """Yield scores on the test split, and how alike predicted and trained logits are."""
     trained, start = best.best_logits["test"], best.start_logits["test"]
     for name, logits in (("predicted", predicted.logits), ("trained", trained), ("start", start)):
-        interval = prediction_interval(
-            SCORES[metric],
-            best.labels["test"],
-            labels_from_scores(logits),
-            confidence=config.confidence,
-            n_resamples=config.resamples,
-        )
-        yield row(interval.value, (interval.low, interval.high), metric=name)
+        yield _score(logits, best.labels["test"], name, metric, config)
     yield from compare(predicted, trained, start)
 
 

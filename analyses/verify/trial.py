@@ -11,6 +11,7 @@ from subkern.errors import UserError
 from ..engine.settings import (
     AutoRates,
     Count,
+    CountFromZero,
     Counts,
     Options,
     Settings,
@@ -37,6 +38,9 @@ AUTO = "auto"
 FULL = "full"
 """The name of full fine-tuning among the configurations."""
 
+USUAL_TARGETS, USUAL_RANK = "all-linear", 16
+"""What many always take, with which advice is compared."""
+
 _SLACK = 1e-12  # 19 of 20 is 0.95, whatever binary fractions make of it
 _LOOKS = 5
 """At dev, over a training: each costs as much as several updates."""
@@ -51,6 +55,8 @@ class Trial(Options):
         batch_sizes: tried.
         steps: updates.
         draws: how many seeds of LoRA's A, or of the random subspace, are trained.
+        repeats: how often full fine-tuning is trained again, each time in another order of
+            examples: how alike it is to itself is what others are measured by.
 
     Raises:
         UserError: a value is out of range or not among the choices.
@@ -68,6 +74,9 @@ class Trial(Options):
     batch_sizes: Counts = setting((8,), "Tried, with commas.")
     steps: Count = setting(100, "Updates.")
     draws: Count = setting(1, "How many seeds of LoRA's A or of the subspace.")
+    repeats: CountFromZero = setting(
+        1, "How often full fine-tuning is repeated in another order of examples."
+    )
 
     def check_draws(self, settings: Settings) -> None:
         """Raise `UserError` if a study with these settings has fewer seeds to draw from."""
@@ -97,10 +106,11 @@ class Trial(Options):
 
         return TrainingGrid(self.rates, self.batch_sizes)
 
-    def training(self, rule: str) -> Training:
+    def training(self, rule: str, seed: int = 0) -> Training:
         """Return the settings of every fine-tuning, whatever its learning rate and batch size.
 
         Adam's ε is that of the kernels' ``rule`` if it is Adam's too: they are to be of one update.
+        ``seed`` is of the order of examples: that of a repeat is its number.
         """
         from subkern.kernels.rules import parse_rule
         from subkern.training.settings import Training
@@ -110,6 +120,7 @@ class Trial(Options):
             steps=self.steps,
             eval_every=max(self.steps // _LOOKS, 1),
             epsilon=parse_rule(rule).epsilon,
+            seed=seed,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -170,8 +181,10 @@ class Advice:
         drop: how much lower it may score, or None where a share is given.
         share: of the other's score that it must reach, or None.
         agreement: share of test examples that must get full fine-tuning's label, or None where the
-            kernels were not asked for that.
+            kernels were not asked for that. It was chosen; see `least_agreement`.
         rivals: the configurations that could have been advised instead; None for all.
+        usual: the configuration that is always taken without any analysis (LoRA of rank 16 on all
+            linear layers), if the study has it.
     """
 
     name: str
@@ -180,6 +193,7 @@ class Advice:
     share: float | None = None
     agreement: float | None = None
     rivals: Sequence[str] | None = None
+    usual: str | None = None
 
     @property
     def is_share(self) -> bool:
@@ -196,17 +210,29 @@ class Advice:
         floor = other - self.drop if self.drop is not None else self.least * other
         return score >= floor - _SLACK
 
-    def like_full(self, score: float, full: float, same: float) -> bool:
+    def least_agreement(self, own: float | None) -> float:
+        """Return the share of test examples that must get full fine-tuning's label.
+
+        It may be as much below what full fine-tuning agrees with itself as a score may be below its
+        score. The share that the kernels were asked for stands only where that was not measured.
+
+        Args:
+            own: share to which two full fine-tunings give one label; None where it is not known.
+        """
+        if self.agreement is None:
+            return 0.0
+        return self.agreement if own is None else own - (self.drop or 0.0)
+
+    def like_full(self, score: float, full: float, same: float, own: float | None = None) -> bool:
         """Say if a configuration is within tolerance of full fine-tuning in all that was asked.
 
         Args:
             score: its test score.
             full: that of full fine-tuning.
             same: share of test examples to which both give one label; NaN where it is not known.
+            own: as for `least_agreement`.
         """
-        return self.within(score, full) and (
-            self.agreement is None or not same < self.agreement - _SLACK
-        )
+        return self.within(score, full) and not same < self.least_agreement(own) - _SLACK
 
     @property
     def title(self) -> str:
