@@ -27,7 +27,7 @@ from subkern.training.settings import Training
 from tests.analyses.subspace.test_subspace_tiny import Tiny
 from tests.support import tiny_folder
 
-TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, draws=1)
+TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, repeats=0)
 
 
 class Undrawn(Tiny):
@@ -133,7 +133,7 @@ def test_draws_and_rates_that_come_later_train_only_what_is_new(out: Path) -> No
 
     several = config().changed(projection_seeds=(5, 6), adapter_seeds=(3, 4))
     unseen.analyze(several, out, overwrite=True)
-    few = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=2)
+    few = TRIAL.changed(steps=2)
     unseen.verify(several, out, few)
     first = trained()
     assert len(first) == 2 * 5
@@ -152,7 +152,7 @@ def test_draws_and_rates_that_come_later_train_only_what_is_new(out: Path) -> No
 
 def test_small_steps_do_as_the_kernel_says(out: Path) -> None:
     """In the lazy regime the change of the logits is the kernel classifier's, up to its stop."""
-    trial = Trial(optimizer="sgd", learning_rates=(0.01,), batch_sizes=(6,), steps=20)
+    trial = Trial(optimizer="sgd", learning_rates=(0.01,), batch_sizes=(6,), steps=20, repeats=0)
     found = unseen.verify(config(), out, trial).results
     for name in ("full", "bias"):
         assert of_one(found, name, "change_correlation") > 0.7, name
@@ -172,7 +172,7 @@ def test_each_configuration_has_rates_of_its_own(
         return suggest(model, examples, subspace=subspace, **how)
 
     monkeypatch.setattr(grid, "suggest", suggesting)
-    auto = Trial(steps=1, batch_sizes=(3,))
+    auto = Trial(steps=1, batch_sizes=(3,), repeats=0)
     found = unseen.verify(config(), out, auto).results
     assert len(asked) == 5
     for path in out.rglob(grid.SUGGESTED):
@@ -222,7 +222,7 @@ def test_training_starts_at_the_probe_of_its_data_seed(tmp_path: Path) -> None:
 
     real = Real(trainer=keeping)
     real.analyze(asked, tmp_path / "run")
-    trial = Trial(optimizer="sgd", learning_rates=(1e-3,), steps=1)
+    trial = Trial(optimizer="sgd", learning_rates=(1e-3,), steps=1, repeats=0)
     found = real.verify(asked, tmp_path / "run", trial).results
     assert len(started) == 2 * 3
     for seed, logits in zip((13, 13, 13, 21, 21, 21), started, strict=True):
