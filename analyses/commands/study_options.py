@@ -172,5 +172,6 @@ def split_trial(kind: type[Trial], asked: dict[str, Any]) -> Trial | None:
         if not wanted:
             option = f"--verify-{name.replace('_', '-')}"
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise UserError(f"{option} {shown} is of the verification: add --verify")
+            told = option if value is True else f"{option} {shown}"
+            raise UserError(f"{told} is of the verification: add --verify")
     return kind(**given) if wanted else None

@@ -23,7 +23,10 @@ column            meaning
                   grid could be trained; ``seconds``: of all settings of the grid that did not
                   diverge, and of suggesting them; ``diverged_points``: how many did, and kept no
                   time; ``suggested``: 1 if the learning rates were suggested for this
-                  configuration, 0 if none could be, and those of the optimizer were tried.
+                  configuration, 0 if none could be, and those of the optimizer were tried;
+                  ``after_step``: test score of the classifier on the kernel after the first step of
+                  training, where asked for (:mod:`analyses.verify.after_step`), and
+                  ``step_seconds`` that it took.
                   Of full fine-tuning also, for each repeat in another order of examples:
                   ``repeat_trained``, its score, ``repeat_agreement`` with each that came before,
                   the share of test examples to which both give one label, ``repeat_seconds``, and
@@ -36,7 +39,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -71,6 +74,7 @@ from ..engine.parts import encode, metric_of
 from ..engine.predictions import Key, Prediction
 from ..engine.scores import SCORES
 from ..engine.settings import Settings
+from .after_step import predict_after_step
 from .trial import FULL, Candidate, Trial
 
 Row = dict[str, Any]
@@ -110,12 +114,14 @@ def train_all(
     """
     metric = metric_of(inputs)
     rows: list[Row] = []
-    bar = _Bar(len(inputs.splits) * (len(candidates) + trial.repeats), progress)
+    each = len(candidates) * (2 if trial.after_step else 1) + trial.repeats
+    bar = _Bar(len(inputs.splits) * each, progress)
     for seed, splits in inputs.splits.items():
         encoded = encode(model, splits)
         started = at_start(model, encoded["train"], config.head_init)
         train = _Trainer(search, started, encoded, metric, bar)
         full: Floats | None = None  # logits of full fine-tuning, which comes first
+        stepped = _AfterStep(trial, config, train, folder / f"seed-{seed}" / "after-step")
         for candidate in candidates:
             predicted = predictions[Key(seed, candidate.name, candidate.draw)]
             place = folder / f"seed-{seed}" / _folder_name(candidate)
@@ -134,6 +140,8 @@ def train_all(
                 new.append(row(float(grid.suggested), metric="suggested"))
             if candidate.name == FULL and found is not None:
                 new += _repeats(found, grid.points, place, trial, config, train)
+            if found is not None and trial.after_step:
+                new += stepped(candidate, found.best.labels["test"])
             rows += [{**each, **candidate.cell, "data_seed": seed} for each in new]
     return tidy(rows)
 
@@ -163,6 +171,46 @@ def _repeats(
         yield from (_same_labels(logits, each, "repeat_agreement") for each in before)
         yield row(float(found.table["seconds"].sum()), metric="repeat_seconds")
         before.append(logits)
+
+
+@dataclass
+class _AfterStep:
+    """Predicts on one data seed by kernels after the first step.
+
+    Attributes:
+        settings: of the classifier, which dev chose for full fine-tuning; None where each kernel
+            has its own, or there is none of full fine-tuning.
+    """
+
+    trial: Trial
+    config: Settings
+    train: _Trainer
+    folder: Path
+    settings: Mapping[str, Any] | None = None
+
+    def __call__(self, candidate: Candidate, labels: npt.NDArray[np.int64]) -> Iterator[Row]:
+        """Yield score and cost of a configuration; nothing where no step changes the function."""
+        training = self.trial.training(self.config.rule)
+        try:
+            found = predict_after_step(
+                self.train.model,
+                self.train.splits,
+                subspace=candidate.subspace,
+                training=replace(training, batch_size=self.trial.batch_sizes[0]),
+                config=self.config,
+                metric=self.train.metric,
+                settings=self.settings,
+                folder=self.folder / _folder_name(candidate),
+                progress=self.train.bar.beside,
+            )
+        except NoSuggestion:  # it is a note of the report
+            self.train.bar.next()
+            return
+        self.train.bar.next()
+        if candidate.name == FULL and self.config.tuning == "full":
+            self.settings = found.settings
+        yield _score(found.logits, labels, "after_step", self.train.metric, self.config)
+        yield row(found.seconds, metric="step_seconds")
 
 
 @dataclass(frozen=True)
@@ -256,6 +304,10 @@ class _Bar:
         self.size = total
         if self.progress is not None:
             self.progress(self.done * total + done, self.searches * total)
+
+    def beside(self, done: int, total: int) -> None:
+        """Report how far something else is that counts as a search."""
+        self.within(self.size * done // max(total, 1), self.size)
 
     def next(self) -> None:
         """Go on to the next search."""

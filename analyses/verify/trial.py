@@ -57,6 +57,8 @@ class Trial(Options):
         draws: how many seeds of LoRA's A, or of the random subspace, are trained.
         repeats: how often full fine-tuning is trained again, each time in another order of
             examples: how alike it is to itself is what others are measured by.
+        after_step: whether the kernel of each configuration after the first step of its training
+            predicts too.
 
     Raises:
         UserError: a value is out of range or not among the choices.
@@ -76,6 +78,9 @@ class Trial(Options):
     draws: Count = setting(1, "How many seeds of LoRA's A or of the subspace.")
     repeats: CountFromZero = setting(
         1, "How often full fine-tuning is repeated in another order of examples."
+    )
+    after_step: bool = setting(
+        False, "Also predict by each configuration's kernel after the first step of its training."
     )
 
     def check_draws(self, settings: Settings) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from subkern.storage.progress import Progress
     from subkern.subspaces.base import Subspace
 
-__all__ = ["NoSuggestion", "check_asked", "suggest"]
+__all__ = ["NoSuggestion", "check_asked", "first_step", "suggest"]
 
 WALKED = 4  # times as many examples as for a batch: λ_max is of all at once
 
@@ -145,6 +145,43 @@ def suggest(
         notes=tuple(notes),
         seconds=time.monotonic() - began,
     )
+
+
+def first_step(
+    model: LogitModel,
+    examples: Examples,
+    *,
+    subspace: Subspace | str = "full",
+    optimizer: str = "adam",
+    batch_size: int = 8,
+    loss: str = "cross_entropy",
+    epsilon: float = 1e-8,
+    seed: int = 0,
+    limit: int = 8,
+) -> dict[str, Tensor]:
+    """θ₁ − θ₀ = −rate₀u₀, the step after which `suggest` finds rate₁; arguments as there.
+
+    `subkern.kernel_behavior.subspace_at` takes it, whose kernel is that after the step.
+
+    Returns:
+        The change of each coordinate that is trained, by its name.
+
+    Raises:
+        NoSuggestion: no step changes the logits, or they are not finite.
+        UserError: an argument that is not possible, or no examples.
+    """
+    check_asked(optimizer, batch_size, loss=loss, epsilon=epsilon, seed=seed, limit=limit)
+    if not examples:
+        raise UserError("there are no training examples: give at least one")
+    check_tokens(model, examples)
+    tunable = MovableModel(model, as_subspace(subspace))
+    name = subspace if isinstance(subspace, str) else str(subspace.describe().get("kind"))
+    pace = _Pace(tunable, name, optimizer, loss, epsilon)
+    (rows,) = batch_order(len(examples), batch_size, 1, seed)
+    looked = np.random.default_rng(seed).permutation(len(examples))[:limit]
+    start = pace.z
+    pace.rate([examples[i] for i in rows], [examples[i] for i in looked])
+    return {name: value - start[name] for name, value in pace.z.items()}
 
 
 def check_asked(

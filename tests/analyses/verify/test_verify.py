@@ -199,6 +199,7 @@ def test_rates_come_with_the_optimizer() -> None:
         ({"learning_rates": (0.0, 1e-3)}, "verify-learning_rates holds 0.0"),
         ({"steps": 0}, "verify-steps holds 0"),
         ({"draws": -1}, "verify-draws holds -1"),
+        ({"repeats": -1}, "verify-repeats holds -1: give 0 or a whole number above it"),
     ],
 )
 def test_wrong_settings_get_one_line(changes: dict[str, Any], message: str) -> None:
@@ -1046,6 +1047,7 @@ def test_bad_options_get_one_line(tmp_path: Path, study_name: str) -> None:
     ("words", "message"),
     [
         (("--verify-steps", "-3"), "--verify-steps -3 is of the verification: add --verify"),
+        (("--verify-after-step",), "--verify-after-step is of the verification: add --verify"),
         (
             ("--verify", "--adapter-seeds", "2", "--verify-draws", "5"),
             "verify-draws 5 is more than the 2 of adapter-seeds: give at most as many",

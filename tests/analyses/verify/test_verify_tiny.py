@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from analyses.engine import parts
+from analyses.engine.classifiers import Split, predicted_logits, tune
 from analyses.engine.long_table import cells
 from analyses.engine.run_folder import VERIFICATION, Results
 from analyses.lora.study import LoraStudy
 from analyses.show.study_numbers import zero_shot
 from analyses.subspace.config import Config
 from analyses.subspace.study import SubspaceStudy
+from analyses.verify import after_step, page
 from analyses.verify.findings import Findings, judge
 from analyses.verify.trial import RATES, Trial
+from subkern.kernels.compute import compute_kernel
 from subkern.learning_rate import NoSuggestion, grid, suggest
 from subkern.learning_rate.grid import stored_suggestions
+from subkern.learning_rate.measure import first_step
+from subkern.storage.files import read_json
+from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.text import as_subspace
 from subkern.training.grid_search import TrainingGrid, search
 from subkern.training.settings import Training
@@ -28,6 +34,7 @@ from tests.analyses.subspace.test_subspace_tiny import Tiny
 from tests.support import tiny_folder
 
 TRIAL = Trial(optimizer="sgd", learning_rates=(0.03, 0.1), batch_sizes=(3,), steps=6, repeats=0)
+FORM = "random:kind=srht,dim=32,seed=5"
 
 
 class Undrawn(Tiny):
@@ -195,6 +202,64 @@ def test_each_configuration_has_rates_of_its_own(
     pd.testing.assert_frame_equal(
         found.beside[VERIFICATION][~timed], again.beside[VERIFICATION][~timed]
     )
+
+
+@pytest.mark.filterwarnings("ignore::subkern.training.grid_search.GridEdgeWarning")
+def test_kernels_after_the_first_step_predict_too(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the library does by hand; kept one by one, and mended where a file is damaged."""
+    trial = TRIAL.changed(steps=1, learning_rates=(0.1,), after_step=True)
+    made: list[Any] = []
+
+    def counting(*given: Any, **how: Any) -> Any:
+        made.append(how["subspace"])
+        return compute_kernel(*given, **how)
+
+    monkeypatch.setattr(after_step, "compute_kernel", counting)
+    seen: list[tuple[int, int]] = []
+    found = unseen.verify(config(), out, trial, progress=lambda *done: seen.append(done)).results
+    assert len(made) == 5
+    assert seen[-1][0] == seen[-1][1]
+    judged_now = judged(found)
+    assert [each.kernels for each in judged_now.predictors] == ["start", "step"]
+    assert judged_now.cost.stepping > 0
+    assert "kernels after one step" in [r[0] for r in page.cost_table(judged_now).rows]
+    for name, given in (("full", None), ("LoRA rank 2", "full"), ("srht 32", "full")):
+        wanted, labels = by_hand(name, given)
+        assert of_one(found, name, "after_step") == np.mean(wanted.argmax(1) == labels), name
+        place = next(out.rglob(f"after-step/{quote(name)}*/predicted.json"))
+        np.testing.assert_allclose(read_json(place)["logits"], wanted, rtol=1e-6, atol=1e-9)
+    assert unseen.verify(config(), out, trial).up_to_date
+    place.write_text("{}")
+    unseen.analyze(config(), out, overwrite=True)  # a damaged run is told, and mended
+    made.clear()
+    again = unseen.verify(config(), out, trial).results
+    assert len(made) == 1
+    assert of_one(again, "srht 32", "after_step") == of_one(found, "srht 32", "after_step")
+    assert not list(out.rglob("tiles-*"))
+
+
+def by_hand(name: str, tuned_on: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what ridge says of the tests on the kernel after SGD's first step, and the labels."""
+    inputs = subspace.inputs(config())
+    model = subspace.load(config(), inputs)
+    encoded = parts.encode(model, inputs.splits[13])
+    split = Split(**{part: [each.id for each in found] for part, found in encoded.items()})
+    every = [each for part in ("train", "dev", "test") for each in encoded[part]]
+
+    def kernel(form: str) -> Any:
+        moved = MovableModel(model, as_subspace(form))
+        moved.move(
+            first_step(model, encoded["train"], subspace=form, optimizer="sgd", batch_size=3)
+        )
+        there = as_subspace(form).at(moved.tensors())  # type: ignore[attr-defined]
+        return compute_kernel(model, encoded["train"], every, subspace=there)
+
+    forms = {"full": "full", "LoRA rank 2": "lora:r=2,seed=3", "srht 32": FORM}
+    settings = tune(kernel(forms[tuned_on or name]), split, "ridge", "accuracy")
+    labels = np.array([each.label for each in encoded["test"]])
+    return predicted_logits(kernel(forms[name]), split, "ridge", settings), labels
 
 
 def test_training_starts_at_the_probe_of_its_data_seed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from subkern.errors import UserError
 from subkern.learning_rate import NoSuggestion, Suggestion, measure, suggest
 from subkern.learning_rate.curvature import critical_after_walk
+from subkern.learning_rate.gradients import loss_gradient
 from subkern.learning_rate.suggestion import two_digits
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import EncodedExample
@@ -115,6 +116,24 @@ def test_rates_are_those_of_explicit_jacobians(
     there = parse_subspace(text).attach(oracles.logit_model(family, c, tied=tied))
     wanted = explicit(there.model, list(there.parameters.values()), examples, optimizer)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["full", "lora:r=2,alpha=4,seed=3", "random:dim=5,kind=srht"])
+def test_the_first_step_is_the_one_that_rates_are_measured_after(text: str) -> None:
+    """SignGD's moves every coordinate by rate₀, and SGD's by rate₀ times the gradient."""
+    model, examples = oracles.logit_model(BERT, 2), data()
+    asked: dict[str, Any] = {"subspace": text, "batch_size": SIZE, "seed": SEED, "limit": N}
+    for optimizer in ("signgd", "sgd"):
+        step = measure.first_step(model, examples, optimizer=optimizer, **asked)
+        rate = both(model, examples, subspace=text, optimizer=optimizer)[0]
+        tunable = MovableModel(model, parse_subspace(text))
+        (rows,) = batch_order(N, SIZE, 1, SEED)
+        gradient = loss_gradient(
+            tunable, tunable.start, [examples[i] for i in rows], "cross_entropy"
+        )
+        assert step.keys() == gradient.keys()
+        for name, g in gradient.items():
+            torch.testing.assert_close(step[name], -rate * update(optimizer, g))
 
 
 # --- the derivative by central differences of f, in every kind of subspace ---
