@@ -21,8 +21,18 @@ from ..engine.long_table import cells
 from ..engine.one_step import DECREASE, ONE_STEP
 from ..engine.pooling import Pooled, pool_values
 from ..engine.run_folder import Results
-from ..show.study_numbers import Costs, costs, model_name, score_error, score_metric, score_name
+from ..show.study_numbers import (
+    AtChance,
+    Costs,
+    at_chance,
+    costs,
+    model_name,
+    score_error,
+    score_metric,
+    score_name,
+)
 from ..verify.rates import Rates
+from ..verify.yardstick import Yardstick
 from .config import Budget, Config
 from .train_kernels import Shapes
 
@@ -216,6 +226,7 @@ class Caveats:
     """What limits the answer; where a thing does not, its field is empty.
 
     Attributes:
+        at_chance: the initial logits' score, if it is no better than chance.
         nothing_learned: whether the full kernel's classifier does not improve on zero-shot.
         close_drop, close_agreement: the best configuration's, if their interval reaches beyond the
             tolerance that their mean keeps.
@@ -230,6 +241,7 @@ class Caveats:
         one_seed: whether there is nothing to see randomness by.
     """
 
+    at_chance: AtChance | None
     nothing_learned: bool
     close_drop: Pooled | None
     close_agreement: Pooled | None
@@ -261,6 +273,9 @@ class Findings:
         tested: how many test examples (of the smallest test split).
         compares: whether the question is of rank *and* targets, or of a budget.
         answer: which configuration to take.
+        yardstick: how alike full fine-tuning is to itself, if ``--verify`` has measured it.
+        by_yardstick: which configuration the kernels would name, had they been asked for so many
+            equal predictions; None where it was not measured.
         full, zero_shot: the judge's test score on the full kernel, and that of the initial logits.
         trained: how many parameters full fine-tuning trains.
         budget: the most to train, as it was given, or None.
@@ -289,6 +304,8 @@ class Findings:
     tested: int
     compares: bool
     answer: Answer
+    yardstick: Yardstick | None
+    by_yardstick: Answer | None
     full: Pooled
     zero_shot: Pooled
     trained: float
@@ -306,6 +323,11 @@ class Findings:
     steps: bool
     own_data: bool
     results: Results = field(repr=False)
+
+    @property
+    def differs_by_yardstick(self) -> bool:
+        """Whether the kernels would name another configuration, or none, or one after all."""
+        return self.by_yardstick is not None and _taken(self.by_yardstick) != _taken(self.answer)
 
     @property
     def rates(self) -> Rates | None:
@@ -358,6 +380,7 @@ def find(results: Results) -> Findings:
     answers = {solver: judge.answer(solver) for solver in judges}
     answer = answers[judges[0]]
     own = judge.own_set(answer, judges)
+    yardstick = None if steps else Yardstick.of(results)
     adapted = tuple(judge.adapted(answer.solver, targets) for targets in config.sets)
     full, zero = judge.score(answer.solver), judge.score(None, kernel="zero-shot")
     about_task, sizes = results.inputs["task"], results.inputs["examples"].values()
@@ -372,6 +395,8 @@ def find(results: Results) -> Findings:
         tested=min(each["test"] for each in sizes),
         compares=bool(config.target_sets) or config.budget is not None,
         answer=answer,
+        yardstick=yardstick,
+        by_yardstick=None if yardstick is None else judge.less(yardstick).answer(answer.solver),
         full=full,
         zero_shot=zero,
         trained=judge.whole,
@@ -456,6 +481,11 @@ class _Judge:
         self.whole = numbers("trainable_parameters", kernel="full").mean
         self.budget = None if config.budget is None else Budget.parse(config.budget)
         self.limit = None if self.budget is None else self.budget.of(self.whole)
+
+    def less(self, yardstick: Yardstick) -> _Judge:
+        """Return the judge that asks for no more equal predictions than full fine-tuning gives."""
+        least = max(yardstick.agreement - self.config.max_drop, 0.0)
+        return _Judge(self.config.changed(min_agreement=least), self.numbers, self.metric)
 
     def score(self, solver: str | None, kernel: str = "full", **cell: Any) -> Pooled:
         """Return the test score of a classifier solved on a kernel."""
@@ -593,6 +623,7 @@ def _caveats(
     lower, same = own.adapted.drop.mean, own.adapted.agreement.mean
     sets = results.inputs.get("target_sets", {})
     return Caveats(
+        at_chance=at_chance(results),
         nothing_learned=nothing_learned,
         close_drop=best.drop if wide_drop else None,
         close_agreement=_share(best.agreement) if wide_agreement else None,

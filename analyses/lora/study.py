@@ -81,7 +81,8 @@ class LoraStudy(Study[Config, Findings]):
         """Return the table that the answer is read from.
 
         ``recommended`` is None where nothing is within tolerance; ``closest`` then misses it by
-        least.
+        least. ``by_yardstick`` is what would be recommended by what full fine-tuning agrees with
+        itself, where ``--verify`` has measured it.
         """
         named = {"targets": findings.best.targets, "rank": findings.best.rank}
         return {
@@ -90,6 +91,8 @@ class LoraStudy(Study[Config, Findings]):
             "solver": findings.answer.solver,
             "full_score": pooled(findings.full),
             "zero_shot": pooled(findings.zero_shot),
+            "at_chance": findings.caveats.at_chance is not None,
+            "by_yardstick": _by_yardstick(findings),
             "configurations": [_as_json(each) for each in findings.answer.every],
         }
 
@@ -115,6 +118,13 @@ def _describe_sets(config: Config, model: LogitModel) -> dict[str, Any]:
             name: None if each.trains_rest else each.targets for name, each in found.items()
         },
     }
+
+
+def _by_yardstick(findings: Findings) -> dict[str, Any] | None:
+    found = findings.by_yardstick
+    if found is None or not found.qualifies:
+        return None
+    return {"targets": found.best.targets, "rank": found.best.rank}
 
 
 def _as_json(each: Configuration) -> dict[str, Any]:

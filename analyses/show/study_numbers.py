@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ..engine.long_table import cells
 from ..engine.one_step import DECREASE
 from ..engine.pooling import Pooled, pool
-from ..engine.run_folder import Results
+from ..engine.run_folder import PREDICTIONS, Results
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,24 @@ class Costs:
 
     by_seed: Mapping[int, Mapping[str, float]]
     zeroed: Mapping[int, int | None]
+
+
+@dataclass(frozen=True)
+class AtChance:
+    """A model that does the task no better than chance before training.
+
+    There its label words, or its head, mean nothing yet, and kernels at the start tell least.
+
+    Attributes:
+        score: its test accuracy.
+        level: what chance comes to: one in as many as there are labels, or always giving the most
+            frequent label, if that is more.
+        error: one standard error of the score.
+    """
+
+    score: float
+    level: float
+    error: float
 
 
 _SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1", DECREASE: "decrease of loss"} | {
@@ -58,6 +77,36 @@ def score_name(results: Results) -> str:
 def zero_shot(results: Results) -> Pooled:
     """Return the test score of the initial logits."""
     return pooled(results, kernel="zero-shot", split="test", metric=score_metric(results))
+
+
+def at_chance(results: Results) -> AtChance | None:
+    """Return how the initial logits score if not above chance by more than a standard error.
+
+    None as well where the score is no accuracy: F1 has no such level.
+    """
+    task = results.inputs["task"]
+    labels = len(task.get("labels") or task.get("label_words", ()))
+    if score_metric(results) != "accuracy" or labels < 2:
+        return None
+    score = zero_shot(results).mean
+    error = math.sqrt(max(score * (1 - score), 0.0) / tested(results))
+    level = max(1 / labels, _most_frequent(results))
+    return AtChance(score, level, error) if score - level <= error else None
+
+
+def _most_frequent(results: Results) -> float:
+    """Return the share of the most frequent label among the first seed's tests; 0 if not kept."""
+    seed = int(results.config["data_seeds"][0])
+    said, kernel = results.beside.get(PREDICTIONS), results.kernels.get(f"{seed}/full")
+    if said is None or kernel is None:
+        return 0.0
+    tests = cells(said, data_seed=seed, configuration="full")["example"].unique()
+    labels = kernel.select(right=[str(each) for each in tests]).right_labels
+    return (
+        0.0
+        if labels is None
+        else float(np.unique(labels, return_counts=True)[1].max()) / len(labels)
+    )
 
 
 def cost(results: Results, data_seed: int) -> dict[str, float]:

@@ -24,6 +24,8 @@ from ..engine.pooling import Pooled, pool_values
 from ..engine.run_folder import Results
 from ..show import numbers as fmt
 from ..show.study_numbers import (
+    AtChance,
+    at_chance,
     model_name,
     pooled,
     score_error,
@@ -317,6 +319,11 @@ class Findings:
     constant: Pooled
     trained_in_full: int
     few_tests: FewTests | None
+
+    @property
+    def at_chance(self) -> AtChance | None:
+        """The initial logits' score, if it is no better than chance."""
+        return at_chance(self.results)
 
     @property
     def rates(self) -> Rates | None:

@@ -22,7 +22,7 @@ from analyses.engine import inputs
 from analyses.engine.classifiers import Split, tune
 from analyses.engine.long_table import cells
 from analyses.engine.pooling import pool
-from analyses.engine.run_folder import Results
+from analyses.engine.run_folder import VERIFICATION, Results
 from analyses.lora import compute as lora_compute
 from analyses.lora import study as lora_study
 from analyses.lora.compute import TABLE, row
@@ -33,9 +33,11 @@ from analyses.lora.study import LoraStudy
 from analyses.lora.train_kernels import contrast, effective_directions, heatmap, spectrum
 from analyses.lora.training_files import ADAPTER, SCRIPT
 from analyses.show import style
-from analyses.show.study_numbers import costs
+from analyses.show.study_numbers import at_chance, costs
 from analyses.show.study_page import cost_table
 from analyses.study import Outcome
+from analyses.verify.train import row as verified_row
+from analyses.verify.train import tidy
 from subkern.agreement import METRICS, cka
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
@@ -434,6 +436,7 @@ def causes(results: Results) -> set[str]:
     [
         (judged({1: GOOD}, 0.6, 0.6), "nothing_learned"),
         (judged({1: GOOD, 2: BAD}), "relapses"),
+        (judged({1: GOOD}, zero=0.515), "at_chance"),
         (judged({1: GOOD}, max_drop=0.011), "few_tests"),
         (judged({1: GOOD}, adapted=(0.03, 0.96)), "adapted"),
         (judged({1: GOOD}, head="linear", head_init="probe"), "probe"),
@@ -446,6 +449,58 @@ def test_caveats(found: Results, cause: str) -> None:
 def test_no_caveat_without_a_cause() -> None:
     assert causes(judged({1: GOOD, 2: GOOD})) == {"one_seed"}
     assert causes(judged({1: GOOD, 2: GOOD}, adapter_seeds=(0, 1))) == set()
+
+
+def test_nobody_is_told_to_avoid_lora_where_label_words_mean_nothing() -> None:
+    """Of 1,000 tests one standard error at 0.5 is 1.6 points."""
+    assert find(judged({1: BAD}, zero=0.52)).caveats.at_chance is None
+    found = find(judged({1: BAD}, zero=0.515))
+    assert found.caveats.at_chance is not None
+    assert (found.caveats.at_chance.level, found.qualifies) == (0.5, False)
+    assert "That is no advice against LoRA" in lora.sentence(found)
+    assert "no advice against" not in lora.sentence(find(judged({1: GOOD}, zero=0.5)))
+    assert find(judged({1: BAD}, zero=0.0)).caveats.at_chance is not None
+
+
+def test_always_the_same_label_is_chance_too(results: Results) -> None:
+    """Labels of the tests stand in the kernel: where one makes up most, that is the level."""
+    kernel = results.kernels["13/full"]
+    labels = np.where(np.arange(len(kernel.right_ids)) % 4 == 0, 1, 0)
+    kernels = {"13/full": replace_labels(kernel, labels)}
+    table = results.table.copy()
+    zero = (table["kernel"] == "zero-shot") & (table["metric"] == "accuracy")
+    table.loc[zero, "value"] = 0.7
+    found = at_chance(replace(results, kernels=kernels, table=table))
+    assert found is not None
+    assert found.level == 0.75
+
+
+def replace_labels(kernel: Kernel, labels: np.ndarray) -> Kernel:
+    return Kernel(
+        kernel.values, kernel.left_ids, kernel.right_ids, kernel.left_labels, labels,
+        kernel.provenance, kernel.left_logits, kernel.right_logits,
+    )  # fmt: skip
+
+
+def test_what_kernels_would_name_by_the_yardstick() -> None:
+    """Rank 2 gives 90 % of the labels: not enough for 95 %, but for what full gives itself."""
+    plain = judged({1: BAD, 2: (0.01, 0.90)})
+    assert find(plain).by_yardstick is None
+    for own, named in ((0.92, (True, 2)), (0.93, (False, 2))):
+        rows = [
+            verified_row(own, metric="repeat_agreement", configuration="full", data_seed=13),
+            verified_row(0.8, metric="trained", configuration="full", data_seed=13),
+            verified_row(0.8, metric="repeat_trained", configuration="full", data_seed=13),
+        ]
+        found = find(replace(plain, beside={VERIFICATION: tidy(rows)}))
+        assert found.by_yardstick is not None
+        assert (found.by_yardstick.qualifies, found.by_yardstick.best.rank) == named
+        assert found.differs_by_yardstick == named[0]
+        said = any("the kernels would take rank 2" in text for text in lora.caveats(found))
+        assert said == named[0]
+        assert lora.as_json(found)["by_yardstick"] == (
+            {"targets": "all-linear", "rank": 2} if named[0] else None
+        )
 
 
 def test_every_higher_rank_that_fails_is_named() -> None:
