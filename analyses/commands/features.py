@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,11 @@ from .options import (
     TASK,
     Command,
 )
+
+if TYPE_CHECKING:
+    from subkern.models.logit_model import LogitModel
+    from subkern.prompts.prompt import EncodedExample
+    from subkern.subspaces.random import RandomSubspace
 
 
 @click.command(cls=Command)
@@ -58,10 +63,43 @@ def features(**asked: Any) -> None:
     """
     import pandas as pd
 
-    from subkern.errors import UserError
-    from subkern.features.error import check_allocation, feature_error
+    from subkern.features.error import feature_error
     from subkern.features.features import compute_features
     from subkern.kernels.request import RunOptions
+
+    from ..show.terminal import ProgressBar, show
+
+    model, encoded, subspace = asked_features(asked)
+    with ProgressBar("examples") as report:
+        options = RunOptions(asked["batch_size"], asked["memory"], report)
+        found = compute_features(
+            model,
+            encoded,
+            subspace=subspace,
+            out=asked["out"],
+            options=options,
+            overwrite=asked["overwrite"],
+        )
+    said = f"wrote {asked['out']}" if found.computed else f"{asked['out']} is up to date"
+    click.echo(f"{said}: features {list(found.shape)} {subspace.kind}", err=asked["as_json"])
+    if asked["check"] is not None:
+        quiet = RunOptions(asked["batch_size"], asked["memory"])
+        error = feature_error(
+            model, encoded, found, subspace=subspace, sample=asked["check"], options=quiet
+        )
+        show(pd.DataFrame([error.as_dict()]), asked["as_json"])
+
+
+def asked_features(
+    asked: dict[str, Any],
+) -> tuple[LogitModel, list[EncodedExample], RandomSubspace]:
+    """Return the model, the examples as it reads them, and where their gradients are projected.
+
+    Raises:
+        UserError: a bad option, before examples or weights are read; or what reading them refuses.
+    """
+    from subkern.errors import UserError
+    from subkern.features.error import check_allocation
     from subkern.models.load import load_model
     from subkern.subspaces.random import RandomSubspace
     from subkern.subspaces.text import as_subspace
@@ -69,7 +107,7 @@ def features(**asked: Any) -> None:
 
     from ..engine.asked_task import asked_task
     from ..engine.heads import check_running
-    from ..show.terminal import ProgressBar, say_rows, show
+    from ..show.terminal import say_rows
 
     inner = as_subspace(asked["subspace"])
     kind, seed, dim = asked["kind"], asked["projection_seed"], asked["dim"]
@@ -90,22 +128,4 @@ def features(**asked: Any) -> None:
         )
     reading = {k: asked[k] for k in ("head", "tie", "logits", "dtype", "device", "revision")}
     model = load_model(asked["model"], task=task, seed=asked["head_seed"], **reading)
-    encoded = model.encode_all(examples)
-    with ProgressBar("examples") as report:
-        options = RunOptions(asked["batch_size"], asked["memory"], report)
-        found = compute_features(
-            model,
-            encoded,
-            subspace=subspace,
-            out=asked["out"],
-            options=options,
-            overwrite=asked["overwrite"],
-        )
-    said = f"wrote {asked['out']}" if found.computed else f"{asked['out']} is up to date"
-    click.echo(f"{said}: features {list(found.shape)} {kind}", err=asked["as_json"])
-    if asked["check"] is not None:
-        quiet = RunOptions(asked["batch_size"], asked["memory"])
-        error = feature_error(
-            model, encoded, found, subspace=subspace, sample=asked["check"], options=quiet
-        )
-        show(pd.DataFrame([error.as_dict()]), asked["as_json"])
+    return model, model.encode_all(examples), subspace

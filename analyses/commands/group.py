@@ -19,6 +19,7 @@ from subkern.storage.files import is_full
 
 from .agree import agree
 from .analyze import analyze
+from .estimate import estimate
 from .features import features
 from .figures import figures
 from .finetune import finetune
@@ -39,7 +40,7 @@ def cli(debug: bool) -> None:
 
 
 for _command in (
-    agree, analyze, features, figures, finetune, kernel, learning_rate, solve, tasks,
+    agree, analyze, estimate, features, figures, finetune, kernel, learning_rate, solve, tasks,
 ):  # fmt: skip
     cli.add_command(_command)
 

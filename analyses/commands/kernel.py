@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from subkern.kernels.kernel import Kernel
+    from subkern.tasks.examples import Example
+    from subkern.tasks.task import Task
 
 RULE_HELP = (
     "sgd | signgd | asymmetric_signgd | adam | asymmetric_adam; options after a colon, as in"
@@ -69,28 +72,20 @@ def kernel(**asked: Any) -> None:
     """
     from subkern.kernels.compute import compute_kernel
     from subkern.kernels.lm_kernel_ft import check_export, export_lmk, is_exported
-    from subkern.kernels.request import ENGINES, RunOptions, kernel_identity
-    from subkern.kernels.rules import parse_rule
+    from subkern.kernels.request import RunOptions, kernel_identity
     from subkern.kernels.tiles import TileStore
     from subkern.storage.files import recover
     from subkern.storage.lock import only_run
-    from subkern.subspaces.text import as_subspace
 
-    from ..engine.asked_task import asked_task
-    from ..engine.heads import check_running, load_started
-    from ..show.terminal import ProgressBar, say_rows, wrapped
+    from ..engine.heads import load_started
+    from ..show.terminal import ProgressBar, wrapped
 
     out = asked["out"]
-    as_subspace(asked["subspace"])  # refuse a bad one before the model is loaded
-    parse_rule(asked["rule"])
-    check_running(asked)
-    check_choice("engine", asked["engine"], ENGINES)
     export = asked["export_lmk"]
     if export is not None and not out.exists():  # else it may be of this very kernel
+        check_asked(asked)
         check_export(export, overwrite=asked["overwrite"])
-    task = asked_task(asked)
-    say_rows(task)
-    left, right = (_examples(task, asked, side) for side in ("left", "right"))
+    task, left, right = asked_examples(asked)
     model = load_started(task, asked)
     sides = model.encode_all(left), model.encode_all(right)
     method = {k: asked[k] for k in ("rule", "subspace", "engine")}
@@ -113,6 +108,36 @@ def kernel(**asked: Any) -> None:
             click.echo(f"{export} is up to date")
         elif export is not None:
             click.echo(f"wrote {export_lmk(found, export, overwrite=asked['overwrite'])}")
+
+
+def check_asked(asked: Mapping[str, Any]) -> None:
+    """Refuse bad options before examples or weights are read.
+
+    Raises:
+        UserError: a subspace, rule, engine, or how to read a model and compute.
+    """
+    from subkern.kernels.request import ENGINES
+    from subkern.kernels.rules import parse_rule
+    from subkern.subspaces.text import as_subspace
+
+    from ..engine.heads import check_running
+
+    as_subspace(asked["subspace"])
+    parse_rule(asked["rule"])
+    check_running(asked)
+    check_choice("engine", asked["engine"], ENGINES)
+
+
+def asked_examples(asked: dict[str, Any]) -> tuple[Task, list[Example], list[Example]]:
+    """Return the task of the options, and the examples of both sides, once the options are good."""
+    from ..engine.asked_task import asked_task
+    from ..show.terminal import say_rows
+
+    check_asked(asked)
+    task = asked_task(asked)
+    say_rows(task)
+    left, right = (_examples(task, asked, side) for side in ("left", "right"))
+    return task, left, right
 
 
 def _examples(task: Any, asked: dict[str, Any], side: str) -> Any:

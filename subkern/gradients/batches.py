@@ -56,19 +56,18 @@ class CaptureJob:
             examples: any.
             bounded: with the bounds of gradient entries (see `factors`).
         """
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
-        lengths = [len(examples[i].input_ids) for i in order]
+        batches = self.batches(examples)
         parts = [
             capture(
                 self.model,
                 self.parameters,
-                [examples[i] for i in order[picks]],
+                [examples[i] for i in picks],
                 list(self.plan.uncovered),
                 bounded,
             )
-            for picks in token_batches(lengths, self._batch_tokens(), self.plan.batch_size)
+            for picks in batches
         ]
-        back = np.argsort(order).tolist()
+        back = np.argsort([i for picks in batches for i in picks]).tolist()
         factors = {}
         for name in dict.fromkeys(n for part in parts for n in part.factors):
             known = next(part.factors[name][0] for part in parts if name in part.factors)
@@ -76,6 +75,13 @@ class CaptureJob:
             listed = [f for part in parts for f in part.factors.get(name, [empty] * len(part))]
             factors[name] = [listed[i] for i in back]
         return Captured(factors, torch.cat([part.logits for part in parts])[back])
+
+    def batches(self, examples: Sequence[EncodedExample]) -> list[list[int]]:
+        """Positions among `examples` of those that run together, the shortest first."""
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+        lengths = [len(examples[i].input_ids) for i in order]
+        cuts = token_batches(lengths, self._batch_tokens(), self.plan.batch_size)
+        return [order[picks] for picks in cuts]
 
     def sizes(self, examples: Sequence[EncodedExample]) -> list[float]:
         """Bytes that the factors of each example take."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -85,15 +86,7 @@ def shared_inputs(
 
 def group_block(layers: Sequence[tuple[list[OuterFactor], list[OuterFactor]]]) -> Tensor:
     """Contribution ``[n, c, m, c]`` of linear layers that share their inputs, float64."""
-    shared = _shared_flops(*layers[0])
-    costs = [outer_flops(*pair) for pair in layers]
-    together = [cost["factored"] - shared < cost["explicit"] for cost in costs]
-    saved = sum(
-        cost["explicit"] - (cost["factored"] - shared)
-        for cost, cheaper in zip(costs, together, strict=True)
-        if cheaper
-    )
-    together = [cheaper and saved > shared for cheaper in together]
+    together = in_token_pairs([Outers.of(*pair) for pair in layers])
     pairs = list(zip(layers, together, strict=True))
     blocks = [explicit(*pair) for pair, cheaper in pairs if not cheaper]
     if any(together):
@@ -130,24 +123,55 @@ def head_block(left: Sequence[HeadFactor], right: Sequence[HeadFactor]) -> Tenso
     return torch.stack(parts).sum(0)
 
 
-def outer_flops(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> dict[str, float]:
-    """Cost of the two forms for one parameter in FLOPs of a full-speed product.
+@dataclass(frozen=True)
+class Outers:
+    """What decides the work of a linear layer's block.
 
-    Returns:
-        ``{"explicit": …, "factored": …}``.
+    Attributes:
+        left: tokens of the n examples on the left.
+        right: tokens of the m on the right.
+        pairs: n·m.
+        c: logits.
+        d_in: numbers of a token that the layer reads.
+        d_out: numbers that it gives.
     """
-    c, d_out = left[0].cotangents.shape[1:]
-    t, s = _tokens(left), _tokens(right)
-    size, pairs = left[0].inputs.shape[1] * d_out, len(left) * len(right) * c * c
-    return {
-        "explicit": 2.0 * size * (_FORMING * c * (t + s) + _BLOCKED * pairs),
-        "factored": _shared_flops(left, right) + t * s * c * c * (2.0 * d_out + _POINTWISE),
-    }
+
+    left: int
+    right: int
+    pairs: int
+    c: int
+    d_in: int
+    d_out: int
+
+    @classmethod
+    def of(cls, left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> Outers:
+        """That of factors of both sides."""
+        c, d_out = left[0].cotangents.shape[1:]
+        sizes = _tokens(left), _tokens(right), len(left) * len(right)
+        return cls(*sizes, c, left[0].inputs.shape[1], d_out)
+
+    @property
+    def shared(self) -> float:
+        """FLOPs of the product of inputs, which layers with the same inputs share."""
+        return 2.0 * self.left * self.right * self.d_in
+
+    @property
+    def explicit(self) -> float:
+        """Cost of explicit gradients in FLOPs of a full-speed product."""
+        entries = _FORMING * self.c * (self.left + self.right) + _BLOCKED * self.pairs * self.c**2
+        return 2.0 * self.d_in * self.d_out * entries
+
+    @property
+    def factored(self) -> float:
+        """Cost of the form in token pairs, without `shared`."""
+        return self.left * self.right * self.c**2 * (2.0 * self.d_out + _POINTWISE)
 
 
-def _shared_flops(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> float:
-    """The product of inputs, which layers with the same inputs share."""
-    return 2.0 * _tokens(left) * _tokens(right) * left[0].inputs.shape[1]
+def in_token_pairs(layers: Sequence[Outers]) -> list[bool]:
+    """Which of some layers that share their inputs are cheaper together in token pairs."""
+    cheaper = [each.factored < each.explicit for each in layers]
+    saved = sum(e.explicit - e.factored for e, yes in zip(layers, cheaper, strict=True) if yes)
+    return [yes and saved > layers[0].shared for yes in cheaper]
 
 
 def _tokens(side: Sequence[OuterFactor]) -> int:
@@ -333,7 +357,7 @@ def _tiles(side: Side, most: int) -> Iterator[tuple[slice, Tensor, Tensor, Tenso
     """
     counts = [len(f.inputs) for f in side[0]]
     dtype = work_dtype(side[0][0].inputs.dtype)
-    for pieces in _cut(counts, most):
+    for pieces in cut_tokens(counts, most):
         lo, hi = pieces[0][0], pieces[-1][0] + 1
         a = torch.cat([side[0][i].inputs[at] for i, at in pieces]).to(dtype)
         layers = [torch.cat([layer[i].cotangents[at] for i, at in pieces]) for layer in side]
@@ -343,7 +367,7 @@ def _tiles(side: Side, most: int) -> Iterator[tuple[slice, Tensor, Tensor, Tenso
         yield slice(lo, hi), a, g.transpose(0, 1).contiguous(), whose
 
 
-def _cut(counts: Sequence[int], most: int) -> Iterator[list[tuple[int, slice]]]:
+def cut_tokens(counts: Sequence[int], most: int) -> Iterator[list[tuple[int, slice]]]:
     """Cut examples of so many tokens into runs of at most `most`: (example, its positions)."""
     run: list[tuple[int, slice]] = []
     room = most

@@ -6,7 +6,7 @@ Chunks of examples that several tiles need are captured once, onto files, where 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ direction the other's transpose; and, of rules that drop noise, ``left_zeroed`` 
 ``right_zeroed``, how many entries of either side were noise in every kernel ``[k]``.
 """
 
-_FACTOR_SHARE = 0.6  # of the memory budget; the rest is the graph of a batch and workspace
+FACTOR_SHARE = 0.6  # of the memory budget; the rest is the graph of a batch and workspace
 _PARTS = 4  # of a chunk that goes to files, captured and written one after the other
 
 
@@ -49,7 +49,7 @@ class Tiled:
         """As `Engine.run`: one outcome for each kernel of a block."""
         job, progress = request.job, request.options.progress
         left, extra = (job.sizes(side) for side in (sides.left, sides.extra))
-        tiling = store.tiling(lambda: choose_tiling(left, extra, _FACTOR_SHARE * job.memory))
+        tiling = store.tiling(lambda: choose_tiling(left, extra, FACTOR_SHARE * job.memory))
         block = _Timed(self.block or full_block(request.coordinates))
         store.count(block.cost)
         source = _Source(job, request.capturing(self.observer), block, tiling, sides, store)
@@ -120,6 +120,22 @@ class _Timed:
         return {"contraction_seconds": self.seconds, "pairs": float(self.entries)}
 
 
+def wanted_again(tiling: Tiling, mirrored: bool) -> set[tuple[str, int]]:
+    """Chunks that several tiles need, (side, number): where there is room they go to files.
+
+    Row 0 is captured once; its columns are wanted by every row, the left ones as rows too.
+    """
+    again = {("left", k) for k in (range(1, len(tiling.left)) if mirrored else ())}
+    if len(tiling.left) > 1:
+        again |= {("right", k) for k in range(len(tiling.right))}
+    return again
+
+
+def written_groups(sizes: Sequence[float]) -> tuple[slice, ...]:
+    """How a chunk that goes to files is captured: groups of examples of so many bytes."""
+    return cut(sizes, sum(sizes) / _PARTS)
+
+
 class _Source:
     """Factors of chunks of examples, at most one left and one right chunk in memory."""
 
@@ -137,11 +153,7 @@ class _Source:
             "left": [sides.left[s] for s in tiling.left],
             "right": [sides.extra[s] for s in tiling.right],
         }
-        # Row 0 is captured once; its columns are wanted by every row, the left ones as rows too.
-        again = range(1, len(tiling.left)) if sides.mirrored else ()
-        self.again = {("left", k) for k in again}
-        if len(tiling.left) > 1:
-            self.again |= {("right", k) for k in range(len(tiling.right))}
+        self.again = wanted_again(tiling, sides.mirrored)
         self.files: dict[tuple[str, int], FactorFiles] = {}
         self.row: tuple[int, Captured] | None = None
 
@@ -171,7 +183,7 @@ class _Source:
         examples, device = self.chunks[side][k], self.job.model.device
         files = FactorFiles(self.store.folder, True, device, f"factors-{side}-{k}")
         sizes = self.job.sizes(examples)
-        groups = cut(sizes, sum(sizes) / _PARTS)
+        groups = written_groups(sizes)
         fill(files, examples, groups, None)
         rest = sizes[len(files) :]
         if rest and not files.has_room(sum(rest)):

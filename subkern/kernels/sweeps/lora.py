@@ -145,7 +145,7 @@ def sweep_targets(
     grid, rule = grid or LoraGrid(), as_rule(rule)
     sides = Sides.of(left, right)
     found = resolve_sets(model, sets, max(grid.ranks), grid.seeds)
-    dead = _must_move(found, grid)
+    dead = must_move(found, grid)
     request = Request(model, sides, rules=[rule], options=options, must_move=dead)
     blocks = SweepBlocks(request.coordinates, list(found.values()), grid.swept, rule)
     grids = [replace(grid, targets=targets) for targets in sets.values()]
@@ -193,7 +193,7 @@ def _sweep(
     )
 
 
-def _must_move(found: Mapping[str, SweepLayers], grid: LoraGrid) -> list[MustMove]:
+def must_move(found: Mapping[str, SweepLayers], grid: LoraGrid) -> list[MustMove]:
     """LoRA on weights that no logit depends on has a kernel of zeros."""
     described = grid.lora(*grid.cells[0]).describe()
     return [

@@ -49,7 +49,7 @@ def least_memory(
     both = [*left, *right]
     plan = validate(Full().attach(model), both)
     longest = max(len(e.input_ids) for e in both)
-    return factor * 2 * plan.bytes_per_token * longest / tiled._FACTOR_SHARE * (1 + 1e-9)
+    return factor * 2 * plan.bytes_per_token * longest / tiled.FACTOR_SHARE * (1 + 1e-9)
 
 
 # --- mathematics ---
