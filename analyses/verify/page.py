@@ -119,7 +119,7 @@ def predictors_table(found: Findings, *, brief: bool = False) -> Table:
                 made[each.kernels],
                 order,
                 fmt.points(each.error) if each.first else DASH,
-                f"{each.covered} of {each.told}" if each.told else DASH,
+                f"{each.covered} of {each.told}, ±{fmt.points(each.reach)}" if each.told else DASH,
                 each.title if each.first else DASH,
                 fmt.points(each.lost) if each.first else DASH,
             ]
@@ -137,7 +137,8 @@ def predictors_table(found: Findings, *, brief: bool = False) -> Table:
         if brief
         else "Over the configurations but full fine-tuning: Spearman's rank correlation of"
         " predicted and trained scores; root mean square of their difference, in points; how many"
-        " trained scores lie in the interval stated of the predicted one. Then what each would"
+        " trained scores lie in the interval stated of the predicted one, and how wide those are on"
+        " average. Then what each would"
         " take, kernels what they predict best, and how many points that trained below the best.",
         ["", "rank r", "points off", "inside", "takes", "lost"]
         if brief

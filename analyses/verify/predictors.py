@@ -79,6 +79,7 @@ class Predictor:
         error: root mean square of predicted minus trained score.
         covered, told: how many trained scores lie in the interval that is stated of the predicted
             one, of how many that have one.
+        reach: half the width of these intervals, their mean: wide ones hold much.
         first: what they predict best, of equals what trains fewest parameters; None if nothing.
         lost: how far that trained below what trained best of these.
     """
@@ -88,6 +89,7 @@ class Predictor:
     error: float
     covered: int
     told: int
+    reach: float
     first: str | None
     lost: float
 
@@ -114,9 +116,9 @@ class Guess:
     trained: float
 
     @property
-    def has_interval(self) -> bool:
-        """Whether an interval is stated of the predicted score."""
-        return not math.isnan(self.predicted.high - self.predicted.low)
+    def reach(self) -> float:
+        """Half the width of the interval that is stated of the predicted score; NaN without one."""
+        return (self.predicted.high - self.predicted.low) / 2
 
     @property
     def holds(self) -> bool:
@@ -137,7 +139,7 @@ def predictor(
         np.array([side(each) for each in guesses], dtype=np.float64)
         for side in (lambda each: each.predicted.mean, lambda each: each.trained)
     )
-    stated = [each for each in guesses if each.has_interval]
+    stated = [each for each in guesses if not math.isnan(each.reach)]
     first = max(guesses, key=lambda each: (each.predicted.mean, -each.parameters), default=None)
     return Predictor(
         kernels=kernels,
@@ -145,6 +147,7 @@ def predictor(
         error=float(np.sqrt(np.mean((predicted - trained) ** 2))) if guesses else math.nan,
         covered=sum(each.holds for each in stated),
         told=len(stated),
+        reach=float(np.mean([each.reach for each in stated])) if stated else math.nan,
         first=None if first is None else first.name,
         lost=math.nan if first is None else float(trained.max()) - first.trained,
     )
