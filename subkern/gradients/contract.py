@@ -233,7 +233,9 @@ def explicit(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> Tenso
             for factor, grad in zip(side, formed, strict=True):
                 _form(factor, start, rows, grad.view(c * rows, d_in))
             grams.append(formed.flatten(0, 1))
-        out += blocked_gram(grams[0], grams[1], block if rows % group == 0 else d_in)
+        # Rows of a few terms (LoRA's B) are never taken one by one: that is a product for each.
+        whole = rows % group == 0 or d_in < BLOCK // 8
+        out += blocked_gram(grams[0], grams[1], block if whole else d_in)
     return out.view(n, c, m, c)
 
 
