@@ -391,7 +391,9 @@ def test_scores_that_full_fine_tuning_itself_does_not_keep_are_said_to_be_loose(
         found, "answer"
     )
     assert "this shows nothing about the kernels" in page.say(found, "verdict")
-    assert any("partly luck" in text for text in page.caveats(found))
+    for block in ("verdict", "answer"):
+        assert "partly luck" in page.say(found, block)
+        assert "partly luck" not in page.say(plain, block)
 
 
 def test_how_well_training_was_foretold() -> None:
