@@ -20,14 +20,15 @@ from subkern.estimates.captures import CaptureProbe, Line, length
 from subkern.gradients.contract import (
     LEFT_TOKENS,
     RIGHT_TOKENS,
-    TILE_BYTES,
     Outers,
+    alike,
     cut_tokens,
     dense,
     explicit,
     factored,
     in_token_pairs,
     matched_rows,
+    rows_at_a_time,
     shared_inputs,
 )
 from subkern.gradients.factors import DenseFactor, Factor, HeadFactor, OuterFactor, RowFactor
@@ -153,7 +154,8 @@ class Contraction:
             seconds += self._pair_seconds(joined, t, s) * t * s
         for (d_in, d_out), yes in zip(kind.shapes, together, strict=True):
             if not yes:
-                flops += 2 * d_in * d_out * (c * (t + s) + n * m * c * c)
+                formed = sum(map(_padded, counts))
+                flops += 2 * d_in * d_out * (c * formed + n * m * c * c)
                 forming, products = self._explicit_seconds((d_in, d_out), (n, m), (t, s))
                 seconds += forming * (t + s) + products * n * m
         return flops, seconds
@@ -175,7 +177,7 @@ class Contraction:
         d_in, d_out = shape
         key = ("explicit", shape, *(size.bit_length() for size in sizes))
         if key not in self._known:
-            rows = min(d_out, max(8, 2 * TILE_BYTES // (4 * sum(sizes) * self.c * d_in)))
+            rows = min(d_out, max(8, 2 * rows_at_a_time(4 * sum(sizes) * self.c * d_in)))
             each = [max(1, round(t / k)) for t, k in zip(tokens, sizes, strict=True)]
             full = self._sliced(d_in, rows, sizes, each)
             half = self._sliced(d_in, rows, [max(1, k // 2) for k in sizes], each)
@@ -262,6 +264,13 @@ def _pair_flops(counts: Sequence[Sequence[int]], shapes: Sequence[tuple[int, int
     for (t, n), (s, m) in product(*tiles):
         total += 2 * t * s * d_in + c * c * (2 * t * s * width + 2 * n * t * s + 2 * n * s * m)
     return total
+
+
+def _padded(counts: Sequence[int]) -> int:
+    """Positions of a side that explicit gradients are formed of, with their padding."""
+    ordered = sorted(counts)
+    runs = [ordered[run] for run in alike(ordered)]
+    return sum(len(run) * run[-1] for run in runs)
 
 
 def _met(sides: Sequence[Sequence[set[int]]]) -> int:

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from subkern.cores import make_way
 from subkern.gradients.capture import Captured
@@ -31,6 +32,8 @@ _POINTWISE = 64  # cost of a token pair's elementwise product and sum, in FLOPs 
 # FLOPs of the explicit form against full-speed ones: it multiplies few positions into many
 # entries, which memory bounds, and then takes its products in short blocks.
 _FORMING, _BLOCKED = 2.5, 1.7
+_ROWS, _MOST_BYTES = 16, 64 * 2**20  # formed at a time even where they exceed a tile
+_PADDED = 1.125  # positions of the longest example of one product for one of the shortest
 
 Pair = tuple[Sequence[Factor], Sequence[Factor]]
 Factors = Mapping[str, Sequence[Factor]]
@@ -217,26 +220,62 @@ def explicit(left: Sequence[OuterFactor], right: Sequence[OuterFactor]) -> Tenso
     width = 8 if dtype == torch.float64 else 4
     per_row = (n + m) * c * d_in * width
     block, group = _row_block(d_in)
-    step = max(group, TILE_BYTES // per_row // group * group)
-    step = min(step, d_out)
+    step = min(d_out, max(group, rows_at_a_time(per_row) // group * group))
     tiles = [
         torch.empty(k, c, step * d_in, dtype=dtype, device=left[0].inputs.device) for k in (n, m)
     ]
+    orders, stacks = zip(*(_stacked(side, dtype) for side in (left, right)), strict=True)
     out = torch.zeros(n * c, m * c, dtype=torch.float64, device=left[0].inputs.device)
     for start in range(0, d_out, step):
         make_way()
         rows = min(step, d_out - start)
         grams = []
-        for side, tile in zip((left, right), tiles, strict=True):
+        for runs, tile in zip(stacks, tiles, strict=True):
             view = tile.view(-1)[: tile.shape[0] * c * rows * d_in]
-            formed = view.view(tile.shape[0], c, rows * d_in)
-            for factor, grad in zip(side, formed, strict=True):
-                _form(factor, start, rows, grad.view(c * rows, d_in))
-            grams.append(formed.flatten(0, 1))
+            formed = view.view(tile.shape[0], c * rows, d_in)
+            for run, g, a in runs:
+                torch.bmm(g[:, :, start : start + rows].flatten(1, 2), a, out=formed[run])
+            grams.append(formed.view(-1, rows * d_in))
         # Rows of a few terms (LoRA's B) are never taken one by one: that is a product for each.
         whole = rows % group == 0 or d_in < BLOCK // 8
         out += blocked_gram(grams[0], grams[1], block if whole else d_in)
-    return out.view(n, c, m, c)
+    back = [torch.argsort(torch.tensor(order)).to(out.device) for order in orders]
+    return out.view(n, c, m, c)[back[0]][:, :, back[1]]
+
+
+def rows_at_a_time(per_row: int) -> int:
+    """Rows of a weight that are formed at a time, of so many bytes for all examples together.
+
+    Products of few rows are slow, so that many examples make the tile larger.
+    """
+    return max(TILE_BYTES // per_row, min(_ROWS, _MOST_BYTES // per_row))
+
+
+def alike(lengths: Sequence[int]) -> Iterator[slice]:
+    """Runs of neighbors in ascending `lengths` that are padded to one product."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        if stop == len(lengths) or lengths[stop] > _PADDED * lengths[start]:
+            yield slice(start, stop)
+            start = stop
+
+
+def _stacked(
+    side: Sequence[OuterFactor], dtype: torch.dtype
+) -> tuple[list[int], list[tuple[slice, Tensor, Tensor]]]:
+    """Examples by length, and for each run of like lengths its operands, padded with zeros.
+
+    Returns:
+        The order; which of it, cotangents ``[k, c, d_out, t]`` and inputs ``[k, t, d_in]``.
+    """
+    order = sorted(range(len(side)), key=lambda i: len(side[i].inputs))
+    runs = []
+    for run in alike([len(side[i].inputs) for i in order]):
+        some = [side[i] for i in order[run]]
+        a = pad_sequence([f.inputs.to(dtype) for f in some], batch_first=True)
+        g = pad_sequence([f.cotangents.to(dtype) for f in some], batch_first=True)
+        runs.append((run, g.permute(0, 2, 3, 1).contiguous(), a))
+    return order, runs
 
 
 def _row_block(d_in: int) -> tuple[int, int]:
@@ -246,12 +285,6 @@ def _row_block(d_in: int) -> tuple[int, int]:
         return group * d_in, group
     parts = next(k for k in range(2, d_in + 1) if d_in % k == 0 and d_in // k <= BLOCK)
     return (d_in // parts, 1) if d_in // parts >= BLOCK // 8 else (BLOCK, 1)
-
-
-def _form(factor: OuterFactor, start: int, rows: int, out: Tensor) -> None:
-    """Write Σ_t g_t a_tᵀ of output rows [start, start + rows) to `out` ``[c·rows, d_in]``."""
-    g = factor.cotangents[:, :, start : start + rows].flatten(1)
-    torch.mm(g.to(out.dtype).T, factor.inputs.to(out.dtype), out=out)
 
 
 def matched_rows(left: Sequence[RowFactor], right: Sequence[RowFactor]) -> Tensor:
