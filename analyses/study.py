@@ -130,9 +130,10 @@ class Study(ABC, Generic[C, F]):
         """
         found = load_inputs(config)
         if not (found.task.classifies or self.answers):
+            held = "real labels" if found.task.kind == "regression" else f"{found.task.kind}s"
             raise UserError(
                 f"analyze {self.name} judges by classifiers, and {config.data} holds"
-                f" {found.task.kind}s: use analyze lora or learning-rate, or kernel and finetune"
+                f" {held}: use analyze lora or learning-rate, or kernel and finetune"
             )
         return found
 

@@ -58,7 +58,8 @@ TRAINING = options(
     click.option("--eval-every", default=20, show_default=True, help="Steps between looks at dev."),
     click.option(
         "--loss",
-        help="cross_entropy | squared.  [default: cross_entropy; of completions their likelihood]",
+        help="cross_entropy | squared.  [default: cross_entropy; of real labels squared, of"
+        " completions their likelihood]",
     ),
     click.option("--epsilon", default=1e-8, show_default=True, help="Adam's."),
     click.option(
@@ -115,7 +116,7 @@ def finetune(**asked: Any) -> None:
     from subkern.subspaces.text import as_subspace
     from subkern.training.grid_search import TrainingGrid, search
 
-    from ..engine.asked_task import asked_task
+    from ..engine.asked_task import asked_loss, asked_task
     from ..engine.heads import check_running, load_started
     from ..show.terminal import ProgressBar, say_rows
 
@@ -123,7 +124,7 @@ def finetune(**asked: Any) -> None:
     as_subspace(subspace)  # refuse a bad one before the model is loaded, and bad points
     task = asked_task(asked)
     say_rows(task)
-    training = _training(asked | {"loss": asked["loss"] or task.loss})
+    training = _training(asked | {"loss": asked_loss(asked, task)})
     auto, sizes = asked["learning_rates"] == "auto", asked["batch_sizes"]
     grid = TrainingGrid((1.0,) if auto else asked["learning_rates"], sizes)
     check_running(asked)

@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--loss",
-    help="cross_entropy | squared.  [default: cross_entropy; of completions their likelihood]",
+    help="cross_entropy | squared.  [default: cross_entropy; of real labels squared, of completions"
+    " their likelihood]",
 )
 @click.option("--epsilon", default=1e-8, show_default=True, help="Adam's.")
 @click.option(
@@ -85,7 +86,7 @@ def learning_rate(**asked: Any) -> None:
     from subkern.subspaces.text import as_subspace
     from subkern.tasks.examples import load_examples
 
-    from ..engine.asked_task import asked_task
+    from ..engine.asked_task import asked_loss, asked_task
     from ..engine.heads import check_running, load_started
     from ..show.terminal import say_rows
 
@@ -97,7 +98,7 @@ def learning_rate(**asked: Any) -> None:
             raise UserError(f"--subspace '{line}' stands twice: give it once")
     names = ("optimizer", "batch_size", "steps", "loss", "epsilon", "batches", "limit")
     how = {k: asked[k] for k in names} | {"seed": asked["training_seed"]}
-    how["loss"] = asked["loss"] or task.loss
+    how["loss"] = asked_loss(asked, task)
     check_asked(**how)
     check_running(asked)
     where = {k: asked[k] for k in ("shots", "seed")}

@@ -144,7 +144,7 @@ OWN_DATA = options(
     click.option(
         "--format",
         help="Of a data file: preference, choices, prompt-completion, messages, conversations,"
-        " instruction, labels or text.  [default: by its columns]",
+        " instruction, labels, regression or text.  [default: by its columns]",
     ),
     click.option("--columns", help="Which column is what, as in text=subject+body,label=kind."),
     click.option(

@@ -28,7 +28,10 @@ from .options import AS_JSON, PATH, Command
     help="Solver settings to choose from, like gamma=0.1,1,10 (repeatable), or 'default'.",
 )
 @click.option("--f0-scales", help="Scales of the initial logits to choose from, like none,1,10.")
-@click.option("--metric", default="accuracy", show_default=True, help="accuracy | f1.")
+@click.option(
+    "--metric",
+    help="accuracy | f1; of real labels pearson | spearman | r2.  [default: accuracy, or pearson]",
+)
 @AS_JSON
 def solve(
     train: Path,
@@ -37,7 +40,7 @@ def solve(
     dev: Path | None,
     grids: tuple[str, ...],
     f0_scales: str | None,
-    metric: str,
+    metric: str | None,
     as_json: bool,
 ) -> None:
     """Solve a classifier on TRAIN (train x train), score it on EVAL (train x eval)."""

@@ -13,7 +13,7 @@ from subkern.tasks.own_file import DEMO_FILES, file_labels, file_task, is_own
 
 from .settings import OWN
 
-__all__ = ["asked_task"]
+__all__ = ["asked_loss", "asked_task"]
 
 
 def asked_task(asked: Mapping[str, Any]) -> Task:
@@ -40,6 +40,7 @@ def asked_task(asked: Mapping[str, Any]) -> Task:
     template = asked.get("template") if not name else None
     made = file_task(data, template=template, **said)
     if not name:
+        _check_real(made, asked)
         return made
     task = get_task(name)
     if made.kind != "labels" or made.num_texts != task.num_texts:
@@ -54,3 +55,27 @@ def asked_task(asked: Mapping[str, Any]) -> Task:
         )
     length = made.max_length if "max_length" in said else task.max_length
     return replace(task, rows=made.rows, max_length=length)
+
+
+def _check_real(task: Task, asked: Mapping[str, Any]) -> None:
+    """Refuse what real labels cannot be read with, before a model is looked for."""
+    if task.kind != "regression":
+        return
+    what = f"{task.rows.data if task.rows else task.name} has real labels"
+    if asked.get("head", "linear") != "linear":
+        raise UserError(f"{what}, which no words say: add --head linear (or --format labels)")
+    if asked.get("logits") == "binary":
+        raise UserError(f"{what} and one output: leave --logits binary out")
+
+
+def asked_loss(asked: Mapping[str, Any], task: Task) -> str:
+    """The loss that is asked for, or the task's own.
+
+    Raises:
+        UserError: it is of tasks of another kind.
+    """
+    loss = asked["loss"]
+    if loss is None:
+        return task.loss
+    task.check_loss(loss)
+    return str(loss)

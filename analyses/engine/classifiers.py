@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subkern.agreement.predictions import Score
+from subkern.agreement.predictions import Score, predicted
+from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
-from subkern.solvers import SOLVERS, default_grid, labels_from_scores, make_solver, select
+from subkern.solvers import SOLVERS, default_grid, make_solver, select
+from subkern.solvers.base import REAL_SOLVERS
 from subkern.solvers.directions import reverse_of
+
+from .settings import solvers_for
 
 __all__ = [
     "Predicted",
@@ -26,6 +30,7 @@ __all__ = [
     "labels_of",
     "predict",
     "predicted_logits",
+    "solvers_of",
     "tune",
 ]
 
@@ -53,6 +58,26 @@ class Predicted:
 
     logits: Floats
     changes: Floats
+
+
+def solvers_of(real: bool, rule: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Return what learns real labels from the kernels of a rule, or what is asked for.
+
+    Raises:
+        UserError: a solver is asked for that tells classes apart.
+    """
+    usual = solvers_for(rule)
+    if not real:
+        return tuple(asked or usual)
+    if tuple(asked or usual) == usual:
+        return tuple(each for each in usual if SOLVERS[each].takes_real)
+    for each in asked or ():
+        if not SOLVERS[each].takes_real:
+            raise UserError(
+                f"solver {each} tells classes apart and the labels are real numbers: use"
+                f" {', '.join(REAL_SOLVERS)}"
+            )
+    return tuple(asked or ())
 
 
 def tune(
@@ -101,7 +126,9 @@ def added_logits(kernel: Kernel, split: Split, solver: str, settings: Mapping[st
 
 def predict(kernel: Kernel, split: Split, solver: str, settings: Mapping[str, Any]) -> Integers:
     """Return the labels ``[m]`` that ``solver``, fitted on train, gives the test examples."""
-    return labels_from_scores(predicted_logits(kernel, split, solver, settings))
+    return predicted(
+        predicted_logits(kernel, split, solver, settings), labels_of(kernel, split.test)
+    )
 
 
 def initial_predictions(kernel: Kernel, ids: Sequence[str]) -> Integers:
@@ -109,7 +136,7 @@ def initial_predictions(kernel: Kernel, ids: Sequence[str]) -> Integers:
     logits = _part(kernel, ids).right_logits
     if logits is None:
         raise ValueError("the kernel carries no initial logits")
-    return labels_from_scores(logits)
+    return predicted(logits, labels_of(kernel, ids))
 
 
 def labels_of(kernel: Kernel, ids: Sequence[str]) -> Integers:

@@ -77,6 +77,10 @@ def load_inputs(config: Settings, load: Callable[..., list[Example]] | None = No
     for seed, loaded in splits.items():
         if config.head_init == "probe":
             _check_probed(loaded["train"], task, seed)
+        if task.kind == "regression" and len({example.label for example in loaded["train"]}) < 2:
+            raise UserError(
+                f"the training examples of seed {seed} all have one label: raise --train-limit"
+            )
         if task.classifies and len({example.label for example in loaded["train"]}) < 2:
             raise UserError(
                 f"the {len(loaded['train'])} training examples of seed {seed} all have one label:"
@@ -150,6 +154,8 @@ def task_fields(task: Task) -> dict[str, Any]:
     fields = {name: getattr(task, name) for name in names}
     if task.kind != "words":
         fields |= {name: getattr(task, name) for name in ("kind", "normalize", "beta")}
+    if task.kind == "regression":
+        fields |= {name: getattr(task, name) for name in ("center", "spread")}
     return fields
 
 

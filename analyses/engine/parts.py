@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from subkern.agreement.predictions import Score
+from subkern.agreement.predictions import REAL, Score
 from subkern.errors import UserError
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.request import RunOptions
@@ -188,8 +188,8 @@ def describe(inputs: Inputs, model: LogitModel) -> dict[str, Any]:
 
 def metric_of(inputs: Inputs) -> Score:
     """Return the task's metric."""
-    known: dict[str, Score] = {"f1": "f1", "log_likelihood": "log_likelihood"}
-    return known.get(inputs.task.metric, "accuracy")
+    known: tuple[Score, ...] = ("f1", "log_likelihood", *REAL)
+    return next((each for each in known if each == inputs.task.metric), "accuracy")
 
 
 def environment_since(started: datetime) -> dict[str, Any]:

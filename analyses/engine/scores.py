@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from subkern.agreement.predictions import Score
+from subkern.agreement.predictions import REAL, Score, correlation
 
 __all__ = ["SCORES"]
 
@@ -26,4 +28,8 @@ def _f1(labels: Integers, predictions: Integers) -> float:
 
 
 # As `subkern.agreement.score_predictions`, without scikit-learn's checks at every resample.
-SCORES: Mapping[Score, Callable[[Integers, Integers], float]] = {"accuracy": _accuracy, "f1": _f1}
+SCORES: Mapping[Score, Callable[[Any, Any], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    **{each: partial(correlation, metric=each) for each in REAL},
+}

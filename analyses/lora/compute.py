@@ -16,7 +16,8 @@ column                    meaning
 ``split``                 the examples the number is about
 ``metric``                name of a metric of :mod:`subkern.agreement`, the task's metric, ``drop``
                           (the reference's minus this kernel's), ``trainable_parameters``,
-                          or ``cost.<what>``
+                          or ``cost.<what>``; of real labels ``prediction_agreement`` is Pearson's
+                          correlation of the predictions
 ``value``, ``low``, ``high`` the number and its bootstrap interval over examples, where it has one
 ========================= ==========================================================================
 """
@@ -32,10 +33,10 @@ import numpy as np
 import numpy.typing as npt
 
 from subkern.agreement import agreement_table, prediction_agreement, prediction_interval
-from subkern.agreement.predictions import Score
+from subkern.agreement.predictions import Score, correlation
+from subkern.agreement.predictions import predicted as predicted_of
 from subkern.kernels.kernel import Kernel
 from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep, sweep_targets
-from subkern.solvers import labels_from_scores
 from subkern.storage.progress import Progress
 
 from ..engine.classifiers import (
@@ -46,6 +47,7 @@ from ..engine.classifiers import (
     labels_of,
     predict,
     predicted_logits,
+    solvers_of,
     tune,
 )
 from ..engine.inputs import Inputs
@@ -105,10 +107,10 @@ def compute(
         for name, kernel in _named(sweeps, config).items():
             place.kernels[f"{part.seed}/{name}"] = kernel
         began = perf_counter()
-        if inputs.task.classifies:
+        if inputs.task.classifies or inputs.task.kind == "regression":
             found.extend(measure(sweeps, part.split, metric_of(inputs), config, part.seed))
         else:
-            tokens = {e.id: e.label for e in part.every}
+            tokens = {e.id: int(e.label) for e in part.every}
             if inputs.task.kind == "preference":
                 tokens = dict.fromkeys(tokens, 1)
             rows = by_step(sweeps, part.split, tokens, config)
@@ -274,7 +276,8 @@ def _scores(
     labels = labels_of(full, split.test)
     judge = _Judge(labels, metric, config)
     yield judge.score(zero_shot, {"kernel": "zero-shot"})
-    for solver in config.classifiers:
+    real = labels.dtype.kind == "f"
+    for solver in solvers_of(real, config.rule, config.solvers):
         shared = tune(full, split, solver, metric)
         first = not predicted
         start = tune(full, split, solver, metric, from_start=True) if first else {}
@@ -288,7 +291,7 @@ def _scores(
                 if config.tuning == "each":
                     start = tune(member.kernel, split, solver, metric, from_start=True)
                 predicted[i] = Predicted(logits, added_logits(member.kernel, split, solver, start))
-            found = labels_from_scores(logits)
+            found = predicted_of(logits, labels)
             about = {**member.cell, "solver": solver}
             yield judge.score(found, about)
             if member.kernel is not full:
@@ -315,7 +318,8 @@ class _Judge:
             return score(labels, one) - score(labels, other)
 
         yield self._row("drop", cell, drop, self.labels, reference, predictions)
-        yield self._row("prediction_agreement", cell, prediction_agreement, reference, predictions)
+        same = correlation if self.labels.dtype.kind == "f" else prediction_agreement
+        yield self._row("prediction_agreement", cell, same, reference, predictions)
 
     def _row(
         self, metric: str, cell: Cell, function: Callable[..., float], *arrays: Integers

@@ -77,6 +77,8 @@ def agreement(found: Findings) -> Figure:
 
 
 def _same(found: Findings) -> str:
+    if found.real:
+        return "Correlation of test predictions with"
     return "Likeness of a step's changes to" if found.steps else "Test predictions equal to"
 
 
@@ -84,7 +86,7 @@ def accuracy(found: Findings) -> Figure:
     """Test score over the rank, a panel a solver; the full kernel and zero-shot as lines."""
     panels = [
         _Panel(
-            f"Test {found.score}, {solver.name}{'' if found.steps else ' classifier'}",
+            f"Test {found.score}, {solver.name}{_kind(found)}",
             {"LoRA": solver.scores},
             {
                 "full kernel": (solver.full.mean, "-"),
@@ -95,6 +97,12 @@ def accuracy(found: Findings) -> Figure:
         for solver in found.own.solvers
     ]
     return _over_ranks(found.own.ranks, panels, share_y=True, room=0.24)
+
+
+def _kind(found: Findings) -> str:
+    if found.real:
+        return " regression"
+    return "" if found.steps else " classifier"
 
 
 def kernels(found: Findings) -> Figure:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from subkern.agreement import METRICS, Metric
 
+from ..engine.classifiers import solvers_of
 from ..engine.long_table import cells
 from ..engine.one_step import DECREASE, ONE_STEP
 from ..engine.pooling import Pooled, pool_values
@@ -291,6 +292,8 @@ class Findings:
         averages: whether means are over more than one run.
         steps: whether one step's change of held-out loss judges, and no classifier: completions
             and preferences have no labels to tell apart.
+        real: whether labels are real numbers: the judge regresses, and the correlation of
+            predictions takes the place of the share of equal ones.
         own_data: whether the task is a data file's own.
         results: what all of this was found in; its kernels are read only where they are shown.
     """
@@ -321,6 +324,7 @@ class Findings:
     over_adapter_seeds: int | None
     averages: bool
     steps: bool
+    real: bool
     own_data: bool
     results: Results = field(repr=False)
 
@@ -376,7 +380,8 @@ def find(results: Results) -> Findings:
     numbers = _Numbers(results.table, config.confidence)
     judge = _Judge(config, numbers, score_metric(results))
     steps = score_metric(results) == DECREASE
-    judges = (ONE_STEP,) if steps else config.classifiers
+    real = results.inputs["task"].get("kind") == "regression"
+    judges = (ONE_STEP,) if steps else solvers_of(real, config.rule, config.solvers)
     answers = {solver: judge.answer(solver) for solver in judges}
     answer = answers[judges[0]]
     own = judge.own_set(answer, judges)
@@ -412,6 +417,7 @@ def find(results: Results) -> Findings:
         over_adapter_seeds=counts[1] if counts[1] > 1 else None,
         averages=max(counts) > 1,
         steps=steps,
+        real=real,
         own_data=not config.task,
         results=results,
     )

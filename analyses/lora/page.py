@@ -80,17 +80,21 @@ def cost(found: Findings) -> list[Table]:
 
 def _by(found: Findings) -> str:
     """Return what judges."""
+    if found.real:
+        return f"{found.answer.solver} regression"
     return found.answer.solver if found.steps else f"{found.answer.solver} classifier"
 
 
 def _the(found: Findings) -> str:
-    return "one step" if found.steps else f"the {found.answer.solver} classifier"
+    return "one step" if found.steps else f"the {_by(found)}"
 
 
 def _same(found: Findings) -> tuple[str, str, str]:
     """Return what agreement on the test examples is called: briefly, as a heading, in words."""
     if found.steps:
         return "alike", "likeness", "likeness (cosine) of a step's changes of the test examples to"
+    if found.real:
+        return "alike", "correlation", "correlation of the test predictions with"
     return "equal", "equal predictions", "share of test predictions equal to"
 
 

@@ -10,6 +10,7 @@ from subkern.kernels.sweeps.lora import resolve_sets
 from subkern.models.logit_model import LogitModel
 from subkern.subspaces.lora_targets import resolve
 
+from ..engine.classifiers import solvers_of
 from ..engine.inputs import Inputs
 from ..engine.run_folder import Results
 from ..show.json_values import pooled
@@ -44,6 +45,7 @@ class LoraStudy(Study[Config, Findings]):
                 compared about its mean, is zero.
         """
         found = super().inputs(config)
+        solvers_of(found.task.kind == "regression", config.rule, config.solvers)
         for seed, splits in found.splits.items():
             if len({(each.texts, each.chats) for each in splits["train"]}) < 2:
                 raise UserError(
@@ -65,7 +67,7 @@ class LoraStudy(Study[Config, Findings]):
     def figures(self, findings: Findings) -> Figures[Findings]:
         """Return what draws each figure: a comparison's front first, then the best targets' own."""
         own = FIGURES
-        if findings.steps:  # there are no labels to sort by
+        if findings.steps or findings.real:  # there are no labels to sort by
             own = {name: draw for name, draw in FIGURES.items() if name != "kernels"}
         return {"pareto": pareto, **own} if findings.compares else own
 

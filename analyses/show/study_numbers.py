@@ -50,7 +50,8 @@ class AtChance:
 
 
 _SCORE_NAMES = {"accuracy": "accuracy", "f1": "F1", DECREASE: "decrease of loss"} | {
-    "log_likelihood": "log-likelihood"
+    "log_likelihood": "log-likelihood",
+    "pearson": "correlation",
 }
 
 
@@ -65,7 +66,8 @@ def score_metric(results: Results) -> str:
     That is what one step does to held-out loss.
     """
     task = results.inputs["task"]
-    return DECREASE if results.analysis == "lora" and "kind" in task else str(task["metric"])
+    by_step = "kind" in task and task["kind"] != "regression"
+    return DECREASE if results.analysis == "lora" and by_step else str(task["metric"])
 
 
 def score_name(results: Results) -> str:

@@ -94,6 +94,7 @@ def kernel_target_alignment(
     Formula
         `cka` (`alignment` if not ``centred``) of K and T. With one logit ``T_ij = +1`` if i and j
         have the same label and -1 if not for two classes, and the same-label indicator for more;
+        of real labels ``T_ij = y_i y_j``;
         with c logits ``T[i, a, j, b] = Y_ia Y_jb``, Y one-hot: the kernel whose top eigenvector is
         the target.
     Range
@@ -142,6 +143,8 @@ def _labels(labels: ArrayLike | None, count: int, logits: int, name: str) -> np.
 
 def _target(left: np.ndarray, right: np.ndarray, logits: int) -> Array:
     """Return the ideal kernel ``[n, c, m, c]`` of two label arrays."""
+    if left.dtype.kind == "f" and (left % 1).any():
+        return np.multiply.outer(left, right)[:, None, :, None]
     if logits > 1:
         eye = np.eye(logits)
         return np.einsum("ia,jb->iajb", eye[left.astype(int)], eye[right.astype(int)])

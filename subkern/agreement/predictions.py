@@ -6,13 +6,24 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score
 
 from subkern.errors import UserError
 
-__all__ = ["Score", "accuracy_gap", "prediction_agreement", "score_predictions"]
+__all__ = [
+    "REAL",
+    "Score",
+    "accuracy_gap",
+    "correlation",
+    "predicted",
+    "prediction_agreement",
+    "score_predictions",
+]
 
-Score = Literal["accuracy", "f1", "log_likelihood"]
+Score = Literal["accuracy", "f1", "log_likelihood", "pearson", "spearman", "r2"]
+REAL: tuple[Score, ...] = ("pearson", "spearman", "r2")
+"""Scores of real predictions against real labels; the greater, the better."""
 
 
 def _same_length(**arrays: ArrayLike) -> list[np.ndarray]:
@@ -31,12 +42,20 @@ def _same_length(**arrays: ArrayLike) -> list[np.ndarray]:
 def score_predictions(
     labels: ArrayLike, predictions: ArrayLike, metric: Score = "accuracy"
 ) -> float:
-    """Return accuracy, or F1 of class 1 (MRPC, QQP), both between 0 and 1.
+    """Return accuracy, or F1 of class 1 (MRPC, QQP), both between 0 and 1; of real labels
+    Pearson's or Spearman's correlation, or R² = 1 - Σ(y - p)²/Σ(y - mean y)².
 
-    F1 is 0 where neither labels nor predictions hold a 1. Raises `UserError` on lengths that
-    differ, an unknown metric, or F1 of labels other than 0 and 1.
+    F1 is 0 where neither labels nor predictions hold a 1, a correlation where either does not vary,
+    R² where the labels do not. Raises `UserError` on lengths that differ, an unknown metric, a
+    metric of labels of the other kind, or F1 of labels other than 0 and 1.
     """
     true, predicted = _same_length(labels=labels, predictions=predictions)
+    if metric in REAL:
+        if true.dtype.kind != "f":
+            raise UserError(f"metric {metric!r} is of real labels: use 'accuracy' or 'f1'")
+        return correlation(true, predicted, metric)
+    if true.dtype.kind == "f" and (true % 1).any():
+        raise UserError(f"metric {metric!r} is of classes, these labels are real: use 'pearson'")
     if metric == "accuracy":
         return float(accuracy_score(true, predicted))
     if metric != "f1":
@@ -47,6 +66,21 @@ def score_predictions(
             f"f1 is of class 1 against class 0 and the labels are {found}: use 'accuracy'"
         )
     return float(f1_score(true, predicted, zero_division=0.0))
+
+
+def correlation(labels: ArrayLike, predictions: ArrayLike, metric: Score = "pearson") -> float:
+    """Return `score_predictions` of real numbers, ``[m]`` both, without its checks."""
+    true, found = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
+    if metric == "spearman":
+        true, found = rankdata(true), rankdata(found)
+    true = true - true.mean()
+    if metric == "r2":
+        left = np.square(np.asarray(labels, np.float64) - found).sum()
+        whole = np.square(true).sum()
+        return float(1 - left / whole) if whole > 0 else 0.0
+    found = found - found.mean()
+    size = float(np.linalg.norm(true) * np.linalg.norm(found))
+    return float(np.clip(true @ found / size, -1, 1)) if size > 0 else 0.0
 
 
 def prediction_agreement(reference: ArrayLike, other: ArrayLike) -> float:
@@ -87,6 +121,13 @@ def accuracy_gap(
 
 
 Labels = NDArray[np.int64]
+
+
+def predicted(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """Return what scores ``[m, c]`` predict: labels, or the one score where these are real."""
+    if np.asarray(labels).dtype.kind == "f":
+        return np.asarray(scores, dtype=np.float64)[:, 0]
+    return labels_from_scores(scores)
 
 
 def labels_from_scores(scores: ArrayLike) -> Labels:

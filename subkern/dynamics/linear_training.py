@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from subkern.dynamics.linearize import LinearizedModel, initial_logits
 from subkern.dynamics.problem import Floats, trajectory
 from subkern.errors import UserError
+from subkern.prompts.prompt import label_array
 from subkern.training.losses import get_loss
 from subkern.training.settings import Diverged
 
@@ -77,7 +78,7 @@ class Jacobian:
                 for held, row in zip(gradients.values(), rows, strict=True):
                     if row is not None:
                         held[i, a] = row
-        labels = torch.tensor([e.label for e in examples], device=tunable.model.device)
+        labels = torch.as_tensor(label_array(examples), device=tunable.model.device)
         return cls(gradients, point, torch.stack(logits), labels, tuple(e.id for e in examples))
 
     def linear(self, coordinates: Mapping[str, Tensor], rows: npt.ArrayLike | slice) -> Tensor:
@@ -125,7 +126,7 @@ def train_linearized(
     """
     model = LinearizedModel(tunable)
     followed = train if evaluation is None else evaluation
-    labels = torch.tensor([example.label for example in train], device=tunable.model.device)
+    labels = torch.as_tensor(label_array(train), device=tunable.model.device)
     criterion = get_loss(loss)
 
     def start(examples: Sequence[EncodedExample]) -> Floats:

@@ -24,6 +24,7 @@ from subkern.kernels.selection import Selection, positions
 from subkern.kernels.sides import Sides
 from subkern.models.logit_model import LogitModel
 from subkern.projections.project import Projection
+from subkern.prompts.prompt import label_array
 from subkern.storage.claim import refuse_other
 from subkern.storage.files import recover
 from subkern.storage.lock import only_run
@@ -41,7 +42,7 @@ class Features:
     Attributes:
         path: the Zarr store.
         ids: example ids.
-        labels: label indices ``[N]``; None of completions and preferences.
+        labels: label indices ``[N]``, or real labels; None of completions and preferences.
         logits: initial logits f₀ ``[N, c]``.
         provenance: everything that decided the numbers.
         positions: which rows of the store these are; None for all.
@@ -80,7 +81,7 @@ class Features:
         return cls(
             store.path,
             tuple(store.head["ids"]),
-            None if labels is None else np.asarray(labels, dtype=np.int64),
+            None if labels is None else np.asarray(labels),
             store.logits(),
             store.head["provenance"],
             computed=computed,
@@ -167,10 +168,11 @@ def compute_features(
         store = _open(out, provenance, overwrite)
         if store is None:
             step = rows_per_batch(request.job, examples, projection.projections)
+            labeled = model.classifies or model.regresses
             head = {
                 "provenance": provenance,
                 "ids": [e.id for e in examples],
-                "labels": [e.label for e in examples] if model.classifies else None,
+                "labels": label_array(examples).tolist() if labeled else None,
                 "content": [e.content for e in examples],
                 "chunk": step,
             }

@@ -60,11 +60,18 @@ def one_content(left: Mapping[str, str], right: Mapping[str, str]) -> None:
             )
 
 
-def labels(side: str, given: npt.ArrayLike, count: int, num_logits: int) -> npt.NDArray[np.int64]:
-    """Return label indices ``[count]`` as int64, each one below the number of labels."""
+def labels(side: str, given: npt.ArrayLike, count: int, num_logits: int) -> npt.NDArray[Any]:
+    """Return label indices ``[count]`` as int64, each one below the number of labels.
+
+    Of one logit they may be real numbers, which stay float64.
+    """
     array = np.asarray(given)
     if array.shape != (count,):
         raise UserError(f"{side} labels must have shape [{count}], not {list(array.shape)}")
+    if num_logits == 1 and array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise UserError(f"{side} labels hold NaN or infinite values: give real numbers")
+        return array.astype(np.float64)
     indices = array.astype(np.int64)
     top = max(num_logits, 2)  # one logit separates two labels
     bad = (indices != array) | (indices < 0) | (indices >= top)

@@ -29,7 +29,7 @@ from subkern.kernels.sides import Outcome, Sides
 from subkern.kernels.tiles import TileStore
 from subkern.models.digest import weights_digest
 from subkern.models.logit_model import LogitModel
-from subkern.prompts.prompt import fingerprint_examples
+from subkern.prompts.prompt import fingerprint_examples, label_array
 from subkern.storage.memory import parse_memory
 from subkern.storage.progress import Progress
 from subkern.storage.provenance import environment
@@ -228,12 +228,13 @@ class Request:
             subspace: the description of its subspace, where it is another than the request's.
         """
         left, right = self.sides.left, self.sides.right
+        labeled = self._model.classifies or self._model.regresses
         return Kernel(
             outcome.values[0],
             [e.id for e in left],
             [e.id for e in right],
-            [e.label for e in left] if self._model.classifies else None,
-            [e.label for e in right] if self._model.classifies else None,
+            label_array(left) if labeled else None,
+            label_array(right) if labeled else None,
             {**self.identity(rule, subspace), "recorded": dict(recorded)},
             outcome.left_logits,
             outcome.right_logits,

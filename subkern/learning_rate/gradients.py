@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from subkern.models.batches import token_batches
+from subkern.prompts.prompt import label_array
 from subkern.training.losses import counted, get_loss
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def loss_gradient(
         A tensor like `z`'s for each of its names; zeros where the loss does not depend on it.
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in z.items()}
-    whole = counted(loss, [e.label for e in examples])
+    whole = counted(loss, label_array(examples))
     for part, batch in few_at_a_time(tunable, examples):
-        labels = torch.tensor([e.label for e in part], device=batch.read.device)
+        labels = torch.as_tensor(label_array(part), device=batch.read.device)
         with torch.enable_grad():
-            share = counted(loss, [e.label for e in part]) / whole
+            share = counted(loss, label_array(part)) / whole
             found = get_loss(loss)(tunable.function(leaves, batch), labels) * share
         if found.requires_grad:
             found.backward()

@@ -66,7 +66,8 @@ def suggest(
     With g the gradient of a batch's loss and u what the first update subtracts at learning rate 1
     (`first_update`): rate₀ = 1/RMS(J(θ₀)u₀), θ₁ = θ₀ − rate₀u₀, rate₁ = 1/RMS(J(θ₁)u₁), where u₁ is
     of the next batch; rate₁ is the mean over the next few. RMS is over the class-centered logits;
-    one logit f₁ − f₀ counts as the two that it stands for. A linear head is part of f. For SGD
+    one logit f₁ − f₀ counts as the two that it stands for; the output of a regression is taken as
+    it is, in standard deviations of the labels. A linear head is part of f. For SGD
     also 2/λ_max of the Gauss-Newton matrix where four smaller steps end (`critical_after_walk`).
 
     Args:
@@ -267,6 +268,8 @@ class _Pace:
         if self.loss == "likelihood":  # of completions: the change per token
             tokens = torch.tensor([e.label for part, _ in parts for e in part])
             centered = change.double() / tokens.to(change.device)[:, None]
+        elif self.tunable.model.regresses:  # in standard deviations of the labels
+            centered = change.double()
         else:
             centered = _centered(change.double())
         size = float(centered.square().mean().sqrt())

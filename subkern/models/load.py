@@ -93,7 +93,7 @@ def load_model(
         untie(module)
     told = None if kind == "plain" else tokens_told(module)
     prompt = Prompt.for_task(task, tokenizer, kind, vocabulary(module), told)
-    readout = _readout(module, prompt, len(task.labels), pooling, seed)
+    readout = _readout(module, prompt, task.num_logits, pooling, seed)
     model = LogitModel(
         module,
         readout,

@@ -357,7 +357,12 @@ class LogitModel(nn.Module):
     def classifies(self) -> bool:
         """Whether an example's label is one of several, to be told from the others."""
         told = self.readout.kind if isinstance(self.readout, SequenceReadout) else ""
-        return told not in ("completion", "preference")
+        return told not in ("completion", "preference") and not self.regresses
+
+    @property
+    def regresses(self) -> bool:
+        """Whether an example's label is a real number, which f is to be."""
+        return self.prompt is not None and self.prompt.task.kind == "regression"
 
     def encode_all(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """`examples` by the model's prompt; preferences against what the model says as it stands.

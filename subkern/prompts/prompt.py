@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from subkern.errors import UserError
 from subkern.prompts.encoders import CausalEncoder, Encoder, Limits, MaskedEncoder, PlainEncoder
 from subkern.prompts.label_words import (
@@ -37,7 +39,7 @@ class EncodedExample:
     Attributes:
         id: the example's id.
         label: position of its label in ``task.labels``; of a completion, over how many tokens its
-            logit sums (1: it is their mean).
+            logit sums (1: it is their mean); of a regression the real label that f is to be.
         input_ids: token ids; segment ids, where a model has them, are all 0. Of marked sequences,
             those of all of them.
         read: position whose output is read: the mask, the last token, or [CLS].
@@ -49,7 +51,7 @@ class EncodedExample:
     """
 
     id: str
-    label: int
+    label: int | float
     input_ids: tuple[int, ...]
     read: int
     content: str = field(default="", repr=False, compare=False)
@@ -73,7 +75,12 @@ class EncodedExample:
 
     @classmethod
     def of_marked(
-        cls, id: str, label: int, marked: Sequence[Marked], logits: int = 1, content: str = ""
+        cls,
+        id: str,
+        label: int | float,
+        marked: Sequence[Marked],
+        logits: int = 1,
+        content: str = "",
     ) -> EncodedExample:
         """The example of some marked sequences, with as many logits as it has options."""
         ids = tuple(token for m in marked for token in m.input_ids)
@@ -138,6 +145,10 @@ class Prompt:
                 )
             answers = AnswerEncoder(tokenizer, task, _prefix(tokenizer))
             return cls(task, tokenizer, style, (), (), (), answers, vocabulary)
+        if task.kind == "regression" and style != "plain":
+            raise UserError(
+                f"task {task.name} has real labels, which no words say: use --head linear"
+            )
         if style == "plain":
             plain = PlainEncoder(tokenizer, limits, _prefix(tokenizer))
             ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
@@ -192,6 +203,10 @@ class Prompt:
                 "normalize": self.task.normalize,
                 "beta": self.task.beta if self.task.kind == "preference" else None,
             }
+        if self.task.kind == "regression":
+            kind = {
+                "kind": "regression", "center": self.task.center, "spread": self.task.spread
+            }  # fmt: skip
         return kind | {
             "task": self.task.name,
             "style": self.style,
@@ -394,7 +409,7 @@ def render_prompt(prompt: Prompt, example: Example, encoded: EncodedExample) -> 
     if encoded.marked:
         return _render_marked(prompt, encoded)
     task = prompt.task
-    label = task.labels[example.label]
+    label = f"{example.label:g}" if task.kind == "regression" else task.labels[int(example.label)]
     lines = [_field("task", f"{task.name}, {prompt.style} prompt, example {example.id}")]
     if prompt.template:
         lines.append(_field("template", prompt.template))
@@ -468,6 +483,12 @@ def _token(prompt: Prompt, token: int) -> str:
 def content_digest(kind: str, content: tuple[object, ...]) -> str:
     """``kind:`` and 16 hex digits that tell one example's content from another's."""
     return f"{kind}:{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
+
+
+def label_array(examples: Sequence[EncodedExample]) -> np.ndarray:
+    """Labels ``[n]``: int64, or float64 where they are real numbers."""
+    labels = [e.label for e in examples]
+    return np.array(labels, float if any(isinstance(each, float) for each in labels) else np.int64)
 
 
 def fingerprint_examples(examples: Sequence[EncodedExample]) -> str:

@@ -18,11 +18,20 @@ from subkern.kernels.belonging import Side
 from subkern.solvers.directions import reverse_of
 from subkern.symmetry import SYMMETRY_RTOL, asymmetry
 
-__all__ = ["ASYMMETRIC_SOLVERS", "KernelSolver", "Problem", "encode_targets", "labels_from_scores"]
+__all__ = [
+    "ASYMMETRIC_SOLVERS",
+    "REAL_SOLVERS",
+    "KernelSolver",
+    "Problem",
+    "encode_targets",
+    "labels_from_scores",
+]
 
 
 ASYMMETRIC_SOLVERS = ("asym", "asym-ridge", "row-logistic")
 """Registered solvers with ``requires_symmetric = False``, for refusals to name."""
+REAL_SOLVERS = ("ridge", "svr", "asym-ridge")
+"""Registered solvers with ``takes_real = True``."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +41,19 @@ class Problem:
     kernel: Array
     """``[n, c, n, c]``, train on both sides."""
     labels: Labels
-    """``[n]``, 0 to c-1 (0 or 1 where c = 1)."""
+    """``[n]``, 0 to c-1 (0 or 1 where c = 1), or real numbers, float64."""
     targets: Array
-    """``[n, c]``, one-hot, or +1 and -1 where c = 1."""
+    """``[n, c]``, one-hot, or +1 and -1 where c = 1; real labels themselves."""
     offset: Array
     """``[n, c]``, ``f0 / f0_scale``, zeros where there is no f0."""
 
 
 def encode_targets(labels: Labels, logits: int) -> Array:
-    """Return targets ``[n, c]``: one-hot rows, or +1 for class 1 and -1 for class 0 where c = 1."""
+    """Return targets ``[n, c]``: one-hot rows, or +1 for class 1 and -1 for class 0 where c = 1;
+    real labels are their own.
+    """
+    if labels.dtype.kind == "f":
+        return np.asarray(labels, dtype=np.float64)[:, None]
     if logits == 1:
         return np.where(labels[:, None] == 1, 1.0, -1.0)
     targets: Array = np.zeros((len(labels), logits))
@@ -48,8 +61,13 @@ def encode_targets(labels: Labels, logits: int) -> Array:
     return targets
 
 
-def _check_labels(y: ArrayLike | None, count: int, logits: int, name: str) -> Labels:
-    """Return labels as integers ``[count]`` in 0..c-1, or raise `UserError`."""
+def _check_labels(
+    y: ArrayLike | None, count: int, logits: int, name: str, *, real: bool = False
+) -> Labels:
+    """Return labels as integers ``[count]`` in 0..c-1, or raise `UserError`.
+
+    Of one logit they may be real numbers; 0.0 and 1.0 alone are classes.
+    """
     if y is None:
         raise UserError(
             f"{name} is missing and the kernel brings none: give one label per example ({count})"
@@ -60,6 +78,9 @@ def _check_labels(y: ArrayLike | None, count: int, logits: int, name: str) -> La
             f"{name} has shape {list(array.shape)}: expected [{count}], one label per example"
         )
     most = max(logits, 2)
+    numbers = logits == 1 and array.dtype.kind == "f" and bool(np.isfinite(array).all())
+    if numbers and (real or not np.isin(array, (0, 1)).all()):
+        return np.asarray(array, dtype=np.float64)
     if array.dtype.kind not in "biuf" or not np.isin(array, np.arange(most)).all():
         found = sorted({str(label) for label in array.tolist()})[:8]
         raise UserError(f"{name} holds {', '.join(found)}: expected label indices 0 to {most - 1}")
@@ -94,6 +115,9 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
     adds_f0: ClassVar[bool] = True
     """Whether scores are ``f0 / f0_scale`` plus what the kernel gives; if not, f0 is a feature."""
 
+    takes_real: ClassVar[bool] = False
+    """Whether labels may be real numbers, of one logit, which scores then are to be."""
+
     f0_scale: float | None
     coef_: Array
     classes_: Labels
@@ -126,7 +150,14 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
                 f"training kernel is {n} x {m} examples: give the kernel of train against train"
             )
         self.symmetric_ = self._check_symmetry(kernel)
-        labels = _check_labels(getattr(K, "left_labels", None) if y is None else y, n, c, "y")
+        given = getattr(K, "left_labels", None) if y is None else y
+        labels = _check_labels(given, n, c, "y", real=y is None)
+        self.regresses_ = labels.dtype.kind == "f"
+        if self.regresses_ and not self.takes_real:
+            raise UserError(
+                f"{type(self).__name__} tells classes apart and the labels are real numbers: use"
+                f" {', '.join(REAL_SOLVERS)}"
+            )
         self.trained_on_ = self._training_side(K, y)
         self.n_train_, self.num_logits_ = n, c
         self.classes_ = np.arange(max(c, 2))
@@ -163,9 +194,12 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
 
     def predict(
         self, K: KernelLike, f0: ArrayLike | None = None, reverse: KernelLike | None = None
-    ) -> Labels:
-        """Return labels ``[m]``: the largest score, or its sign for a single logit."""
-        return labels_from_scores(self.decision_function(K, f0, reverse))
+    ) -> Any:
+        """Return labels ``[m]``: the largest score, or its sign for a single logit; the score
+        itself if it was fitted to real labels.
+        """
+        scores = self.decision_function(K, f0, reverse)
+        return scores[:, 0] if self.regresses_ else labels_from_scores(scores)
 
     def score(
         self,
@@ -176,12 +210,14 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         reverse: KernelLike | None = None,
     ) -> float:
         """Return accuracy, or F1 of class 1, against labels ``[m]`` (the kernel's right labels if
-        None).
+        None); of real labels `subkern.agreement.predictions.REAL`.
         """
         predicted = self.predict(K, f0, reverse)
         given = getattr(K, "right_labels", None) if y is None else y
         return score_predictions(
-            _check_labels(given, len(predicted), self.num_logits_, "y"), predicted, metric
+            _check_labels(given, len(predicted), self.num_logits_, "y", real=self.regresses_),
+            predicted,
+            metric,
         )
 
     @staticmethod

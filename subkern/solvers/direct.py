@@ -49,6 +49,7 @@ class AsymmetricRidgeSolver(LeastSquaresSolver):
     """
 
     requires_symmetric = False
+    takes_real = True
 
     def _candidates(self) -> list[float]:
         """Return the candidates for r, most regularized first; 0 alone is one of them too."""

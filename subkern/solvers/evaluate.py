@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from subkern.agreement.predictions import Score, labels_from_scores, score_predictions
+import numpy as np
+
+from subkern.agreement.predictions import REAL, Score, predicted, score_predictions
 from subkern.errors import UserError
 from subkern.kernels.belonging import Side
 from subkern.kernels.kernel import Kernel
@@ -28,7 +30,7 @@ def evaluate(
     *,
     f0_scales: Sequence[float | None] | None = None,
     grid: Grid | Literal["default"] | None = None,
-    metric: Score = "accuracy",
+    metric: Score | None = None,
 ) -> dict[str, Any]:
     """Solve on ``train`` and score on ``evaluation``; what ``subkern solve`` prints.
 
@@ -36,6 +38,10 @@ def evaluate(
     (1 by default) and of ``grid`` is taken, parameters of the solver to values, or ``"default"``
     for `subkern.solvers.default_grid`; without ``dev`` there may be one value of each. What is in
     neither, the solver chooses by itself, or has a default for.
+
+    The metric is accuracy unless it is given, of real labels Pearson's correlation, beside which
+    stand Spearman's and the root mean squared error (RMSE) on the evaluation examples, that in the
+    units that the labels have in their file.
 
     Returns:
         Solver, chosen regularization, other searched parameters and f0 scale, scores on train, dev
@@ -50,14 +56,19 @@ def evaluate(
     for name, kernel in named.items():  # before anything is fitted
         if mine := Side.of(train, "left", "the training kernel"):
             mine.require_together(Side.of(kernel, "left", f"the {name} kernel"))
+    labels = evaluation.right_labels
+    real = train.left_labels is not None and train.left_labels.dtype.kind == "f"
+    metric = metric or ("pearson" if real else "accuracy")
+    if real is not (metric in REAL):
+        fitting = ", ".join(REAL) if real else "accuracy, f1"
+        raise UserError(f"metric '{metric}' is not of {'real ' * real}labels here: use {fitting}")
     others = [k for k in named.values() if k is not None]
     known = all(k.right_logits is not None for k in [train, *others])
     points = _grid(solver, grid, f0_scales, known, dev)
     fitted, dev_score = _fit(make_solver(solver), train, dev, points, metric)
     f0 = evaluation.right_logits
-    labels = evaluation.right_labels
     zero_shot = (
-        score_predictions(labels, labels_from_scores(f0), metric)
+        score_predictions(labels, predicted(f0, labels), metric)
         if f0 is not None and labels is not None
         else None
     )
@@ -72,7 +83,17 @@ def evaluate(
         f"dev {metric}": dev_score,
         f"eval {metric}": fitted.score(evaluation, f0=_f0(fitted, evaluation), metric=metric),
         f"zero-shot {metric}": zero_shot,
+        **(_of_real(fitted, evaluation) if real else {}),
     }
+
+
+def _of_real(fitted: KernelSolver, kernel: Kernel) -> dict[str, Any]:
+    """Return what else is said of predictions of real labels."""
+    found = fitted.predict(kernel, _f0(fitted, kernel))
+    labels = np.asarray(kernel.right_labels)
+    prompt = kernel.provenance.get("model", {}).get("prompt", {})
+    rmse = float(np.sqrt(np.mean((found - labels) ** 2))) * float(prompt.get("spread", 1.0))
+    return {"eval spearman": score_predictions(labels, found, "spearman"), "eval RMSE": rmse}
 
 
 def _grid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from subkern.agreement.predictions import Labels
 from subkern.errors import UserError
@@ -18,9 +18,12 @@ def stratified_folds(labels: Labels, folds: int, seed: int | None) -> list[tuple
     """Return (train, held out) positions, each class spread evenly; at most as many folds as the
     rarest class has.
 
-    ``seed=None`` keeps the order of the examples. Raises `UserError` where a class has a single
-    example.
+    ``seed=None`` keeps the order of the examples. Real labels have no classes to spread. Raises
+    `UserError` where a class has a single example.
     """
+    if labels.dtype.kind == "f" and len(labels) >= 2:
+        plain = KFold(min(folds, len(labels)), shuffle=seed is not None, random_state=seed)
+        return list(plain.split(np.zeros(len(labels))))
     count = min(folds, int(np.bincount(labels)[np.unique(labels)].min()))
     if count < 2:
         raise UserError(

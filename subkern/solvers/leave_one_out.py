@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from subkern.agreement.blocks import Array
-from subkern.agreement.predictions import labels_from_scores
+from subkern.agreement.predictions import predicted
 from subkern.errors import UserError
 from subkern.solvers.base import KernelSolver, Problem
 from subkern.solvers.spectral import DEFAULT_GRID, check_regularization, most_regularised
@@ -23,7 +23,7 @@ class LeaveOneOutSolver(KernelSolver):
         loo_scores_: ``[n, c]``, leave-one-out scores of the training examples, f0 included.
         loo_error_: mean over examples of their squared error, added over logits; infinite where
             they are not finite.
-        loo_accuracy_: accuracy of these scores.
+        loo_accuracy_: accuracy of these scores; NaN of real labels.
         loo_curve_: candidate to leave-one-out error.
     """
 
@@ -39,7 +39,9 @@ class LeaveOneOutSolver(KernelSolver):
         chosen = most_regularised(errors)
         self.loo_scores_ = problem.targets - residuals[chosen]
         self.loo_error_ = float(errors[chosen])
-        self.loo_accuracy_ = float(np.mean(labels_from_scores(self.loo_scores_) == problem.labels))
+        found = predicted(self.loo_scores_, problem.labels)
+        real = problem.labels.dtype.kind == "f"
+        self.loo_accuracy_ = float("nan") if real else float(np.mean(found == problem.labels))
         self.loo_curve_ = dict(zip(candidates, errors.tolist(), strict=True))
         return chosen
 

@@ -13,7 +13,7 @@ __all__ = ["RidgeSolver"]
 
 
 class RidgeSolver(LeastSquaresSolver):
-    """Ridge regression of one-hot (or +1, -1) targets on all logits jointly.
+    """Ridge regression of one-hot (or +1, -1, or real) targets on all logits jointly.
 
     ``(K + r mu I) alpha = t - f0 / f0_scale`` over the ``n*c`` pairs of example and logit, mu the
     mean eigenvalue of K; scores are ``f0 / f0_scale + K' alpha``. This is where gradient flow on
@@ -38,6 +38,8 @@ class RidgeSolver(LeastSquaresSolver):
         loo_accuracy_: accuracy of the leave-one-out predictions at r.
         loo_curve_: r to leave-one-out error, for every candidate.
     """
+
+    takes_real = True
 
     def _solutions(self, problem: Problem, candidates: list[float]) -> list[tuple[Array, Array]]:
         """Return alpha and leave-one-out residuals ``[n, c]`` at every candidate."""

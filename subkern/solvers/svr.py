@@ -56,6 +56,8 @@ class SVRSolver(KernelSolver):
         cv_curve_: C to cross-validated squared error, added over logits; empty where C was given.
     """
 
+    takes_real = True
+
     def __init__(
         self,
         C: float | None = None,

@@ -27,13 +27,14 @@ class Example:
         id: ``"<split>-<row>"``, rows counted from 0: unique within task, shots and seed.
         texts: its one or two texts, verbatim; of other kinds than labels prompt and answer,
             question and options, or prompt, chosen and rejected answer.
-        label: position of its label in ``task.labels``.
+        label: position of its label in ``task.labels``; of a regression the label itself, as its
+            distance from ``task.center`` in units of ``task.spread``.
         chats: the same as messages, where they are such.
     """
 
     id: str
     texts: tuple[str, ...]
-    label: int
+    label: int | float
     chats: tuple[Chat, ...] = ()
 
 
@@ -113,7 +114,13 @@ def _example(task: Task, split: str, number: int, row: Row) -> Example:
 
 def _own(task: Task, split: str, number: int, parts: Parts) -> Example:
     """An example of a task's own file."""
-    label = parts.answer if isinstance(parts.answer, int) else task.labels.index(parts.answer)
+    label: int | float
+    if isinstance(parts.answer, str):
+        label = task.labels.index(parts.answer)
+    elif task.kind == "regression":
+        label = (float(parts.answer) - task.center) / task.spread
+    else:
+        label = int(parts.answer)
     return Example(f"{split}-{number}", parts.texts, label, parts.chats)
 
 

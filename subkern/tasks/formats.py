@@ -4,6 +4,8 @@ lm-eval call them, or told.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +27,12 @@ class Parts:
         texts: its texts, in the order of the format; empty where only a chat's tokenizer can make
             them.
         chats: the same as messages, where they are such.
-        answer: the label as it stands there, or the number of the right option.
+        answer: the label as it stands there, a real number, or the number of the right option.
     """
 
     texts: tuple[str, ...]
     chats: tuple[Chat, ...] = ()
-    answer: str | int = 0
+    answer: str | int | float = 0
 
 
 @dataclass(frozen=True)
@@ -217,14 +219,46 @@ def _differ(chosen: object, rejected: object) -> None:
 
 
 def _labels(values: Mapping[str, Any]) -> Parts:
-    names = [c for c in ("text", "text2") if values.get(c) is not None]
     label = values["label"]
+    if isinstance(label, str) and _WHOLE.fullmatch(label.strip()):  # 1.0 is 1, as in JSON
+        label = label.strip().partition(".")[0]
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    if isinstance(label, float | list | dict):
-        raise Unusable(f"'label' holds {_shown(label)}: give a word or a whole number")
-    answer = _text({"label": label}, "label").strip()
-    return Parts(tuple(_text(values, c, empty=True) for c in names), (), answer)
+    if isinstance(label, list | dict):
+        raise Unusable(f"'label' holds {_shown(label)}: give a word or a number")
+    return Parts(_texts(values), (), _text({"label": label}, "label").strip())
+
+
+def _texts(values: Mapping[str, Any]) -> tuple[str, ...]:
+    names = [c for c in ("text", "text2") if values.get(c) is not None]
+    return tuple(_text(values, c, empty=True) for c in names)
+
+
+_WHOLE = re.compile(r"-?\d+\.0*")
+
+
+def _regression(values: Mapping[str, Any]) -> Parts:
+    label = _real(values["label"])
+    if label is None:
+        raise Unusable(
+            f"'label' holds {_shown(values['label'])}: give a number, or --format labels"
+        )
+    return Parts(_texts(values), (), label)
+
+
+def _real(value: Any) -> float | None:
+    """A finite number, also one that is written as text."""
+    try:
+        found = float(value) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        return None
+    return found if math.isfinite(found) and not isinstance(value, bool) else None
+
+
+def _are_real(values: Sequence[Any]) -> bool:
+    """Whether labels are real numbers and not names of classes: all numbers, one not whole."""
+    found = [_real(value) for value in values if value is not None and value == value]
+    return all(f is not None for f in found) and any(f is not None and f % 1 for f in found)
 
 
 FORMATS: dict[str, Format] = {
@@ -249,6 +283,9 @@ FORMATS: dict[str, Format] = {
             "instruction", "instructions", "completion", ("instruction", "output"), _instruction
         ),
         Format("labels", "texts with labels", "labels", ("text", "label"), _labels),
+        Format(
+            "regression", "texts with real labels", "regression", ("text", "label"), _regression
+        ),
         Format("text", "texts, every token of which is learned", "completion", ("text",), _whole),
     )
 }
@@ -257,16 +294,17 @@ FORMATS: dict[str, Format] = {
 _ALIASES = {"sentence": "text", "sentence1": "text", "premise": "text"} | {
     "sentence2": "text2",
     "hypothesis": "text2",
+    "text_pair": "text2",
 }
 
 
 def recognize(
-    columns: Sequence[str], source: str, named: str | None, roles: Mapping[str, str]
+    records: Sequence[Record], source: str, named: str | None, roles: Mapping[str, str]
 ) -> tuple[Format, dict[str, str]]:
     """The format of a file, and which column has each role of it.
 
     Args:
-        columns: of its first row.
+        records: its rows; the first one's columns count.
         source: what it is called.
         named: the format, if it was told.
         roles: role → column, those that were told.
@@ -274,12 +312,16 @@ def recognize(
     Raises:
         UserError: none fits, or a column that was told is not there.
     """
+    columns = list(records[0].values)
     for role, column in roles.items():
         if column not in columns:
             raise UserError(
                 f"{source} has no column '{column}' (for {role}): it has {', '.join(columns)}"
             )
     found = {**{name: name for name in columns if name not in roles.values()}, **roles}
+    pairs = {"sentence2", "hypothesis", "text_pair", "text2"} & {*columns, *found}
+    if "label" not in found and "score" in found and (pairs or named in ("labels", "regression")):
+        found["label"] = "score"  # as STS-B has it
     for alias, role in _ALIASES.items():
         if alias in columns and role not in found and "label" in found:
             found[role] = alias
@@ -288,6 +330,10 @@ def recognize(
     fitting = [
         f for f in FORMATS.values() if set(f.columns) <= set(found) and named in (None, f.name)
     ]
+    if fitting and fitting[0].name == "labels" and named is None:
+        values = [r.values.get(found["label"]) for r in records]
+        if found["label"] == "score" or _are_real(values):
+            return FORMATS["regression"], found
     if fitting:
         return fitting[0], found
     known = [FORMATS[named]] if named else list(FORMATS.values())

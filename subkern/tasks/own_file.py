@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def file_task(
     for name in ("test", "dev"):
         _share(name, getattr(rows, name))
     made, parts = _parts(rows, data)
+    if made.name in ("labels", "regression"):  # another file's labels need not tell which
+        rows = replace(rows, format=made.name) if made.name == "regression" else rows
     every = [*parts]
     for given in (rows.test, rows.dev):
         if _is_share(given):
@@ -87,8 +90,8 @@ def file_task(
         if len(labels) > MOST_LABELS:
             raise UserError(
                 f"{data} has {len(labels)} labels, such as '{labels[0][:40]}', and at most"
-                f" {MOST_LABELS} can be told apart: if they are answers, say --columns"
-                " prompt=COLUMN,completion=COLUMN"
+                f" {MOST_LABELS} can be told apart: if they are numbers, say --format regression;"
+                " if answers, --columns prompt=COLUMN,completion=COLUMN"
             )
         if len(labels) < 2:
             raise UserError(
@@ -105,6 +108,17 @@ def file_task(
         )  # fmt: skip
     if template is not None:
         raise UserError(f"--template is of texts with labels, and {data} holds {made.said}")
+    if made.kind == "regression":
+        values = np.array([p.answer for p in parts], dtype=np.float64)
+        if values.min() == values.max():
+            raise UserError(
+                f"{data} has the label {values[0]:g} alone, and there is nothing to learn:"
+                " give rows of others"
+            )
+        return Task(
+            name, (), (), "", kind="regression", metric="pearson", num_texts=len(parts[0].texts),
+            center=float(values.mean()), spread=float(values.std()), **how,
+        )  # fmt: skip
     if made.kind == "choices":
         most = max(len(p.texts) for p in every) - 1
         labels = tuple(chr(ord("A") + i) if i < 26 else str(i) for i in range(most))
@@ -132,6 +146,12 @@ def described(task: Task) -> str:
     assert task.rows is not None
     made, parts = _parts(task.rows, task.rows.data)
     more = f", {len(task.labels)} labels" if task.kind == "labels" else ""
+    if task.kind == "regression":
+        values = [float(p.answer) for p in parts]
+        more = (
+            f", from {min(values):g} to {max(values):g}; f is their distance from the mean"
+            f" {task.center:.4g} in standard deviations of {task.spread:.4g}"
+        )
     return f"{task.rows.data}: {len(parts)} rows of {made.said} (format {made.name}){more}"
 
 
@@ -218,7 +238,7 @@ def _read(rows: FileRows, data: str, changed: int) -> tuple[Format, list[Parts]]
         raise UserError(f"there is no {data}: use {', '.join(DEMO_FILES)}")
     records = read_records(str(DEMO_FILES.get(data, data)))
     roles = dict(rows.columns)
-    made, found = recognize(list(records[0].values), data, rows.format or None, roles)
+    made, found = recognize(records, data, rows.format or None, roles)
     if all(role == column for role, column in found.items()):
         return made, [made.parts(record) for record in records]
     renamed = (

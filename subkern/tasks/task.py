@@ -10,8 +10,8 @@ from subkern.errors import UserError, check_choice
 __all__ = ["Column", "FileRows", "FileSource", "HubSource", "Task"]
 
 Column = int | str  # position (negative from the end) or name in the header
-METRICS = ("accuracy", "f1", "log_likelihood")
-KINDS = ("words", "labels", "choices", "completion", "preference")
+METRICS = ("accuracy", "f1", "log_likelihood", "pearson", "spearman", "r2")
+KINDS = ("words", "labels", "choices", "completion", "preference", "regression")
 NORMALIZERS = ("sum", "mean")
 
 
@@ -113,7 +113,9 @@ class Task:
     * ``choices``: those of an example's own options after its question; cross-entropy;
     * ``completion``: the log-likelihood of an answer after its prompt; minus it;
     * ``preference``: β (log-likelihood of the chosen answer − of the rejected one), less what it
-      is at θ₀; logistic loss.
+      is at θ₀; logistic loss;
+    * ``regression``: the one output of a linear head, for a real label as its distance from
+      `center` in units of `spread`; squared loss.
 
     Attributes:
         name: as users write it; looked up without regard to case.
@@ -134,6 +136,7 @@ class Task:
         normalize: whether a log-likelihood is the ``sum`` over its tokens or their ``mean``.
         beta: β of preferences.
         rows: where its examples are, if in a file of their own.
+        center, spread: of real labels, their mean and standard deviation in that file.
 
     Raises:
         UserError: fields that contradict each other.
@@ -156,6 +159,8 @@ class Task:
     normalize: str = "sum"
     beta: float = 0.1
     rows: FileRows | None = None
+    center: float = 0.0
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -190,7 +195,7 @@ class Task:
     @property
     def marked(self) -> bool:
         """Whether its examples are answers with marked tokens, not texts that are classified."""
-        return self.kind not in ("words", "labels")
+        return self.kind not in ("words", "labels", "regression")
 
     @property
     def classifies(self) -> bool:
@@ -200,12 +205,26 @@ class Task:
     @property
     def num_logits(self) -> int:
         """Logits c of f."""
-        return 1 if self.kind in ("completion", "preference") else len(self.labels)
+        return 1 if self.kind in ("completion", "preference", "regression") else len(self.labels)
 
     @property
     def loss(self) -> str:
         """The loss of its kind."""
-        return "likelihood" if self.kind == "completion" else "cross_entropy"
+        return {"completion": "likelihood", "regression": "squared"}.get(self.kind, "cross_entropy")
+
+    def check_loss(self, loss: str) -> None:
+        """Refuse a loss that is of tasks of another kind.
+
+        Raises:
+            UserError: it is.
+        """
+        own = {"completion": ("likelihood",), "regression": ("squared",)}
+        fitting = own.get(self.kind, ("cross_entropy", "squared"))
+        if loss in ("cross_entropy", "squared", "likelihood") and loss not in fitting:
+            said = {"completion": "completions", "regression": "real labels"}.get(
+                self.kind, "labels"
+            )
+            raise UserError(f"loss '{loss}' is not of {said}: use {' or '.join(fitting)}")
 
     @property
     def file_source(self) -> FileSource:

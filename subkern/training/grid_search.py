@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -284,7 +285,7 @@ class _Points:
 
 def _rank(found: Outcome) -> tuple[float, float]:
     """Higher is better; a point that diverged is below all."""
-    return (-1.0, 0.0) if isinstance(found, Diverged) else found.rank_on_dev
+    return (-math.inf, 0.0) if isinstance(found, Diverged) else found.rank_on_dev
 
 
 def _claim(root: Path, settings: Mapping[str, Any], overwrite: bool) -> None:

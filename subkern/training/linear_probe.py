@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import log_loss
 from torch import nn
 
@@ -103,7 +103,7 @@ def _last_layer(model: LogitModel) -> nn.Module:
 def linear_probe(
     model: LogitModel,
     splits: Splits,
-    metric: Score = "accuracy",
+    metric: Score | None = None,
     *,
     folds: int = 5,
     seed: int = 0,
@@ -115,12 +115,13 @@ def linear_probe(
     On the features as they are, as in the code of Malladi et al. (2023): standardized, those that
     hardly vary would get large weights, and where a head starts, kernels would be those features'.
     C has the lowest cross entropy in stratified cross-validation on the training examples, ties
-    going to the smaller; dev is not looked at.
+    going to the smaller; dev is not looked at. Of real labels it is ridge regression with penalty
+    1/C, by the squared error of leaving one out.
 
     Args:
         model: frozen.
         splits: examples by split, with ``train``.
-        metric: ``accuracy`` or ``f1``.
+        metric: ``accuracy`` (the default), ``f1`` or, of real labels, ``pearson`` and the like.
         folds: at most the examples of the rarest class.
         seed: of the folds.
         regularization: C; None chooses it.
@@ -131,13 +132,18 @@ def linear_probe(
     """
     train = splits["train"]
     labels, classes = labels_of(train), model.readout.num_logits
-    missing = sorted(set(range(classes)) - set(labels.tolist()))
+    real = labels.dtype.kind == "f"
+    metric = metric or ("pearson" if real else "accuracy")
+    missing = [] if real else sorted(set(range(classes)) - set(labels.tolist()))
     if missing:
         raise UserError(f"class {missing[0]} has no training example: a probe needs one of each")
     states = hidden_states(model, train)
-    if regularization is None:
-        regularization = _choose(states, labels, folds, seed, sorted(grid))
-    weight, bias = _fit(states, labels, regularization)
+    if real:
+        weight, bias, regularization = _ridge(states, labels, regularization, sorted(grid))
+    else:
+        if regularization is None:
+            regularization = _choose(states, labels, folds, seed, sorted(grid))
+        weight, bias = _fit(states, labels, regularization)
     logits = {}
     for name, examples in splits.items():
         given = states if name == "train" else hidden_states(model, examples)
@@ -188,6 +194,16 @@ def _choose(states: Array, labels: NDArray[Any], folds: int, seed: int, grid: li
             held.append(log_loss(labels[left], likely, labels=range(len(bias))) * len(left))
         losses.append(sum(held) / len(labels))
     return grid[int(np.argmin(losses))]
+
+
+def _ridge(
+    states: Array, labels: NDArray[Any], c: float | None, grid: list[float]
+) -> tuple[Array, Array, float]:
+    """Weights ``[1, d]``, bias ``[1]`` and C of ridge regression."""
+    if len(labels) < 2:
+        raise UserError("one training example leaves none when it is left out: give two or more")
+    fitted = RidgeCV([1 / each for each in (grid if c is None else [c])]).fit(states, labels)
+    return fitted.coef_[None], np.array([fitted.intercept_]), float(1 / fitted.alpha_)
 
 
 def _fit(states: Array, labels: NDArray[Any], c: float) -> tuple[Array, Array]:

@@ -5,8 +5,8 @@ Both are means over the examples of a batch, so a learning rate means the same f
 * ``cross_entropy``: softmax cross-entropy; for the one binary logit f_1 − f_0 (c = 1) the logistic
   loss, which is the same number.
 * ``squared``: ``½ Σ_c (f_c − t_c)²`` against the targets of the kernel solvers: one-hot, or +1 and
-  −1 where c = 1 (`subkern.solvers.base.encode_targets`). Gradient flow on it solves kernel
-  regression.
+  −1 where c = 1 (`subkern.solvers.base.encode_targets`); a real label is its own target.
+  Gradient flow on it solves kernel regression.
 * ``likelihood``: of completions, whose logit is a log-likelihood and whose label says over how many
   tokens it sums: ``−Σ_i f_i / Σ_i n_i``, the mean over the *tokens* of the batch as TRL and
   transformers have it; where f is a mean over tokens (n = 1), the mean over examples.
@@ -14,8 +14,9 @@ Both are means over the examples of a batch, so a learning rate means the same f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -38,7 +39,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def targets(labels: Tensor, logits: int) -> Tensor:
-    """Targets ``[b, c]`` of the squared loss for labels ``[b]``: one-hot, or ±1 where c = 1."""
+    """Targets ``[b, c]`` of the squared loss for labels ``[b]``: one-hot, or ±1 where c = 1.
+
+    Labels that are floating-point numbers are the targets.
+    """
+    if labels.is_floating_point():
+        return labels[:, None]
     if logits == 1:
         return (2 * labels - 1).to(torch.get_default_dtype())[:, None]
     return functional.one_hot(labels, logits).to(torch.get_default_dtype())
@@ -46,6 +52,8 @@ def targets(labels: Tensor, logits: int) -> Tensor:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of logits ``[b, c]`` and labels ``[b]``; logistic loss where c = 1."""
+    if labels.is_floating_point():
+        raise UserError("loss 'cross_entropy' is of classes and the labels are real: use 'squared'")
     if logits.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
     return functional.cross_entropy(logits, labels)
@@ -83,9 +91,9 @@ def get_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
-def counted(name: str, labels: Sequence[int]) -> int:
+def counted(name: str, labels: np.ndarray) -> int:
     """What the loss of examples with these labels is a mean over: examples, or their tokens."""
-    return sum(labels) if name == "likelihood" else len(labels)
+    return int(labels.sum()) if name == "likelihood" else len(labels)
 
 
 def residual(name: str, logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subkern.agreement.predictions import Score, labels_from_scores, score_predictions
+from subkern.agreement.predictions import Score, predicted, score_predictions
 from subkern.models.batches import token_batches
+from subkern.prompts.prompt import label_array
 from subkern.subspaces.movable import MovableModel
 from subkern.training.losses import get_loss
 from subkern.training.settings import Diverged, Training
@@ -52,15 +53,18 @@ def logits_of(
 
 
 def labels_of(examples: Sequence[EncodedExample]) -> np.ndarray:
-    """Labels ``[n]``."""
-    return np.array([e.label for e in examples], dtype=np.int64)
+    """Labels ``[n]``, int64, or float64 where they are real numbers."""
+    return label_array(examples)
 
 
 def score(logits: np.ndarray, labels: np.ndarray, metric: Score) -> float:
-    """Accuracy or F1 of logits ``[n, c]``; of completions their log-likelihood per token."""
+    """Accuracy or F1 of logits ``[n, c]``; of completions their log-likelihood per token.
+
+    Of real labels what `score_predictions` has for them, on the one logit.
+    """
     if metric == "log_likelihood":
         return float(logits.sum() / labels.sum())
-    return score_predictions(labels, labels_from_scores(logits), metric)
+    return score_predictions(labels, predicted(logits, labels), metric)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from subkern.errors import UserError
+from subkern.prompts.prompt import label_array
 from subkern.subspaces.movable import MovableModel
 from subkern.training.batch_order import batch_order
 from subkern.training.losses import get_loss
@@ -128,7 +129,7 @@ class _Trainer(Trainer):
     def _collate(self, examples: Sequence[EncodedExample]) -> dict[str, Any]:
         assert isinstance(self.model, MovableModel)
         model = self.model.model
-        labels = torch.tensor([e.label for e in examples], device=model.device)
+        labels = torch.as_tensor(label_array(examples), device=model.device)
         return {"batch": model.collate(examples), "labels": labels}
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:

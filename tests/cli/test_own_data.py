@@ -24,6 +24,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(byte_folder(tmp_path_factory.mktemp("model")))
 
 
+FITTING = ("finetune", "--steps", "1")
+HEAD = {"demo:regression": ("--head", "linear")}
+"""What a file cannot do without."""
+
+
 def run(*words: str) -> Result:
     found = CliRunner().invoke(cli, words)
     if found.exception is not None and not isinstance(found.exception, SystemExit):
@@ -38,20 +43,28 @@ def test_kernel_says_what_the_file_is_and_is_found_again(
 ) -> None:
     out = tmp_path / "k.zarr"
     words = ("kernel", "--model", tiny, "--data", data, "--left-limit", "3", "--right", "test")
+    words += HEAD.get(data, ())
     first = run(*words, "--subspace", "lora:r=2,seed=0", "--out", str(out))
     assert first.stderr.startswith(f"{data}: 20 rows of ")
     kernel = Kernel.load(out)
     assert kernel.shape[:3:2] == (3, 4)
-    assert (kernel.left_labels is not None) == (data in ("demo:labels", "demo:choices"))
+    assert (kernel.left_labels is not None) == (
+        data in ("demo:labels", "demo:choices", "demo:regression")
+    )
     assert "up to date" in run(*words, "--subspace", "lora:r=2,seed=0", "--out", str(out)).stdout
 
 
-@pytest.mark.parametrize("data", ["demo:completion", "demo:preference", "demo:choices"])
+ANSWERED = ["demo:completion", "demo:preference", "demo:choices", "demo:regression"]
+
+
+@pytest.mark.parametrize("data", ANSWERED)
 def test_finetune_learns_and_says_its_score(data: str, tiny: str, tmp_path: Path) -> None:
     words = ("finetune", "--model", tiny, "--data", data, "--steps", "6", "--eval-every", "3")
+    words += HEAD.get(data, ())
     told = run(*words, "--out", str(tmp_path / "f"), "--json").stdout
     found = json.loads(told)
-    metric = "log_likelihood" if data == "demo:completion" else "accuracy"
+    named = {"demo:completion": "log_likelihood", "demo:regression": "pearson"}
+    metric = named.get(data, "accuracy")
     assert found["best"]["metric"] == metric
     if data == "demo:completion":
         assert found["best"]["scores"]["train"] > found["best"]["scores_before"]["train"]
@@ -59,14 +72,16 @@ def test_finetune_learns_and_says_its_score(data: str, tiny: str, tmp_path: Path
         assert found["best"]["scores"]["train"] > 0.5
 
 
-@pytest.mark.parametrize("data", ["demo:completion", "demo:preference", "demo:choices"])
+@pytest.mark.parametrize("data", ANSWERED)
 def test_learning_rates_are_suggested(data: str, tiny: str) -> None:
-    (found,) = json.loads(run("learning-rate", "--model", tiny, "--data", data, "--json").stdout)
+    words = ("learning-rate", "--model", tiny, "--data", data, *HEAD.get(data, ()))
+    (found,) = json.loads(run(*words, "--json").stdout)
     assert 1e-7 < found["suggested"] < 1
 
 
-def test_features_of_completions_have_their_kernel(tiny: str, tmp_path: Path) -> None:
-    words = ("features", "--model", tiny, "--data", "demo:completion", "--dim", "64")
+@pytest.mark.parametrize("data", ["demo:completion", "demo:regression"])
+def test_features_have_their_kernel(data: str, tiny: str, tmp_path: Path) -> None:
+    words = ("features", "--model", tiny, "--data", data, "--dim", "64", *HEAD.get(data, ()))
     told = run(*words, "--check", "6", "--out", str(tmp_path / "f.zarr"))
     assert "features [14, 1, 64]" in told.output
 
@@ -76,11 +91,14 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
     data: str, tiny: str, tmp_path: Path
 ) -> None:
     words = ("analyze", "lora", "--model", tiny, "--data", data, "--ranks", "1,4")
+    words += HEAD.get(data, ())
     told = run(*words, "--adapter-seeds", "2", "--out", str(tmp_path / "a"), "--json").stdout
     found = json.loads(told)
     page = (tmp_path / "a" / "report.html").read_text()
     steps = data in ("demo:completion", "demo:preference")
-    assert found["solver"] == ("one step" if steps else "logistic")
+    real = data == "demo:regression"
+    assert found["solver"] == ("one step" if steps else "ridge" if real else "logistic")
+    assert ("classifier" in page) != (steps or real)
     assert ("test predictions" in page) != steps
     if steps:
         assert found["full_score"]["mean"] == 1
@@ -93,7 +111,7 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
         capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
-    assert f"test {'loss' if steps else 'accuracy'} " in told.stdout
+    assert f"test {'loss' if steps else 'correlation' if real else 'accuracy'} " in told.stdout
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -106,6 +124,55 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
             "--verify compares",
         ),
         (("kernel", "--data", "demo:completion", "--head", "linear"), "is of kind completion"),
+        (
+            ("kernel", "--data", "demo:regression"),
+            "demo:regression has real labels, which no words say: add --head linear",
+        ),
+        (("analyze", "lora", "--data", "demo:regression"), "real labels, which no words say"),
+        (
+            ("kernel", "--data", "demo:regression", *HEAD["demo:regression"], "--logits", "binary"),
+            "has real labels and one output: leave --logits binary out",
+        ),
+        (
+            (
+                *FITTING,
+                "--data",
+                "demo:regression",
+                *HEAD["demo:regression"],
+                "--loss",
+                "cross_entropy",
+            ),
+            "loss 'cross_entropy' is not of real labels: use squared",
+        ),
+        (
+            (*FITTING, "--data", "demo:completion", "--loss", "squared"),
+            "loss 'squared' is not of completions: use likelihood",
+        ),
+        (
+            (*FITTING, "--data", "demo:labels", "--loss", "likelihood"),
+            "loss 'likelihood' is not of labels: use cross_entropy or squared",
+        ),
+        (
+            (
+                "analyze",
+                "lora",
+                "--data",
+                "demo:regression",
+                "--head",
+                "linear",
+                "--solvers",
+                "logistic",
+            ),
+            "solver logistic tells classes apart and the labels are real numbers: use ridge",
+        ),
+        (
+            ("analyze", "behavior", "--data", "demo:regression", "--head", "linear"),
+            "judges by classifiers, and demo:regression holds real labels",
+        ),
+        (
+            ("analyze", "lora", "--data", "demo:regression", "--head", "linear", "--verify"),
+            "--verify compares predicted labels",
+        ),
         (("kernel", "--data", "hub"), "there is no task: give --task, or a file"),
         (("kernel", "--data", "no.jsonl"), "cannot read no.jsonl"),
         (
@@ -134,9 +201,25 @@ def test_what_cannot_be_is_one_line(
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("data", ["demo:completion", "demo:preference"])
+@pytest.mark.parametrize("data", ["demo:completion", "demo:preference", "demo:regression"])
 def test_analyze_learning_rate_takes_answers(data: str, tiny: str, tmp_path: Path) -> None:
     words = ("analyze", "learning-rate", "--model", tiny, "--data", data, "--steps", "6")
+    words += HEAD.get(data, ())
     more = ("--probe-steps", "3", "--factors", "1,2", "--subspace", "lora:r=2")
     told = run(*words, *more, "--out", str(tmp_path / "r"), "--json").stdout
     assert json.loads(told)["answer"]
+
+
+def test_solve_and_agree_on_kernels_of_real_labels(tiny: str, tmp_path: Path) -> None:
+    words = ("kernel", "--model", tiny, "--data", "demo:regression", "--head", "linear")
+    places = {name: str(tmp_path / f"{name}.zarr") for name in ("train", "test", "dev", "lora")}
+    for name in ("train", "test", "dev"):
+        run(*words, "--right", name, "--out", places[name])
+    run(*words, "--subspace", "lora:r=4,seed=0", "--out", places["lora"])
+    told = run("solve", places["train"], places["test"], "--dev", places["dev"], "--json").stdout
+    (found,) = json.loads(told)
+    assert -1 <= found["eval pearson"] <= 1
+    assert -1 <= found["eval spearman"] <= 1
+    assert 0 < found["eval RMSE"] < 10
+    rows = json.loads(run("agree", places["train"], places["lora"], "--json").stdout)
+    assert "kernel_target_alignment" in {row["metric"] for row in rows}

@@ -179,7 +179,7 @@ def test_a_row_that_cannot_be_used_is_named_by_its_line(name: str, tmp_path: Pat
         ({"messages": [{"role": "user"}]}, "give role and content"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "do not differ"),
         ({"chosen": "b", "rejected": "c"}, "no 'prompt'"),
-        ({"text": "a", "label": 0.5}, "'label' holds 0.5"),
+        ({"text": "a", "label": 0.5}, "has the label 0.5 alone"),
         ({"text": "a", "label": "x"}, "has the label 'x' alone"),
         ({"question": "q", "choices": ["B", "A"], "answer": "A"}, "a letter of one choice and"),
         ({"question": "q", "choices": {"text": ["x", "y"], "label": 5}, "answer": 0}, "labels 5"),
@@ -252,6 +252,7 @@ def test_shares_that_leave_nothing_to_train_on() -> None:
 def test_demo_files_are_read_and_described() -> None:
     assert set(DEMO_FILES) == {
         "demo:choices", "demo:completion", "demo:labels", "demo:messages", "demo:preference",
+        "demo:regression",
     }  # fmt: skip
     told = {name: described(file_task(name)) for name in DEMO_FILES}
     assert told["demo:labels"] == (
