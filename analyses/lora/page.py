@@ -220,6 +220,8 @@ def _solver_table(found: Findings) -> Table:
     header += [f"{solver.name}, {_same(found)[1]}" for solver in solvers]
     if found.steps:
         return Table("One step", "As above.", ["", *header], rows)
+    if found.real:
+        return Table("All regressions", "As above, for every solver.", ["", *header], rows)
     return Table("All classifiers", "As above, for every classifier.", ["", *header], rows)
 
 
