@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from subkern.errors import UserError
-from subkern.tasks.own_file import is_own
 from subkern.training.choices import LOSSES
 
 from ..engine.settings import (
@@ -155,7 +154,7 @@ class Config(Settings):
                 f"task '{self.task}' is read by a tokenizer: give --model, whose it is, or --task"
                 f" {SYNTHETIC}"
             )
-        if self.task == SYNTHETIC and is_own(self.data):
+        if self.task == SYNTHETIC and self.data != type(self).model_fields["data"].default:
             raise UserError(
                 f"task {SYNTHETIC} does not read --data {self.data}: name a task whose labels it"
                 " has, or a task file (--task)"
@@ -182,6 +181,12 @@ class Config(Settings):
             )
         if self.task == SYNTHETIC:
             raise UserError(f"task {SYNTHETIC} is no text for pretrained models: give --task")
+        preset = PRESETS[self.preset]
+        for name in ("widths", "parametrizations", "activation", "depth"):
+            usual, given = type(self).model_fields[name].default, getattr(self, name)
+            if given not in (usual, preset.get(name, usual)):
+                shown = ",".join(map(str, given)) if isinstance(given, tuple) else given
+                raise UserError(f"--{name} {shown} is not asked of pretrained models: leave it out")
         if self.model or self.family != MLP:
             given = f"model {self.model}" if self.model else f"family {self.family}"
             raise UserError(f"{given} is not asked of pretrained models: leave it out")

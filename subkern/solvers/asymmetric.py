@@ -10,6 +10,7 @@ import numpy as np
 
 from subkern.agreement.blocks import Array, as_matrix
 from subkern.errors import UserError
+from subkern.prompts.marked import MISSING
 from subkern.solvers.base import Problem
 from subkern.solvers.leave_one_out import LeaveOneOutSolver
 from subkern.solvers.machines import Logits, one_against_rest, split_kernel, split_logits
@@ -101,7 +102,8 @@ class AsymmetricLSSVMSolver(LeaveOneOutSolver):
         """Choose gamma by leave-one-out and keep both sets of coefficients."""
         candidates = self._candidates()
         one = replace(problem, targets=one_against_rest(problem.labels, problem.kernel.shape[1]))
-        wanted = split_logits(one.targets - one.offset, self.logits)
+        gone = one.offset <= MISSING
+        wanted = split_logits(np.where(gone, 0.0, one.targets - one.offset), self.logits)
         systems = [_System.of(kernel) for kernel in split_kernel(problem.kernel, self.logits)]
         pairs = list(zip(systems, wanted, strict=True))
         residuals = [

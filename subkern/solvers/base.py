@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,6 +15,7 @@ from subkern.agreement.blocks import Array, KernelLike, as_blocks
 from subkern.agreement.predictions import Labels, Score, labels_from_scores, score_predictions
 from subkern.errors import UserError
 from subkern.kernels.belonging import Side
+from subkern.prompts.marked import MISSING
 from subkern.solvers.directions import reverse_of
 from subkern.symmetry import SYMMETRY_RTOL, asymmetry
 
@@ -99,7 +100,8 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
 
     Initial logits f0 ``[n, c]`` enter as ``f0 / f0_scale``: the solver learns what is to be added
     to them, and adds them back when it predicts. ``f0_scale=None`` ignores f0. What is given to
-    `fit` must be given to prediction.
+    `fit` must be given to prediction. A logit of an option that an example lacks (−10,000) is left
+    out of what is fitted and never predicted, also with ``f0_scale=None``.
 
     An asymmetric kernel, of a rule such as ``asymmetric_signgd``, has a second direction, the
     *reverse* ``[n, c, m, c]`` (see `subkern.solvers.directions`). A `Kernel` brings it; with arrays
@@ -162,7 +164,11 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         self.n_train_, self.num_logits_ = n, c
         self.classes_ = np.arange(max(c, 2))
         self.uses_f0_ = f0 is not None and self.f0_scale is not None
-        self._solve(Problem(kernel, labels, encode_targets(labels, c), self._offset(f0, n)))
+        targets, offset, gone = encode_targets(labels, c), self._offset(f0, n), missing(f0, (n, c))
+        if gone.any():  # an option that an example lacks is nothing to be fitted
+            offset = np.where(gone, MISSING if self.adds_f0 else 0.0, offset)
+            targets = np.where(gone, offset, targets)
+        self._solve(Problem(kernel, labels, targets, offset))
         return self
 
     def decision_function(
@@ -190,7 +196,11 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
             raise UserError(
                 f"the solver was fitted {fitted} initial logits f0: predict {fitted} them too"
             )
-        return self._scores_of_both(kernel, reverse_of(K, reverse), self._offset(f0, m))
+        gone, offset = missing(f0, (m, c)), self._offset(f0, m)
+        if gone.any():
+            offset = np.where(gone, MISSING if self.adds_f0 else 0.0, offset)
+        scores = self._scores_of_both(kernel, reverse_of(K, reverse), offset)
+        return np.where(gone, MISSING, scores) if gone.any() else scores
 
     def predict(
         self, K: KernelLike, f0: ArrayLike | None = None, reverse: KernelLike | None = None
@@ -264,6 +274,12 @@ class KernelSolver(ClassifierMixin, BaseEstimator, ABC):
         if not np.isfinite(array).all():
             raise UserError("f0 holds NaN or infinite values: recompute the initial logits")
         return array / scale
+
+
+def missing(f0: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which logits ``[n, c]`` are of options that an example lacks, by its initial ones."""
+    array = np.zeros(shape) if f0 is None else _numbers(f0)
+    return array <= MISSING if array.shape == shape else np.zeros(shape, dtype=bool)
 
 
 def _numbers(f0: Any) -> Array:

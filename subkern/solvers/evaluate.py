@@ -79,9 +79,9 @@ def evaluate(
         "f0 scale": fitted.f0_scale,
         "train examples": train.shape[0],
         "eval examples": evaluation.shape[2],
-        f"train {metric}": fitted.score(train, f0=_f0(fitted, train), metric=metric),
+        f"train {metric}": fitted.score(train, f0=train.right_logits, metric=metric),
         f"dev {metric}": dev_score,
-        f"eval {metric}": fitted.score(evaluation, f0=_f0(fitted, evaluation), metric=metric),
+        f"eval {metric}": fitted.score(evaluation, f0=evaluation.right_logits, metric=metric),
         f"zero-shot {metric}": zero_shot,
         **(_of_real(fitted, evaluation) if real else {}),
     }
@@ -89,7 +89,7 @@ def evaluate(
 
 def _of_real(fitted: KernelSolver, kernel: Kernel) -> dict[str, Any]:
     """Return what else is said of predictions of real labels."""
-    found = fitted.predict(kernel, _f0(fitted, kernel))
+    found = fitted.predict(kernel, kernel.right_logits)
     labels = np.asarray(kernel.right_labels)
     prompt = kernel.provenance.get("model", {}).get("prompt", {})
     rmse = float(np.sqrt(np.mean((found - labels) ** 2))) * float(prompt.get("spread", 1.0))
@@ -131,15 +131,12 @@ def _fit(
     if dev is None:
         check_grid(solver, points)
         solver.set_params(**{name: values[0] for name, values in points.items()})
-        return solver.fit(train, f0=_f0(solver, train)), None
-    use = any(scale is not None for scale in points["f0_scale"])
-    logits = (train.right_logits, dev.right_logits) if use else (None, None)
+        return solver.fit(train, f0=train.right_logits), None
+    logits = (train.right_logits, dev.right_logits)
+    if any(each is None for each in logits):
+        logits = (None, None)
     chosen = select(solver, points, train, dev, f0=logits[0], dev_f0=logits[1], metric=metric)
     return chosen.solver, chosen.dev_score
-
-
-def _f0(solver: KernelSolver, kernel: Kernel) -> Any:
-    return kernel.right_logits if solver.f0_scale is not None else None
 
 
 def _settings(fitted: KernelSolver, names: set[str]) -> dict[str, Any]:

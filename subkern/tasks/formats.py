@@ -44,6 +44,7 @@ class Format:
         said: what a row is, for people.
         kind: of the task that its rows make.
         columns: those that must be there.
+        optional: those that may be there.
         read: from a row's values to its parts; raises `Unusable`.
     """
 
@@ -52,6 +53,7 @@ class Format:
     kind: str
     columns: tuple[str, ...]
     read: Callable[[Mapping[str, Any]], Parts]
+    optional: tuple[str, ...] = ()
 
     def parts(self, record: Record) -> Parts:
         """The parts of a row.
@@ -115,13 +117,25 @@ def _is_chat(value: Any) -> bool:
 def _ends_in_answer(chat: Chat, column: str) -> Chat:
     if not any(role == "assistant" for role, _ in chat):
         raise Unusable(f"'{column}' has no message of the assistant: there is nothing to learn")
+    return _says_something(chat, column)
+
+
+def _says_something(chat: Chat, column: str) -> Chat:
+    if any(role == "assistant" and not content.strip() for role, content in chat):
+        raise Unusable(
+            f"'{column}' has an empty message of the assistant: fill it in or leave the row out"
+        )
     return chat
 
 
 def _completion(values: Mapping[str, Any]) -> Parts:
     if _is_chat(values["prompt"]) and _is_chat(values["completion"]):
         return Parts(
-            (), (_chat(values["prompt"], "prompt"), _chat(values["completion"], "completion"))
+            (),
+            (
+                _chat(values["prompt"], "prompt"),
+                _says_something(_chat(values["completion"], "completion"), "completion"),
+            ),
         )
     return Parts((_text(values, "prompt", empty=True), _text(values, "completion")))
 
@@ -210,6 +224,8 @@ def _preference(values: Mapping[str, Any]) -> Parts:
         )
         asked, sides = sides[0][:same], (sides[0][same:], sides[1][same:])
     _differ(*sides)
+    for name, side in zip(("chosen", "rejected"), sides, strict=True):
+        _says_something(side, name)
     return Parts((), (asked, *sides), 1)
 
 
@@ -264,7 +280,14 @@ def _are_real(values: Sequence[Any]) -> bool:
 FORMATS: dict[str, Format] = {
     made.name: made
     for made in (
-        Format("preference", "preferences", "preference", ("chosen", "rejected"), _preference),
+        Format(
+            "preference",
+            "preferences",
+            "preference",
+            ("chosen", "rejected"),
+            _preference,
+            ("prompt",),
+        ),
         Format(
             "choices", "multiple choice", "choices", ("question", "choices", "answer"), _choices
         ),
@@ -280,11 +303,21 @@ FORMATS: dict[str, Format] = {
             "conversations", "chats", "completion", ("conversations",), _messages("conversations")
         ),
         Format(
-            "instruction", "instructions", "completion", ("instruction", "output"), _instruction
+            "instruction",
+            "instructions",
+            "completion",
+            ("instruction", "output"),
+            _instruction,
+            ("input",),
         ),
-        Format("labels", "texts with labels", "labels", ("text", "label"), _labels),
+        Format("labels", "texts with labels", "labels", ("text", "label"), _labels, ("text2",)),
         Format(
-            "regression", "texts with real labels", "regression", ("text", "label"), _regression
+            "regression",
+            "texts with real labels",
+            "regression",
+            ("text", "label"),
+            _regression,
+            ("text2",),
         ),
         Format("text", "texts, every token of which is learned", "completion", ("text",), _whole),
     )
@@ -330,6 +363,15 @@ def recognize(
     fitting = [
         f for f in FORMATS.values() if set(f.columns) <= set(found) and named in (None, f.name)
     ]
+    taking = [f for f in fitting if set(roles) <= {*f.columns, *f.optional}]
+    if fitting and not taking:
+        known_roles = (*fitting[0].columns, *fitting[0].optional)
+        role = next(each for each in roles if each not in known_roles)
+        raise UserError(
+            f"--columns names '{role}', which format {fitting[0].name} has not: it has"
+            f" {', '.join(known_roles)}"
+        )
+    fitting = taking
     if fitting and fitting[0].name == "labels" and named is None:
         values = [r.values.get(found["label"]) for r in records]
         if found["label"] == "score" or _are_real(values):

@@ -40,8 +40,8 @@ def file_task(
     columns: str | None = None,
     max_length: int | None = None,
     template: str | None = None,
-    normalize: str = "sum",
-    beta: float = 0.1,
+    normalize: str | None = None,
+    beta: float | None = None,
 ) -> Task:
     """The task that a data file holds.
 
@@ -54,8 +54,9 @@ def file_task(
         columns: which column is what, as ``text=subject+body,label=kind``.
         max_length: longest sequence in tokens; longer ones lose the beginning of their prompt.
         template: of texts with labels, in LM-BFF's notation.
-        normalize: whether a log-likelihood is the ``sum`` over its tokens or their ``mean``.
-        beta: β of preferences.
+        normalize: whether a log-likelihood is the ``sum`` over its tokens (None too) or their
+            ``mean``.
+        beta: β of preferences; None is 0.1.
 
     Raises:
         UserError: a file that cannot be read, columns of no format, or a row that cannot be used.
@@ -76,11 +77,20 @@ def file_task(
                 f"{given} holds {other.said} and {data} {made.said}: give files of one format"
             )
         every += more
+    if beta is not None and made.kind != "preference":
+        raise UserError(
+            f"--beta {beta:g} is of preferences, and {data} holds {made.said}: leave it out"
+        )
+    if normalize is not None and made.kind == "regression":
+        raise UserError(
+            f"--normalize {normalize} is of log-likelihoods, and {data} holds {made.said}: leave it"
+            " out"
+        )
     length = MAX_LENGTH if max_length is None else max_length
     how: dict[str, Any] = {
         "max_length": length,
-        "normalize": normalize,
-        "beta": beta,
+        "normalize": "sum" if normalize is None else normalize,
+        "beta": 0.1 if beta is None else beta,
         "rows": rows,
     }
     stem = Path(data).stem if is_file(data) else data
@@ -216,6 +226,8 @@ def _roles(columns: str | None) -> tuple[tuple[str, str], ...]:
             raise UserError(
                 f"--columns '{columns}' is not ROLE=COLUMN,…: give text=body,label=kind"
             )
+        if role.strip() in found:
+            raise UserError(f"--columns '{columns}' names {role.strip()} twice: give it once")
         first, *more = [name.strip() for name in names.split("+")]
         if more and (role.strip() != "text" or len(more) > 1):
             raise UserError(f"--columns '{columns}': only text may be two columns, text=A+B")

@@ -437,6 +437,15 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
         (["--factors", "0.5,2"], "leave out 1, the suggestion: add it"),
         (["--task", "mr", "--data", "demo", "--model", "/none"], "'/none'"),
         (["--task", "mr"], "task 'mr' is read by a tokenizer: give --model"),
+        (["--data", "folder"], "task synthetic does not read --data folder: name a task"),
+        (
+            ["--pretrained", "a,b,c", "--task", "mr", "--widths", "32,64,96"],
+            "--widths 32,64,96 is not asked of pretrained models: leave it out",
+        ),
+        (
+            ["--pretrained", "a,b,c", "--task", "mr", "--depth", "3"],
+            "--depth 3 is not asked of pretrained models",
+        ),
         (["--preset", "slow"], "preset 'slow' is unknown: use full, quick"),
         (["--workers", "0"], "0 workers can do nothing: give --workers 1 or more"),
         (["--executor", "slurm"], "executor 'slurm' is unknown: use local or ray"),

@@ -177,6 +177,15 @@ def test_a_row_that_cannot_be_used_is_named_by_its_line(name: str, tmp_path: Pat
         ({"question": "q", "choices": ["x", "y"], "answer": 2}, "'answer' holds 2"),
         ({"messages": CHAT[:1]}, "no message of the assistant"),
         ({"messages": [{"role": "user"}]}, "give role and content"),
+        ({"messages": [*CHAT[:1], {"role": "assistant", "content": " "}]}, "an empty message of"),
+        (
+            {"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": ""}]},
+            "an empty mes",
+        ),
+        (
+            {"chosen": CHAT, "rejected": [*CHAT[:1], {"role": "assistant", "content": ""}]},
+            "'rejected' has an empty message of the assistant",
+        ),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "do not differ"),
         ({"chosen": "b", "rejected": "c"}, "no 'prompt'"),
         ({"text": "a", "label": 0.5}, "has the label 0.5 alone"),
@@ -204,15 +213,26 @@ def test_values_that_mean_nothing_are_refused(
         ({"format": "chat"}, "format 'chat' is unknown"),
         ({"format": "messages"}, "which no format has"),
         ({"columns": "text"}, "is not ROLE=COLUMN"),
-        ({"beta": 0.0}, "beta is 0"),
         ({"normalize": "max"}, "unknown normalize 'max'"),
         ({"max_length": 0}, "max_length is 0"),
+        ({"beta": 0.5}, "--beta 0.5 is of preferences, and demo:completion holds prompts"),
+        ({"columns": "prompt=prompt,prompt=completion"}, "names prompt twice"),
+        (
+            {"columns": "prompt=prompt,text2=prompt"},
+            "names 'text2', which format prompt-completion",
+        ),
+        ({"columns": "text=prompt+completion,text2=prompt"}, "names text2 twice"),
         ({"template": "*sent_0*"}, "--template is of texts with labels"),
     ],
 )
 def test_options_that_cannot_be(how: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         file_task("demo:completion", **how)
+
+
+def test_the_beta_of_preferences_is_above_zero() -> None:
+    with pytest.raises(UserError, match="beta is 0"):
+        file_task("demo:preference", beta=0.0)
 
 
 def test_labels_that_only_look_like_numbers(tmp_path: Path) -> None:
