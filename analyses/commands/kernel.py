@@ -135,6 +135,10 @@ def asked_examples(asked: dict[str, Any]) -> tuple[Task, list[Example], list[Exa
 
     check_asked(asked)
     task = asked_task(asked)
+    if asked["export_lmk"] is not None and not task.classifies:
+        raise UserError(
+            f"--export-lmk writes class labels, which {asked['data']} has not: leave it out"
+        )
     say_rows(task)
     left, right = (_examples(task, asked, side) for side in ("left", "right"))
     return task, left, right

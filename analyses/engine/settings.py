@@ -97,6 +97,11 @@ class Options(BaseModel):
         for name, field in known.items():
             if field.is_required() and name not in values:
                 raise UserError(f"the settings name no {name}: add '{name}: ...'")
+            given = values.get(name)
+            if field.default is None and isinstance(given, str) and not given.strip():
+                raise UserError(
+                    f"{self.prefix}{name} is empty ({given!r}): give a value, or leave it out"
+                )
         try:
             super().__init__(**values)
         except ValidationError as error:

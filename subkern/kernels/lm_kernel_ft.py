@@ -109,6 +109,8 @@ def _exported(kernel: Kernel, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the two tensors of a kernel's file."""
     if kernel.right_labels is None:
         raise UserError(f"{path} needs the labels of the kernel's columns, which are unknown")
+    if kernel.right_labels.dtype.kind == "f":
+        raise UserError(f"{path} is of class labels and the kernel's are real: save it as it is")
     values = _both(kernel, path) if kernel.is_asymmetric else kernel.values
     labels = torch.from_numpy(kernel.right_labels.copy())
     if kernel.num_logits == 1:

@@ -132,6 +132,10 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
         ),
         (("analyze", "lora", "--data", "demo:regression"), "real labels, which no words say"),
         (
+            ("kernel", "--data", "demo:regression", "--head", "linear", "--export-lmk", "x.pt"),
+            "--export-lmk writes class labels, which demo:regression has not",
+        ),
+        (
             ("kernel", "--data", "demo:regression", *HEAD["demo:regression"], "--logits", "binary"),
             "has real labels and one output: leave --logits binary out",
         ),
