@@ -10,7 +10,8 @@ from subkern.errors import UserError, check_choice
 __all__ = ["Column", "FileRows", "FileSource", "HubSource", "Task"]
 
 Column = int | str  # position (negative from the end) or name in the header
-METRICS = ("accuracy", "f1", "log_likelihood", "pearson", "spearman", "r2")
+METRICS = {"completion": ("log_likelihood",), "regression": ("pearson", "spearman", "r2")}
+"""By kind of task; of the others accuracy and F1."""
 KINDS = ("words", "labels", "choices", "completion", "preference", "regression")
 NORMALIZERS = ("sum", "mean")
 
@@ -127,7 +128,8 @@ class Task:
             where the label word comes next.
         causal_label_words: word per label for causal models; empty: `label_words`.
         num_texts: texts per example, 1 or 2.
-        metric: ``"accuracy"``, or ``"f1"`` of label 1 (two labels only).
+        metric: ``"accuracy"``, or ``"f1"`` of label 1 (two labels only); of completions
+            ``"log_likelihood"``, of a regression ``"pearson"``, ``"spearman"`` or ``"r2"``.
         max_length: longest prompt in tokens, special tokens included.
         first_sent_limit, other_sent_limit: most tokens of text 0 and of the others.
         files: how its files are read; ``None``: headerless CSV ``label,text[,text]``.
@@ -176,9 +178,10 @@ class Task:
             self._check_words("causal_label_words", self.causal_label_words, False)
         if self.num_texts not in (1, 2):
             raise UserError(f"task {self.name}: num_texts is {self.num_texts}, it must be 1 or 2")
-        if self.metric not in METRICS:
+        metrics = METRICS.get(self.kind, ("accuracy", "f1"))
+        if self.metric not in metrics:
             raise UserError(
-                f"task {self.name}: metric '{self.metric}' is not one of {', '.join(METRICS)}"
+                f"task {self.name}: metric '{self.metric}' is not one of {', '.join(metrics)}"
             )
         if self.metric == "f1" and len(self.labels) != 2:
             raise UserError(

@@ -40,6 +40,10 @@ def load_task_file(path: Path) -> Task:
     }
     values: dict[str, Any] = {"template": ""}
     values |= {name: _value(path, name, value) for name, value in fields.items()}
+    if values.get("kind", "words") not in ("words", "labels"):
+        raise UserError(
+            f"{path}: kind '{values['kind']}' is of data files: give the file as --data and no task"
+        )
     if "num_texts" not in values and tables:
         values["num_texts"] = max(len(table.get("texts", (1,))) for table in tables.values())
     if "files" in tables:
