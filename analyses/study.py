@@ -30,6 +30,7 @@ from subkern.storage.lock import only_run
 from subkern.storage.progress import Progress
 from subkern.training.grid_search import Search, search
 
+from .engine.asked_task import check_real
 from .engine.inputs import Inputs, identity, load_inputs
 from .engine.parts import (
     Computed,
@@ -135,6 +136,7 @@ class Study(ABC, Generic[C, F]):
                 f"analyze {self.name} judges by classifiers, and {config.data} holds"
                 f" {held}: use analyze lora or learning-rate, or kernel and finetune"
             )
+        check_real(found.task, config.as_dict())
         return found
 
     def check_trial(self, config: C) -> None:

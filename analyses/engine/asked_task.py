@@ -13,7 +13,7 @@ from subkern.tasks.own_file import DEMO_FILES, file_labels, file_task, is_own
 
 from .settings import OWN
 
-__all__ = ["asked_loss", "asked_task"]
+__all__ = ["asked_loss", "asked_task", "check_real"]
 
 
 def asked_task(asked: Mapping[str, Any]) -> Task:
@@ -40,7 +40,7 @@ def asked_task(asked: Mapping[str, Any]) -> Task:
     template = asked.get("template") if not name else None
     made = file_task(data, template=template, **said)
     if not name:
-        _check_real(made, asked)
+        check_real(made, asked)
         return made
     task = get_task(name)
     if made.kind != "labels" or made.num_texts != task.num_texts:
@@ -57,8 +57,12 @@ def asked_task(asked: Mapping[str, Any]) -> Task:
     return replace(task, rows=made.rows, max_length=length)
 
 
-def _check_real(task: Task, asked: Mapping[str, Any]) -> None:
-    """Refuse what real labels cannot be read with, before a model is looked for."""
+def check_real(task: Task, asked: Mapping[str, Any]) -> None:
+    """Refuse what real labels cannot be read with, before a model is looked for.
+
+    Raises:
+        UserError: a prompt, or the binary logit.
+    """
     if task.kind != "regression":
         return
     what = f"{task.rows.data if task.rows else task.name} has real labels"

@@ -120,6 +120,10 @@ def identity(config: Settings, inputs: Inputs, *computed_by: Callable[..., Any])
 def _task(config: Settings) -> Task:
     """Return the task with the config's template and label words, for either kind of model."""
     asked = config.as_dict()
+    del (
+        asked["head"],
+        asked["logits"],
+    )  # the study says first whether it can do with the task at all
     if type(config).model_fields["max_length"].default is not None:
         del asked["max_length"]  # another's, of how models are made
     task = asked_task(asked)

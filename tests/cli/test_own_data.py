@@ -172,8 +172,8 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
             "solver logistic tells classes apart and the labels are real numbers: use ridge",
         ),
         (
-            ("analyze", "behavior", "--data", "demo:regression", "--head", "linear"),
-            "judges by classifiers, and demo:regression holds real labels",
+            ("analyze", "behavior", "--data", "demo:regression"),
+            "analyze behavior judges by classifiers, and demo:regression holds real labels",
         ),
         (
             ("analyze", "lora", "--data", "demo:regression", "--head", "linear", "--verify"),
@@ -191,6 +191,7 @@ def test_analyze_lora_judges_by_classifiers_or_by_one_step(
         ),
         (("kernel", "--task", "SST-2", "--data", "demo:choices"), "does not hold 1 text"),
         (("analyze", "prompting", "--data", "demo:completion"), "prompts of labels, which"),
+        (("analyze", "prompting", "--data", "demo:regression"), "prompts of labels, which"),
         (("analyze", "width", "--data", "demo:labels"), "synthetic does not read --data demo:l"),
         (
             ("analyze", "lora", "--data", "demo:completion", "--train-limit", "1"),
