@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from subkern.cores import heeding_others
 from subkern.errors import DamagedError, UserError
 from subkern.features.store import FeatureStore, holds_features, is_begun
 from subkern.kernels.engines.projected import project_captured, rows_kernels, rows_per_batch
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.request import Request, RunOptions, kernel_identity
+from subkern.kernels.request import Request, RunOptions, kernel_identity, naming_memory
 from subkern.kernels.rules import UpdateRule, as_rule
 from subkern.kernels.selection import Selection, positions
 from subkern.kernels.sides import Sides
@@ -162,24 +163,25 @@ def compute_features(
     request = Request(model, Sides.of(examples), subspace=subspace, options=options)
     projection, out = request.coordinates.projection, Path(out)
     assert projection is not None
-    request.validate()
-    provenance = features_identity(model, examples, subspace)
-    with only_run(out, beside=True):
-        store = _open(out, provenance, overwrite)
-        if store is None:
-            step = rows_per_batch(request.job, examples, projection.projections)
-            labeled = model.classifies or model.regresses
-            head = {
-                "provenance": provenance,
-                "ids": [e.id for e in examples],
-                "labels": label_array(examples).tolist() if labeled else None,
-                "content": [e.content for e in examples],
-                "chunk": step,
-            }
-            shape = (len(examples), model.num_logits, subspace.dim)
-            FeatureStore.create(out, shape, head)
-            store = FeatureStore(out, writable=True)
-        return Features._of(store, _fill(store, request, projection))
+    with naming_memory(), heeding_others():
+        request.validate()
+        provenance = features_identity(model, examples, subspace)
+        with only_run(out, beside=True):
+            store = _open(out, provenance, overwrite)
+            if store is None:
+                step = rows_per_batch(request.job, examples, projection.projections)
+                labeled = model.classifies or model.regresses
+                head = {
+                    "provenance": provenance,
+                    "ids": [e.id for e in examples],
+                    "labels": label_array(examples).tolist() if labeled else None,
+                    "content": [e.content for e in examples],
+                    "chunk": step,
+                }
+                shape = (len(examples), model.num_logits, subspace.dim)
+                FeatureStore.create(out, shape, head)
+                store = FeatureStore(out, writable=True)
+            return Features._of(store, _fill(store, request, projection))
 
 
 def features_identity(
