@@ -56,6 +56,7 @@ def main(
 def compare(problem: Problem, kind: str, memory: str) -> dict[str, Any]:
     """One computation, estimated and measured."""
     from benchmarks.measure import PeakMemory, release_memory, timed
+    from benchmarks.roofline import watched
 
     problem.model(problem.model.collate(problem.left[:1]))  # touch the weights
     release_memory()
@@ -63,13 +64,14 @@ def compare(problem: Problem, kind: str, memory: str) -> dict[str, Any]:
     estimating, estimate = timed(estimated)
     release_memory()
     company = Company()
-    with PeakMemory(0.0) as peak:
+    with PeakMemory(0.0) as peak, watched() as watch:
         seconds, _ = timed(compute)
     return {
         "estimating": estimating,
         "seconds": [estimate.costs.seconds, seconds],
         "memory_bytes": [estimate.costs.memory_bytes, peak.peak_bytes],
         "phases": {phase.name: phase.seconds for phase in estimate.costs.phases},
+        "phases_run": dict(watch.seconds),
         "flops": estimate.costs.flops,
         "cores_of_others": company.cores(),
     }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from subkern.prompts.prompt import EncodedExample
 
 Examples = Sequence["EncodedExample"]
+_TURNS = 3  # of each batch that is timed
 _LOOK = 0.005  # seconds between two looks at the resident memory
 
 
@@ -165,11 +166,10 @@ class CaptureProbe:
         sizes = [batch, [sorted(batch, key=length)[len(batch) // 2]]]
         need = 0
         for i, each in enumerate(sizes):
-            for turn in range(2):  # the first one warms up
+            for _ in range(_TURNS):
                 began = time.perf_counter()
                 rise = most_resident(partial(self.job.capture, each, self.bounded))
-                seconds = time.perf_counter() - began
-                took[i] = seconds if turn == 0 else min(took[i], seconds)
+                took[i] += (time.perf_counter() - began) / _TURNS  # others may slow any of them
                 need = max(need, rise)
         big, small = (self.batch_flops(each) for each in sizes)
         if len(batch) == 1 or big <= small:
