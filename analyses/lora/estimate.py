@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from subkern.errors import UserError
 from subkern.estimates.captures import check_single_words
 from subkern.estimates.estimate import Estimate
 from subkern.estimates.kernel import check_estimated
@@ -48,6 +49,10 @@ def estimate_study(
     study = LoraStudy()
     inputs = study.inputs(config)
     check_single_words(inputs.task.marked)
+    if not inputs.task.classifies:
+        raise UserError(
+            f"judging {config.task or config.data}, a regression, is not estimated: estimate kernel"
+        )
     prepared = study.prepare(config, inputs)
     before = started() if started is not None else 0.0
     part = next(parts(config, inputs, prepared.model, Workplace({}, None), None))

@@ -210,6 +210,27 @@ def test_commands_are_estimated_with_their_options(
 
 
 @pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("text,label\nit was good,1.5\nit was bad,0.5\n", "a regression"),
+        ("prompt,completion\nit was,good\nthis is,bad\n", "single words"),
+    ],
+)
+def test_what_no_classifier_judges_is_refused(
+    asked: list[str], rows: str, said: str, tmp_path: Path
+) -> None:
+    header, *lines = rows.splitlines()
+    cells = [line.partition(",") for line in lines]
+    many = [f"{text} {i},{label}" for i in range(10) for text, _, label in cells]
+    (tmp_path / "rows.csv").write_text("\n".join([header, *many]) + "\n")
+    words = [*asked[:2], "--data", str(tmp_path / "rows.csv")]
+    head = ["--head", "linear"] if "regression" in said else []
+    result = CliRunner().invoke(cli.cli, ["estimate", "analyze", "lora", *words, *head])
+    assert isinstance(result.exception, UserError), result.output
+    assert said in str(result.exception)
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["finetune"], ["'finetune'", "kernel, features or analyze lora"]),
