@@ -362,7 +362,8 @@ class LogitModel(nn.Module):
     @property
     def regresses(self) -> bool:
         """Whether an example's label is a real number, which f is to be."""
-        return self.prompt is not None and self.prompt.task.kind == "regression"
+        task = getattr(self.prompt, "task", None)  # a prompt of a user's own may have none
+        return task is not None and task.kind == "regression"
 
     def encode_all(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """`examples` by the model's prompt; preferences against what the model says as it stands.
