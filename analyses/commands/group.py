@@ -26,6 +26,7 @@ from .finetune import finetune
 from .kernel import kernel
 from .learning_rate import learning_rate
 from .solve import solve
+from .start import start
 from .tasks import tasks
 
 
@@ -40,7 +41,8 @@ def cli(debug: bool) -> None:
 
 
 for _command in (
-    agree, analyze, estimate, features, figures, finetune, kernel, learning_rate, solve, tasks,
+    agree, analyze, estimate, features, figures, finetune,
+    kernel, learning_rate, solve, start, tasks,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -41,12 +41,15 @@ class Coordinates:
         parameters: name → tensor that the kernel is over.
         beside: names of those that an adapter only trains along with itself: the linear readout.
         projection: P, where the coordinates are z of θ₀ + P z: see `subkern.subspaces.random`.
+        displaced: what a checkpoint holds beside them, by name: weights that are not trained and
+            that are not the pretrained ones (LoRA-GA's).
     """
 
     model: LogitModel
     parameters: dict[str, nn.Parameter]
     beside: tuple[str, ...] = ()
     projection: Projection | None = None
+    displaced: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of_adapter(cls, wrapped: LogitModel) -> Coordinates:
@@ -201,6 +204,7 @@ class AtCheckpoint:
 
         coordinates = self.subspace.attach(shared_copy(model))
         tensors = read(self.checkpoint, coordinates.model)
+        beside = _untrained(coordinates, tensors)
         moved = _move(coordinates.model, tensors, self._where)
         folder = is_folder(self.checkpoint)
         missing = [
@@ -210,7 +214,7 @@ class AtCheckpoint:
         ]
         if missing:
             raise UserError(f"{self._where} has no tensor {few(missing)}: it has {few(tensors)}")
-        return coordinates
+        return replace(coordinates, displaced=beside)
 
     def describe(self) -> dict[str, Any]:
         """The subspace, and a digest of the checkpoint's tensors wherever they lie."""
@@ -224,6 +228,21 @@ class AtCheckpoint:
     @property
     def _where(self) -> str:
         return "the mapping" if isinstance(self.checkpoint, Mapping) else f"'{self.checkpoint}'"
+
+
+def _untrained(coordinates: Coordinates, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a checkpoint's `tensors` that differ from the model's and are not trained."""
+    trained = {id(p) for p in coordinates.parameters.values()}
+    places = dict(_places(coordinates.model))
+    beside = {}
+    for name, value in tensors.items():
+        if name not in places:
+            continue  # refused when it is moved
+        old: Tensor = getattr(places[name][0], places[name][1])
+        same = value.shape == old.shape and torch.equal(value.to(old), old)
+        if id(old) not in trained and not same:
+            beside[name] = value.detach().to(old, copy=True)
+    return beside
 
 
 def _move(model: LogitModel, tensors: Mapping[str, Tensor], where: str) -> set[int]:

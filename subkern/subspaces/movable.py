@@ -157,6 +157,13 @@ class MovableModel(nn.Module):
         with torch.no_grad():
             return {n: v.detach().clone() for n, v in self._theta(self.coordinates).items()}
 
+    def adapter(self) -> dict[str, Tensor]:
+        """`tensors` of an adapter, and the weights under it that its start moved; {} if it is none.
+
+        ``subspace.at(…)`` of both is this function.
+        """
+        return {**self.tensors(), **self._attached.displaced} if self.is_adapter else {}
+
     def _logits(self, theta: Mapping[str, Tensor], batch: Batch) -> Tensor:
         values = {parameter_path(n): v for n, v in theta.items()}
         logits: Tensor = torch.func.functional_call(self.model, values, (batch,))

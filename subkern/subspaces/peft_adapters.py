@@ -44,7 +44,7 @@ def wrap(model: LogitModel, config: peft.PeftConfig, seed: int = 0) -> LogitMode
     _check_tokens(model, config)
     module = copy_module(model.module, shared=not rewrites_weights(config))
     ours = tensors(module)
-    # PEFT decomposes weights (PiSSA, OLoRA) in float32 only.
+    # PEFT decomposes weights (PiSSA, OLoRA) and gradients (LoRA-GA) in float32 only.
     double = _keeps_function(config) and model.dtype == torch.float64
     config = _with_targets(module, config)
     try:
@@ -129,9 +129,9 @@ def rewrites_weights(config: peft.PeftConfig) -> bool:
 
 
 def _keeps_function(config: peft.PeftConfig) -> bool:
-    """Whether the method takes its start out of the weight: W = W_rest + s·B·A (PiSSA, OLoRA)."""
+    """Whether it takes its start out of the weight, W = W_rest + s·B·A: PiSSA, OLoRA, LoRA-GA."""
     init = getattr(config, "init_lora_weights", True)
-    return isinstance(init, str) and init.startswith(("pissa", "olora"))
+    return isinstance(init, str) and init.startswith(("pissa", "olora", "lora_ga"))
 
 
 def _refuse_turned_olora(wrapped: nn.Module, config: peft.PeftConfig) -> None:

@@ -214,6 +214,6 @@ def _result(
         losses=np.array(trajectory.losses),
         looks=np.array(trajectory.looks, dtype=np.float64).reshape(-1, 3),
         shifts=trajectory.kept,
-        adapter=tunable.tensors() if tunable.is_adapter else {},
+        adapter=tunable.adapter(),
         seconds=seconds,
     )
