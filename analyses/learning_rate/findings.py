@@ -212,6 +212,7 @@ class Judged:
         factor: geometric mean of the edges over what the rule says: 1 if it says where they are.
         edge: standard deviation, in decades, of the edge over what the rule says, once its factor
             is fitted elsewhere.
+        told: share of the edges within a factor of `ASKED` of that.
         best: the same of the rate of the lowest loss.
         loss: mean of the final loss above the lowest, in losses at the start, where training takes
             the rate that the rule says with its factor fitted elsewhere.
@@ -223,6 +224,7 @@ class Judged:
     rule: str
     factor: float
     edge: float
+    told: float
     best: float
     loss: float
     score: float
@@ -437,6 +439,7 @@ def _judge(
         rule=rule,
         factor=math.exp(_mean(edges)),
         edge=_decades(edges - factors[0]),
+        told=_mean(np.abs(off) <= math.log(ASKED) for off in edges - factors[0] if off == off),
         best=_decades(best - factors[1]),
         loss=_mean(
             cells[i].loss_at(rates[i]) - cells[i].loss_at(cells[i].best.rate) for i in known

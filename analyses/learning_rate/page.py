@@ -49,6 +49,7 @@ def _rules(found: Findings, each: Optimizer) -> Table:
             f"{rule.rule}: {RULES[rule.rule]}",
             DASH if math.isnan(rule.factor) else f"{rule.factor:.2g}",
             fmt.decimal(rule.edge, 2),
+            fmt.percent(rule.told, 0),
             fmt.decimal(rule.best, 2),
             fmt.decimal(rule.loss, 2),
             fmt.points(rule.score),
@@ -65,10 +66,11 @@ def _rules(found: Findings, each: Optimizer) -> Table:
         f"Rules, {each.name}",
         f"Edge/rule: the first spike over what the rule says, on average. Each rule's factor is"
         f" fitted {fitted}. Edge, best: what it leaves of the rate of the"
-        " first spike, and of the lowest loss, in decades (root mean square). Then, training at"
+        " first spike, and of the lowest loss, in decades (root mean square); told: edges within a"
+        " factor of two. Then, training at"
         " the rate it gives: final loss above the lowest, in losses at the start; test points"
         " below the rate that dev would choose; share that spikes.",
-        ["", "edge/rule", "edge", "best", "loss lost", "points lost", "spike"],
+        ["", "edge/rule", "edge", "told", "best", "loss lost", "points lost", "spike"],
         rows,
     )
 

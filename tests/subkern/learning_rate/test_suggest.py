@@ -367,10 +367,10 @@ def test_suggestion_spike_and_grid_are_of_the_rate_after_one_step() -> None:
     found = suggestion("adam", 4e-3, 2e-3, 5e-4)
     assert found.rate_after_step == pytest.approx(1e-3)
     assert (found.suggested, found.grid) == (2.5e-4, (8.3e-5, 2.5e-4, 7.5e-4))
-    assert found.spike == pytest.approx(2.4e-3)
+    assert found.spike == pytest.approx(3.2e-3)
     error = 2.0  # of two rates, one standard error is half of what lies between them
-    assert found.spike_interval == pytest.approx((1.5e-3 / error, 3.6e-3 * error))
-    assert suggestion().spike_interval == pytest.approx((1.5e-3, 3.6e-3))
+    assert found.spike_interval == pytest.approx((1.4e-3 / error, 5.8e-3 * error))
+    assert suggestion().spike_interval == pytest.approx((1.4e-3, 5.8e-3))
     assert set(found.as_dict()) >= {"suggested", "spike_low", "grid", "warning", "seconds"}
 
 
@@ -379,7 +379,7 @@ def test_a_training_that_sees_examples_less_often_takes_larger_steps() -> None:
     rates = [suggestion(steps=steps).suggested for steps in (None, 400, 40, 25, 20, 4)]
     assert rates == [2.5e-4, 2.5e-4, 2.5e-4, 4e-4, 5e-4, 5e-4]
     assert suggestion(steps=4).visits == 1
-    assert suggestion(steps=4).grid == (1.7e-4, 5e-4, 1.5e-3)  # 1.5: the earliest spike seen
+    assert suggestion(steps=4).grid == (1.7e-4, 5e-4, 1.4e-3)  # 1.4: the earliest spike seen
     assert suggestion("sgd", steps=4).suggested == suggestion("sgd").suggested
     assert replace(suggestion(steps=4), examples=4).visits == 4  # a batch holds no more than all
 
