@@ -66,7 +66,7 @@ def start(**asked: Any) -> None:
     from subkern.training.data_starts import METHODS, data_start
     from subkern.training.losses import get_loss
 
-    from ..engine.asked_task import asked_task
+    from ..engine.asked_task import asked_loss, asked_task
     from ..engine.heads import check_running, load_started
     from ..show.terminal import say_rows
 
@@ -84,7 +84,7 @@ def start(**asked: Any) -> None:
         raise UserError(f"'{out}' is there already: give --overwrite, or another --out")
     task = asked_task(asked)
     say_rows(task)
-    loss = asked["loss"] or task.loss
+    loss = asked_loss(asked, task)
     get_loss(loss)
     check_running(asked)
     where = {k: asked[k] for k in ("shots", "seed")}

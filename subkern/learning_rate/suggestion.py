@@ -17,7 +17,7 @@ __all__ = ["Suggestion"]
 
 SPIKE, SPIKE_LOW, SPIKE_HIGH = 3.2, 1.4, 5.8
 """Adam's training first spikes at so many times rate₁: the geometric mean of seven configurations
-on mr, and the least and most of 43 on mr, trec, sst-5 and SNLI and of SmolLM2, at batches of 8 and
+on mr, and the least and most of 47 on mr, trec, sst-5 and SNLI and of SmolLM2, at batches of 8 and
 a constant rate. Batches of 2 spike from 0.7 times rate₁ on; after warm-up it may be at 23 times."""
 
 SUGGESTED = {"adam": 0.25, "adamw": 0.25, "signgd": 0.25, "sgd": 0.2, "momentum": 0.02}
