@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from subkern.models.checks import check_tokens
 from subkern.models.copy import copy_module
 from subkern.models.logit_model import LogitModel, named_parameters
 from subkern.width import WideModel
@@ -49,7 +48,7 @@ class Pretrained:
         """
         model = load(self.config.changed(model=spec, pretrained=()), self.inputs)
         for splits in self.inputs.splits.values():
-            check_tokens(model, encode(model, {"train": splits["train"]})["train"])
+            model.check_tokens(encode(model, {"train": splits["train"]})["train"])
         return model
 
     def cells(self) -> Iterator[Cell]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from subkern.models.checks import check_tokens
 from subkern.models.load import load_prompt
 from subkern.models.logit_model import LogitModel
 from subkern.width import initialize
@@ -141,7 +140,7 @@ def _first(work: Widths) -> LogitModel:
     starts = [initialize(family, config.widths[0], each) for each in config.parametrizations]
     model = starts[0].model
     for examples in work.reading.examples.values():
-        check_tokens(model, examples)
+        model.check_tokens(examples)
     model.description = {"name": config.family, "base_width": family.base}
     return model
 

@@ -22,7 +22,7 @@ from subkern.gradients.capture import Captured, NotCovered, capture, frozen
 from subkern.gradients.contract import parameter_block
 from subkern.gradients.factors import DenseFactor, Factor, HeadFactor, OuterFactor, RowFactor
 from subkern.models.autograd_mode import check_mode
-from subkern.models.checks import TOLERANCE, check_function, check_logits, check_tokens, spread
+from subkern.models.checks import TOLERANCE, check_function, check_logits, spread
 from subkern.models.logit_model import LogitModel
 from subkern.subspaces.base import Coordinates
 
@@ -103,7 +103,7 @@ def validate(
     """
     model, parameters = coordinates.model, coordinates.parameters
     check_mode(model)
-    check_tokens(model, examples)
+    model.check_tokens(examples)
     by_length = sorted(examples, key=lambda e: len(e.input_ids))
     few = spread(examples)
     middle = few[-1]

@@ -19,7 +19,6 @@ from subkern.errors import UserError, check_choice
 from subkern.learning_rate.curvature import critical_after_walk
 from subkern.learning_rate.gradients import few_at_a_time, loss_gradient
 from subkern.learning_rate.suggestion import Suggestion, geometric_mean
-from subkern.models.checks import check_tokens
 from subkern.one_line import check_seed
 from subkern.subspaces.movable import MovableModel
 from subkern.subspaces.text import as_subspace
@@ -103,9 +102,9 @@ def suggest(
     )
     if not examples:
         raise UserError("there are no training examples: give at least one")
-    check_tokens(model, examples)
+    model.check_tokens(examples)
     tunable = MovableModel(model, as_subspace(subspace))
-    check_tokens(tunable.model, examples)
+    tunable.model.check_tokens(examples)
     name = subspace if isinstance(subspace, str) else str(subspace.describe().get("kind"))
     pace = _Pace(tunable, name, optimizer, loss, epsilon)
     count, looks = len(examples), 2 if len(examples) <= batch_size else 1 + batches
@@ -174,7 +173,7 @@ def first_step(
     check_asked(optimizer, batch_size, loss=loss, epsilon=epsilon, seed=seed, limit=limit)
     if not examples:
         raise UserError("there are no training examples: give at least one")
-    check_tokens(model, examples)
+    model.check_tokens(examples)
     tunable = MovableModel(model, as_subspace(subspace))
     name = subspace if isinstance(subspace, str) else str(subspace.describe().get("kind"))
     pace = _Pace(tunable, name, optimizer, loss, epsilon)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from subkern.errors import UserError
-from subkern.models.limits import positions, vocabulary
-from subkern.prompts.prompt import unknown_token
-
-if TYPE_CHECKING:
-    from subkern.models.logit_model import LogitModel
-    from subkern.prompts.prompt import EncodedExample
-
+from subkern.models.logit_model import LogitModel
+from subkern.prompts.prompt import EncodedExample
 
 # Relative differences that rounding explains: of logits, and of gradients against autograd.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
@@ -28,7 +22,7 @@ def check_function(model: LogitModel, examples: Sequence[EncodedExample]) -> Non
         UserError: two evaluations differ (dropout), a logit is not finite, or an example's logits
             change with its batch or padding.
     """
-    check_tokens(model, examples)
+    model.check_tokens(examples)
     longest = max(examples, key=lambda e: len(e.input_ids))
     few = [e for e in spread(examples) if e is not longest] + [longest]
     with torch.no_grad():
@@ -80,28 +74,6 @@ def _check_finite(examples: Sequence[EncodedExample], logits: Tensor) -> None:
             f"logits of example '{examples[first].id}' are not finite: check the weights, or use"
             " float32"
         )
-
-
-def check_tokens(model: LogitModel, examples: Sequence[EncodedExample]) -> None:
-    """Refuse an example with more tokens than the model has positions, or with one it lacks.
-
-    Raises:
-        UserError: the longest is too long, counting virtual tokens; or a token has no embedding.
-    """
-    most, virtual = positions(model), getattr(model.module, "num_virtual_tokens", 0)
-    longest = max(examples, key=lambda e: e.longest)
-    if most is not None and longest.longest + virtual > most:
-        raise UserError(
-            f"example '{longest.id}' has {longest.longest} tokens"
-            f"{f' after {virtual} virtual ones' if virtual else ''} and the model takes {most}:"
-            " lower the task's max_length"
-        )
-    if (known := vocabulary(model.module)) is None:
-        return
-    for e in examples:
-        for token in (min(e.input_ids), max(e.input_ids)):
-            if not 0 <= token < known:
-                raise unknown_token(token, known, f"example '{e.id}'", model.tokenizer)
 
 
 def spread(examples: Sequence[EncodedExample], count: int = 3) -> list[EncodedExample]:

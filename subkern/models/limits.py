@@ -8,7 +8,7 @@ running it on three tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,32 +18,28 @@ from torch.overrides import TorchFunctionMode
 from subkern.errors import UserError
 from subkern.models.precision import in_precision_of
 
-if TYPE_CHECKING:
-    from subkern.models.logit_model import LogitModel
-
 _TRIED = 3  # tokens
 _known: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()
 
 
-def positions(model: LogitModel) -> int | None:
-    """Most tokens that `model` takes, virtual ones included; None if nothing says a limit.
+def positions(module: nn.Module) -> int | None:
+    """Most tokens that `module` takes, virtual ones included; None if nothing says a limit.
 
     That is what its tables of absolute positions have rows for, in front of which some leave a
     few; a model without such a table (rotary positions) is taken at its configuration's word.
     """
-    if model.module not in _known:
-        _known[model.module] = _positions(model)
-    return _known[model.module]
+    if module not in _known:
+        _known[module] = _positions(module)
+    return _known[module]
 
 
-def _positions(model: LogitModel) -> int | None:
-    module = model.module
+def _positions(module: nn.Module) -> int | None:
     if (config := getattr(module, "config", None)) is None:
         return None  # no transformer
     virtual = getattr(module, "num_virtual_tokens", 0)
-    lookups, more = (_lookups(model, _TRIED + extra) for extra in (0, 1))
+    lookups, more = (_lookups(module, _TRIED + extra) for extra in (0, 1))
     trained = {id(p) for p in getattr(module, "prompt_encoder", nn.Module()).parameters()}
-    steps = torch.arange(_TRIED, device=model.device)
+    steps = torch.arange(_TRIED, device=_device(module))
     rooms = []
     for i, (table, rows) in enumerate(lookups):
         if len(more) == len(lookups) and torch.equal(rows, more[i][1]):
@@ -60,10 +56,9 @@ def _positions(model: LogitModel) -> int | None:
     return most if isinstance(most, int) and most > 0 else None
 
 
-def _lookups(model: LogitModel, tokens: int) -> list[tuple[Tensor, Tensor]]:
-    """Tables that `model` looks rows up in for a text of equal tokens, and which rows."""
-    ids = _ids(model.module, tokens).to(model.device)
-    module = model.module
+def _lookups(module: nn.Module, tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """Tables that `module` looks rows up in for a text of equal tokens, and which rows."""
+    ids = _ids(module, tokens).to(_device(module))
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
@@ -120,7 +115,7 @@ def _run(module: nn.Module, output: str, *inputs: Tensor) -> list[Tensor]:
     Raises:
         UserError: it does not run on tokens alone, or has no such output.
     """
-    device = next(module.parameters()).device
+    device = _device(module)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), in_precision_of(module):
             return [
@@ -136,6 +131,10 @@ def _run(module: nn.Module, output: str, *inputs: Tensor) -> list[Tensor]:
             f"{type(module).__name__} does not give {output} for text alone ({reason}): use"
             " another model"
         ) from error
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def _pad(module: nn.Module) -> int | None:

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from subkern.cores import make_way
 from subkern.errors import UserError
-from subkern.models.checks import check_tokens
 from subkern.models.likelihood import token_log_probs, widened
-from subkern.models.limits import vocabulary
+from subkern.models.limits import positions, vocabulary
 from subkern.models.precision import in_precision_of
 from subkern.prompts.marked import MISSING, Marked
+from subkern.prompts.prompt import EncodedExample, Prompt, unknown_token
 
 if TYPE_CHECKING:
-    from subkern.prompts.prompt import EncodedExample, Prompt
     from subkern.tasks.examples import Example
 
 
@@ -365,6 +364,28 @@ class LogitModel(nn.Module):
         task = getattr(self.prompt, "task", None)  # a prompt of a user's own may have none
         return task is not None and task.kind == "regression"
 
+    def check_tokens(self, examples: Sequence[EncodedExample]) -> None:
+        """Refuse an example with more tokens than the model has positions, or with one it lacks.
+
+        Raises:
+            UserError: the longest is too long, counting virtual tokens; or a token has no
+                embedding.
+        """
+        most, virtual = positions(self.module), getattr(self.module, "num_virtual_tokens", 0)
+        longest = max(examples, key=lambda e: e.longest)
+        if most is not None and longest.longest + virtual > most:
+            raise UserError(
+                f"example '{longest.id}' has {longest.longest} tokens"
+                f"{f' after {virtual} virtual ones' if virtual else ''} and the model takes {most}:"
+                " lower the task's max_length"
+            )
+        if (known := vocabulary(self.module)) is None:
+            return
+        for e in examples:
+            for token in (min(e.input_ids), max(e.input_ids)):
+                if not 0 <= token < known:
+                    raise unknown_token(token, known, f"example '{e.id}'", self.tokenizer)
+
     def encode_all(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """`examples` by the model's prompt; preferences against what the model says as it stands.
 
@@ -376,7 +397,7 @@ class LogitModel(nn.Module):
         encoded = self.prompt.encode_all(examples)
         if not (isinstance(self.readout, SequenceReadout) and self.readout.kind == "preference"):
             return encoded
-        check_tokens(self, encoded)
+        self.check_tokens(encoded)
         return [
             replace(e, offsets=(-f,)) for e, f in zip(encoded, self._said(encoded), strict=True)
         ]

@@ -21,7 +21,7 @@ import numpy as np
 from subkern.agreement.predictions import Score
 from subkern.errors import UserError
 from subkern.models.autograd_mode import check_mode
-from subkern.models.checks import check_function, check_tokens
+from subkern.models.checks import check_function
 from subkern.models.digest import weights_digest
 from subkern.models.logit_model import LogitModel
 from subkern.prompts.prompt import fingerprint_examples
@@ -153,7 +153,7 @@ def _check_splits(splits: Splits, model: LogitModel) -> None:
     for name, examples in splits.items():
         if not examples:
             raise UserError(f"split '{name}' is empty: leave it out or give it examples")
-        check_tokens(model, examples)
+        model.check_tokens(examples)
 
 
 def _run(

@@ -14,7 +14,6 @@ from torch import nn
 
 from subkern.errors import UserError
 from subkern.kernels.compute import compute_kernel
-from subkern.models.checks import check_tokens
 from subkern.models.limits import output_width, positions, tokens_told, vocabulary
 from subkern.models.load import load_model
 from subkern.models.logit_model import LogitModel, WordReadout
@@ -60,23 +59,23 @@ def test_a_model_takes_as_many_tokens_as_it_says(
     kind: str, config: dict[str, object], most: int
 ) -> None:
     model = model_of(kind, **config)
-    assert positions(model) == most
+    assert positions(model.module) == most
     longest = example(*[3] * most)
-    check_tokens(model, [longest])
+    model.check_tokens([longest])
     assert torch.isfinite(model(model.collate([longest]))).all()
     with pytest.raises(UserError, match=f"has {most + 1} tokens and the model takes {most}"):
-        check_tokens(model, [longest, example(*[3] * (most + 1))])
+        model.check_tokens([longest, example(*[3] * (most + 1))])
 
 
 @pytest.mark.parametrize("kind", [peft.PromptTuningConfig, peft.PrefixTuningConfig])
 def test_virtual_tokens_take_positions(kind: type[peft.PromptLearningConfig]) -> None:
     model = wrap(model_of("RobertaForMaskedLM"), kind(num_virtual_tokens=3))
-    assert positions(model) == 12
+    assert positions(model.module) == 12
     longest = example(*[3] * 9)
-    check_tokens(model, [longest])
+    model.check_tokens([longest])
     model(model.collate([longest]))
     with pytest.raises(UserError, match="10 tokens after 3 virtual ones and the model takes 12"):
-        check_tokens(model, [example(*[3] * 10)])
+        model.check_tokens([example(*[3] * 10)])
 
 
 def test_every_family_with_a_table_is_asked() -> None:
@@ -85,7 +84,7 @@ def test_every_family_with_a_table_is_asked() -> None:
         (family,) = [f for f in FAMILIES if f.name == name and f.kind != "encoder"]
         model = LogitModel(family.build(), WordReadout((3, 4)))
         model.module.config.max_position_embeddings = 3
-        assert positions(model) == (POSITIONS - 2 if name == "roberta" else POSITIONS)
+        assert positions(model.module) == (POSITIONS - 2 if name == "roberta" else POSITIONS)
 
 
 def test_the_width_is_that_of_the_output() -> None:
