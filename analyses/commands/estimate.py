@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from subkern.cores import MUCH
 from subkern.errors import UserError
 
 from .analyze import QUESTIONS, study_command
@@ -176,18 +177,12 @@ def table(found: Estimate) -> str:
         other = each.costs
         cells = (_time(other.seconds), _size(other.memory_bytes), _size(other.scratch_bytes))
         lines.append(f"{each.change:<28}{cells[0]:>12}{cells[1]:>14}{cells[2]:>14}")
-    if found.cores_of_others >= _busy():
+    if found.cores_of_others >= MUCH:
         lines.append(
             f"Other processes used {found.cores_of_others:.1f} cores meanwhile: it is for a machine"
             " as busy."
         )
     return "\n".join(lines)
-
-
-def _busy() -> float:
-    from subkern.cores import MUCH
-
-    return MUCH
 
 
 def _time(seconds: float) -> str:

@@ -58,7 +58,7 @@ def start(**asked: Any) -> None:
     of the loss's gradient. Give what is written as a subspace to any other command, after an @:
     lora:r=8@FILE.
     """
-    from subkern.errors import UserError
+    from subkern.errors import UserError, check_choice
     from subkern.storage.files import write_tensors
     from subkern.subspaces.lora import Lora
     from subkern.subspaces.text import as_subspace
@@ -76,8 +76,7 @@ def start(**asked: Any) -> None:
         raise UserError(
             f"--subspace '{line}' is not plain LoRA: give r, alpha, targets, seed and rslora only"
         )
-    if method not in METHODS:
-        raise UserError(f"--method '{method}' is no start from data: use {' or '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     if out.suffix != ".safetensors":
         raise UserError(f"--out '{out}' is no .safetensors file: give one, as {out}.safetensors")
     if out.exists() and not asked["overwrite"]:

@@ -36,7 +36,7 @@ from subkern.agreement import agreement_table, prediction_agreement, prediction_
 from subkern.agreement.predictions import Score, correlation
 from subkern.agreement.predictions import predicted as predicted_of
 from subkern.kernels.kernel import Kernel
-from subkern.kernels.sweeps.lora import LoraGrid, LoraSweep, sweep_targets
+from subkern.kernels.sweeps.lora import LoraSweep, sweep_targets
 from subkern.storage.progress import Progress
 
 from ..engine.classifiers import (
@@ -93,7 +93,7 @@ def compute(
 ) -> Computed:
     """Sweep and measure every data seed; keep its kernels."""
     found = Measured()
-    grid = LoraGrid(config.ranks, config.adapter_seeds, alpha=config.alpha, rslora=config.rslora)
+    grid = config.grid
     for part in parts(config, inputs, prepared.model, place, progress):
         sweeps = sweep_targets(
             part.model,

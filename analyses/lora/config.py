@@ -24,6 +24,7 @@ from ..engine.settings import (
 )
 
 if TYPE_CHECKING:
+    from subkern.kernels.sweeps.lora import LoraGrid
     from subkern.subspaces.lora_targets import Targets
 
 GRID = "grid"  # stands for all named sets
@@ -135,6 +136,13 @@ class Config(Settings):
         if self.alpha <= 0:
             raise UserError(f"alpha is {self.alpha}: give a number above 0")
         return self
+
+    @property
+    def grid(self) -> LoraGrid:
+        """Ranks, scaling and adapter seeds, on every linear layer."""
+        from subkern.kernels.sweeps.lora import LoraGrid  # late: it imports torch
+
+        return LoraGrid(self.ranks, self.adapter_seeds, alpha=self.alpha, rslora=self.rslora)
 
     @property
     def sets(self) -> dict[str, Targets]:

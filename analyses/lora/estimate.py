@@ -56,7 +56,7 @@ def estimate_study(
     prepared = study.prepare(config, inputs)
     before = started() if started is not None else 0.0
     part = next(parts(config, inputs, prepared.model, Workplace({}, None), None))
-    grid = LoraGrid(config.ranks, config.adapter_seeds, alpha=config.alpha, rslora=config.rslora)
+    grid = config.grid
     found = estimate_sweep(
         part.model,
         part.train,

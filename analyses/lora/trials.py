@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from subkern.kernels.sweeps.lora import LoraGrid
+from dataclasses import replace
+
 from subkern.subspaces.base import Full
 
 from ..engine.long_table import cells
@@ -19,7 +20,7 @@ def candidates(config: Config, results: Results, trial: Trial) -> list[Candidate
     whole = cells(sizes, kernel="full")["value"].iloc[0]
     found = [Candidate(FULL, "full fine-tuning", FULL, Full(), round(whole))]
     for name, targets in config.sets.items():
-        grid = LoraGrid(config.ranks, seeds, targets, config.alpha, config.rslora)
+        grid = replace(config.grid, targets=targets)
         for rank in config.ranks:
             size = cells(sizes, kernel="lora", targets=name, rank=rank)["value"].iloc[0]
             found += [

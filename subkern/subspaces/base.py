@@ -204,8 +204,7 @@ class AtCheckpoint:
 
         coordinates = self.subspace.attach(shared_copy(model))
         tensors = read(self.checkpoint, coordinates.model)
-        beside = _untrained(coordinates, tensors)
-        moved = _move(coordinates.model, tensors, self._where)
+        moved, displaced = _move(coordinates, tensors, self._where)
         folder = is_folder(self.checkpoint)
         missing = [
             name
@@ -214,7 +213,7 @@ class AtCheckpoint:
         ]
         if missing:
             raise UserError(f"{self._where} has no tensor {few(missing)}: it has {few(tensors)}")
-        return replace(coordinates, displaced=beside)
+        return replace(coordinates, displaced=displaced)
 
     def describe(self) -> dict[str, Any]:
         """The subspace, and a digest of the checkpoint's tensors wherever they lie."""
@@ -230,27 +229,18 @@ class AtCheckpoint:
         return "the mapping" if isinstance(self.checkpoint, Mapping) else f"'{self.checkpoint}'"
 
 
-def _untrained(coordinates: Coordinates, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a checkpoint's `tensors` that differ from the model's and are not trained."""
-    trained = {id(p) for p in coordinates.parameters.values()}
-    places = dict(_places(coordinates.model))
-    beside = {}
-    for name, value in tensors.items():
-        if name not in places:
-            continue  # refused when it is moved
-        old: Tensor = getattr(places[name][0], places[name][1])
-        same = value.shape == old.shape and torch.equal(value.to(old), old)
-        if id(old) not in trained and not same:
-            beside[name] = value.detach().to(old, copy=True)
-    return beside
-
-
-def _move(model: LogitModel, tensors: Mapping[str, Tensor], where: str) -> set[int]:
-    """Put `tensors` in their places in `model`; the ids of the parameters that were moved.
+def _move(
+    coordinates: Coordinates, tensors: Mapping[str, Tensor], where: str
+) -> tuple[set[int], dict[str, Tensor]]:
+    """Put `tensors` in their places in the model.
 
     Values are replaced and not overwritten: the old ones may be shared with another model.
+
+    Returns:
+        The ids of the parameters that were moved, and what changed of what is not trained, by name.
     """
-    places = dict(_places(model))
+    places = dict(_places(coordinates.model))
+    trained = {id(p) for p in coordinates.parameters.values()}
     unknown = [name for name in tensors if name not in places]
     if unknown:
         raise UserError(
@@ -258,6 +248,7 @@ def _move(model: LogitModel, tensors: Mapping[str, Tensor], where: str) -> set[i
             f" like {few(places)}"
         )
     moved: dict[int, Tensor] = {}
+    displaced: dict[str, Tensor] = {}
     for name, value in tensors.items():
         owner, leaf = places[name]
         old: Tensor = getattr(owner, leaf)
@@ -267,13 +258,15 @@ def _move(model: LogitModel, tensors: Mapping[str, Tensor], where: str) -> set[i
                 f" {list(old.shape)}: were rank and targets the same?"
             )
         value = value.detach().to(old.device, old.dtype, copy=True)
+        if id(old) not in trained and not torch.equal(value, old):
+            displaced[name] = value
         if not isinstance(old, nn.Parameter):
             owner._buffers[leaf] = value
             continue
         if id(old) in moved and not torch.equal(moved[id(old)], value):
             raise UserError(f"{where} has two values of '{name}', which is tied: untie the model")
         old.data = moved[id(old)] = value
-    return set(moved)
+    return set(moved), displaced
 
 
 def _places(model: LogitModel) -> Iterator[tuple[str, tuple[nn.Module, str]]]:

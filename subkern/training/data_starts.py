@@ -1,9 +1,9 @@
 """Starts of LoRA that look at training data first: EVA and LoRA-GA, by PEFT's own code.
 
 Both are a point that a LoRA subspace may stand at (`subkern.subspaces.base.AtCheckpoint`):
-``Lora(r=8).at(eva(model, examples, Lora(r=8)))``, or ``lora:r=8@FILE`` of the command line with the
-file that ``subkern start`` writes. Sources: Paischer et al. 2024, "Parameter Efficient Fine-tuning
-via Explained Variance Adaptation"; Wang et al. 2024, "LoRA-GA".
+``Lora(r=8).at(data_start(model, examples, Lora(r=8)))``, or ``lora:r=8@FILE`` of the command line
+with the file that ``subkern start`` writes. Sources: Paischer et al. 2024, "Parameter Efficient
+Fine-tuning via Explained Variance Adaptation"; Wang et al. 2024, "LoRA-GA".
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import peft
 import torch
 from torch import Tensor
 
-from subkern.errors import UserError
+from subkern.errors import UserError, check_choice
 from subkern.models.copy import copy_module
 from subkern.models.logit_model import Batch, LogitModel
-from subkern.prompts.prompt import EncodedExample
+from subkern.prompts.prompt import EncodedExample, label_array
 from subkern.subspaces.lora import Lora
 from subkern.subspaces.peft_adapters import targeted_modules, wrap
 from subkern.training.losses import get_loss
@@ -47,12 +47,12 @@ def data_start(
     vectors of the centered inputs of all tokens, by PEFT's incremental PCA), B = 0; every layer
     keeps the rank asked for (ρ = 1). ``lora-ga``: with U S Vᵀ the gradient of the loss by a layer's
     weight, A is V's first r columns and B the next r of U S, scaled as PEFT's ``stable`` does, and
-    s·B·A is taken out of the weight.
+    s·B·A is taken out of the weight; a layer that the loss does not see starts as LoRA does.
 
     Args:
         model: f at θ₀; it is left as it is.
         examples: training examples, taken in order.
-        lora: rank, α and targets; its seed plays no part in A's rows.
+        lora: rank, α and targets; its seed is of layers that start as LoRA does.
         method: of `METHODS`.
         batch_size: examples of a forward pass; LoRA-GA's gradient is the mean over such batches.
         loss: of `subkern.training.losses`, for LoRA-GA.
@@ -64,31 +64,31 @@ def data_start(
         UserError: no examples, an unknown method, or PEFT refuses a layer, or EVA has fewer tokens
             in a batch than ranks.
     """
-    if method not in METHODS:
-        raise UserError(f"method '{method}' is no start from data: use {' or '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     if not examples:
         raise UserError("there are no training examples: give at least one")
     if batch_size < 1:
         raise UserError(f"batch size {batch_size} is not positive: use 1 or more")
-    plain = lora.attach(model).model  # refuses what LoRA itself cannot do, and names the targets
+    plain = lora.attach(model)  # refuses what LoRA itself cannot do, and names the targets
     parts = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
-    batches = [(model.collate(part), [e.label for e in part]) for part in parts]
-    found: Any = plain.module.peft_config
+    batches = [(model.collate(part), torch.as_tensor(label_array(part))) for part in parts]
+    found: Any = plain.model.module.peft_config
     config = copy.deepcopy(found["default"])
-    config.target_modules = set(targeted_modules(plain.module))
+    config.target_modules = set(targeted_modules(plain.model.module))
     config.exclude_modules = None
-    start = _eva if method == "eva" else _lora_ga
+    trained = {name: p.detach().clone() for name, p in plain.parameters.items()}
     with torch.random.fork_rng(), _silent():
         torch.manual_seed(lora.seed)
-        return start(model, plain, config, batches, loss)
+        if method == "eva":
+            return trained | _eva(model, config, batches)
+        return trained | _lora_ga(model, config, batches, loss)
 
 
-Batches = Sequence[tuple[Batch, list[Any]]]
+Batches = Sequence[tuple[Batch, Tensor]]
 
 
-def _eva(
-    model: LogitModel, plain: LogitModel, config: peft.LoraConfig, batches: Batches, _: str
-) -> dict[str, Tensor]:
+def _eva(model: LogitModel, config: peft.LoraConfig, batches: Batches) -> dict[str, Tensor]:
+    """A of every adapted layer; B is 0 already."""
     from peft.tuners.lora.eva import get_eva_state_dict
 
     tokens = min(int(batch.attention_mask.sum()) for batch, _ in batches)
@@ -104,7 +104,7 @@ def _eva(
         taken: Tensor = inputs[0] if isinstance(inputs, tuple | list) else inputs
         if mask is not None and taken.shape[:-1] == mask.shape:
             return taken[mask]
-        return taken.reshape(-1, taken.shape[-1])
+        return taken.reshape(-1, taken.shape[-1]).contiguous()
 
     found = get_eva_state_dict(
         module,
@@ -115,15 +115,16 @@ def _eva(
         prepare_layer_inputs_fn=of_tokens,
         show_progress_bar=False,
     )
-    tensors = _adapter(plain)
-    for name, rows in found.items():
-        tensors[f"{name}.lora_A.default.weight"] = rows.to(plain.dtype).contiguous()
-    return tensors
+    return {
+        f"{name}.lora_A.default.weight": rows.to(model.dtype).contiguous()
+        for name, rows in found.items()
+    }
 
 
 def _lora_ga(
-    model: LogitModel, plain: LogitModel, config: peft.LoraConfig, batches: Batches, loss: str
+    model: LogitModel, config: peft.LoraConfig, batches: Batches, loss: str
 ) -> dict[str, Tensor]:
+    """A, B and the weight beside them of every adapted layer."""
     config.init_lora_weights = "lora_ga"  # type: ignore[assignment]
     config.lora_ga_config = peft.LoraGAConfig()
     module = copy_module(model.module, shared=False)
@@ -132,31 +133,27 @@ def _lora_ga(
     def backward() -> None:
         module.eval()  # PEFT has turned dropout on
         for batch, labels in batches:
-            get_loss(loss)(run(batch), torch.tensor(labels, device=batch.read.device)).backward()
+            get_loss(loss)(run(batch), labels.to(batch.read.device)).backward()
 
     peft.preprocess_loraga(module, config, backward)
-    for name in config.target_modules or ():
-        gradient = getattr(module.get_submodule(name), "_peft_loraga_grad", None)
-        if gradient is None or not gradient.any():
-            raise UserError(f"the loss does not depend on '{name}', so LoRA-GA has no start for it:"
-                            " leave it out of the targets")  # fmt: skip
+    found = {name: module.get_submodule(name) for name in config.target_modules or ()}
+    gradients = {name: getattr(each, "_peft_loraga_grad", None) for name, each in found.items()}
+    felt = {name: each for name, each in gradients.items() if each is not None and each.any()}
+    if not felt:
+        raise UserError("the loss depends on no adapted layer: LoRA-GA has no start")
+    for name, gradient in felt.items():
         if min(gradient.shape) < 2 * config.r:
             raise UserError(
                 f"LoRA-GA of rank {config.r} needs twice as many directions, and '{name}' has"
                 f" {min(gradient.shape)}: use ranks up to {min(gradient.shape) // 2}"
             )
-    started = wrap(run, config)
-    tensors = _adapter(started)
-    for name in targeted_modules(started.module):
-        weight = started.module.get_submodule(name).get_base_layer().weight  # type: ignore[operator]
-        tensors[f"{name}.base_layer.weight"] = weight.detach().clone()
-    return tensors
-
-
-def _adapter(model: LogitModel) -> dict[str, Tensor]:
-    """A and B of an attached LoRA, by name."""
-    named = model.module.named_parameters()
-    return {n: p.detach().clone() for n, p in named if ".lora_A." in n or ".lora_B." in n}
+    config.target_modules = [*felt]  # a layer that the loss does not see starts as LoRA does
+    started = wrap(run, config).module
+    return {
+        f"{name}.{part}.weight": started.get_parameter(f"{name}.{part}.weight").detach().clone()
+        for name in targeted_modules(started)
+        for part in ("lora_A.default", "lora_B.default", "base_layer")
+    }
 
 
 @contextmanager

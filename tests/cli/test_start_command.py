@@ -40,7 +40,7 @@ def test_what_it_writes_is_a_subspace_of_other_commands(method: str, tmp_path: P
 def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     said = refusal(invoke(*command(out, "--method", "corda")))
-    assert said == "--method 'corda' is no start from data: use eva or lora-ga"
+    assert said == "unknown method 'corda': use eva or lora-ga"
     assert "is not plain LoRA" in refusal(invoke(*command(out, "--subspace", "bias")))
     assert "is not plain LoRA" in refusal(invoke(*command(out, "--subspace", "lora:r=2,dora=true")))
     assert "no .safetensors file" in refusal(invoke(*command(tmp_path / "start")))

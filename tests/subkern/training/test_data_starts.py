@@ -26,7 +26,10 @@ from tests.support import oracles
 from tests.support.families import FAMILIES, Family, case_id, random_examples
 
 BY_NAME = {(f.name, f.kind): f for f in FAMILIES}
-MODELS = [BY_NAME[k] for k in (("bert", "masked"), ("llama", "causal"), ("gpt2", "causal"))]
+MODELS = [
+    BY_NAME[key]
+    for key in (("bert", "masked"), ("llama", "causal"), ("gpt2", "causal"), ("roberta", "encoder"))
+]
 each_model = pytest.mark.parametrize("family", MODELS, ids=case_id)
 each_method = pytest.mark.parametrize("method", METHODS)
 LORA = Lora(r=2, alpha=4, targets="attention")
@@ -131,9 +134,23 @@ def test_what_was_trained_from_there_is_whole_again(method: str, tmp_path: Path)
     assert parse_subspace(line).describe()["kind"] == "at"
 
 
+def test_a_layer_that_no_logit_depends_on_starts_as_lora_does() -> None:
+    """The pooler of an encoder that is read before it."""
+    model, examples = setting(MODELS[-1])
+    lora = Lora(r=2, alpha=4)
+    start, plain = data_start(model, examples, lora, "lora-ga"), lora.attach(model).parameters
+    name = "pooler.dense.lora_A.default.weight"
+    assert torch.equal(start[name], plain[name])
+    same = [n for n in plain if ".lora_A." in n and torch.equal(start[n], plain[n])]
+    assert same == [name]
+    torch.testing.assert_close(
+        logits(MovableModel(model, lora.at(start)).model, examples), logits(model, examples)
+    )
+
+
 def test_what_is_no_start_is_refused() -> None:
     model, examples = setting(MODELS[0])
-    with pytest.raises(UserError, match="'corda' is no start from data: use eva or lora-ga"):
+    with pytest.raises(UserError, match="unknown method 'corda': use eva or lora-ga"):
         data_start(model, examples, LORA, "corda")
     with pytest.raises(UserError, match="no training examples"):
         data_start(model, [], LORA)
