@@ -9,16 +9,14 @@ import click
 from .options import (
     AS_JSON,
     COUNT,
-    DATA,
+    EXAMPLES,
     HEAD,
-    MODEL,
+    LOGITS,
     OVERWRITE,
-    OWN_DATA,
     PATH,
     READING,
     RUNNING,
     SPLITS,
-    TASK,
     Command,
 )
 
@@ -29,11 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@MODEL
-@TASK
-@DATA
-@OWN_DATA
-@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@EXAMPLES
 @click.option("--split", default="train", type=SPLITS, show_default=True)
 @click.option("--limit", type=COUNT, help="At most so many examples.")
 @click.option("--dim", default=2048, show_default=True, help="Numbers kept of each gradient.")
@@ -46,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--projection-seed", default=0, show_default=True, help="Seed of the projection.")
 @click.option("--allocation", default="global", show_default=True, help="global | per-parameter.")
 @click.option("--subspace", default="full", show_default=True, help="What is projected.")
-@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@LOGITS
 @HEAD
 @click.option("--head-seed", default=0, show_default=True, help="Seed of a linear head.")
 @READING

@@ -16,15 +16,13 @@ from .options import (
     AS_JSON,
     COMPUTING,
     COUNT,
-    DATA,
+    EXAMPLES,
     HEAD,
     HEAD_START,
-    MODEL,
+    LOGITS,
     OVERWRITE,
-    OWN_DATA,
     PATH,
     READING,
-    TASK,
     Command,
     Numbers,
     Rates,
@@ -82,13 +80,9 @@ TRAINING = options(
 
 
 @click.command(cls=Command)
-@MODEL
-@TASK
-@DATA
-@OWN_DATA
-@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@EXAMPLES
 @click.option("--test-limit", type=COUNT, help="At most so many test examples.")
-@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@LOGITS
 @click.option(
     "--subspace",
     default="full",

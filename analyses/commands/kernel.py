@@ -13,17 +13,15 @@ from subkern.subspaces.text import FORMS
 
 from .options import (
     COUNT,
-    DATA,
+    EXAMPLES,
     HEAD,
     HEAD_START,
-    MODEL,
+    LOGITS,
     OVERWRITE,
-    OWN_DATA,
     PATH,
     READING,
     RUNNING,
     SPLITS,
-    TASK,
     Command,
     listed,
 )
@@ -40,17 +38,13 @@ RULE_HELP = (
 
 
 @click.command(cls=Command)
-@MODEL
-@TASK
-@DATA
-@OWN_DATA
-@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
+@EXAMPLES
 @click.option("--left", default="train", type=SPLITS, show_default=True, help="Rows.")
 @click.option("--right", default="train", type=SPLITS, show_default=True, help="Columns.")
 @click.option("--left-limit", type=COUNT, help="At most so many rows' examples.")
 @click.option("--right-limit", type=COUNT, help="At most so many columns' examples.")
 @click.option("--rule", default="sgd", show_default=True, help=RULE_HELP)
-@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@LOGITS
 @click.option(
     "--subspace",
     default="full",

@@ -16,13 +16,11 @@ from .options import (
     AS_JSON,
     COMPUTING,
     COUNT,
-    DATA,
+    EXAMPLES,
     HEAD,
     HEAD_START,
-    MODEL,
-    OWN_DATA,
+    LOGITS,
     READING,
-    TASK,
     Command,
     listed,
 )
@@ -35,12 +33,8 @@ if TYPE_CHECKING:
 
 
 @click.command("learning-rate", cls=Command)
-@MODEL
-@TASK
-@DATA
-@OWN_DATA
-@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
-@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@EXAMPLES
+@LOGITS
 @click.option(
     "--subspace",
     "subspaces",

@@ -154,6 +154,18 @@ OWN_DATA = options(
     click.option("--beta", type=float, help="Of preferences.  [default: 0.1]"),
     click.option("--template", help="Of texts with labels, in LM-BFF's notation."),
 )
+EXAMPLES = options(
+    MODEL,
+    TASK,
+    DATA,
+    OWN_DATA,
+    click.option("--seed", default=13, show_default=True, help="Seed of the split."),
+)
+LOGITS = click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+LOSS = click.option(
+    "--loss",
+    help="cross_entropy | squared.  [default: cross_entropy; of completions their likelihood]",
+)
 HEAD_INIT = click.option(
     "--head-init",
     default="random",

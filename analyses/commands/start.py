@@ -11,26 +11,21 @@ from .options import (
     AS_JSON,
     COMPUTING,
     COUNT,
-    DATA,
+    EXAMPLES,
     HEAD,
     HEAD_START,
-    MODEL,
+    LOGITS,
+    LOSS,
     OVERWRITE,
-    OWN_DATA,
     PATH,
     READING,
-    TASK,
     Command,
 )
 
 
 @click.command(cls=Command)
-@MODEL
-@TASK
-@DATA
-@OWN_DATA
-@click.option("--seed", default=13, show_default=True, help="Seed of the split.")
-@click.option("--logits", default="all", show_default=True, help="all | binary | auto.")
+@EXAMPLES
+@LOGITS
 @click.option("--method", required=True, help="eva | lora-ga.")
 @click.option(
     "--subspace",
@@ -39,11 +34,7 @@ from .options import (
     help="LoRA: its rank, alpha, targets.",
 )
 @click.option("--batch-size", type=COUNT, default=8, show_default=True, help="Examples at once.")
-@click.option(
-    "--loss",
-    help="LoRA-GA's: cross_entropy | squared.  "
-    "[default: cross_entropy; of completions their likelihood]",
-)
+@LOSS
 @HEAD
 @HEAD_START
 @READING
